@@ -1,0 +1,67 @@
+"""JSON in one spelling only, so that equal documents have equal digests."""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn
+
+from perdure.formats.errors import DamagedFormatError
+
+
+def canonical_json(value: object) -> bytes:
+    """The one UTF-8 spelling of a JSON value: keys sorted by code point, no spaces, characters as themselves.
+
+    Integers are written in full and floats in the shortest form that reads back equal, so a caller who must keep
+    `1.10` or `1e400` as typed gives text. Raises ValueError for NaN, infinities and lone surrogates, TypeError for
+    what JSON has no form for, keys that are not text included.
+    """
+    _require_text_keys(value)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
+    ).encode("utf-8")
+
+
+def canonical_line(value: object) -> bytes:
+    """`canonical_json` and a newline: one line of an NDJSON file."""
+    return canonical_json(value) + b"\n"
+
+
+def parse_json(data: bytes) -> object:
+    """Read UTF-8 JSON strictly; raises DamagedFormatError also for a key given twice, NaN and a byte order mark."""
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFormatError(f"not JSON: {error}") from error
+
+
+def parse_json_object(data: bytes) -> dict[str, object]:
+    """Read a JSON object strictly; raises DamagedFormatError for anything else."""
+    value = parse_json(data)
+    if not isinstance(value, dict):
+        raise DamagedFormatError("not a JSON object")
+    return value
+
+
+def _require_text_keys(value: object) -> None:
+    # json.dumps would turn the keys 1, True and None into text: two different documents with one digest.
+    if isinstance(value, dict):
+        for key, member in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is not text")
+            if isinstance(member, dict | list | tuple):
+                _require_text_keys(member)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            if isinstance(member, dict | list | tuple):
+                _require_text_keys(member)
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key is given twice in one object")
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

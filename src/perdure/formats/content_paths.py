@@ -1,0 +1,107 @@
+"""Where in a part a file's bytes lie: under its own name wherever that name can be carried by every system.
+
+The content path of a file is relative to the folder `data` of its part. A name that is safe by itself and has no twin
+in the part is its own content path, so that a person finds the file with `ls`; any other file lies at
+`_/<sha256 of its logical path in hexadecimal>`. The true name stands in the part's manifest.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+
+MAX_COMPONENT_BYTES = 200
+MAX_CONTENT_PATH_BYTES = 700
+HASHED_FOLDER = "_"
+# Windows refuses these characters and names; macOS shows a colon as a slash.
+_UNPORTABLE = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\..*)?", re.IGNORECASE)
+# Controls, formatting marks, surrogates, private use, unassigned and separators: invisible, or not the same to all.
+_UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def hashed_content_path(path: bytes) -> str:
+    """The content path of a file whose name cannot be carried."""
+    return f"{HASHED_FOLDER}/{sha256(path).hexdigest()}"
+
+
+def natural_content_path(path: bytes) -> str | None:
+    """The path as text if it is safe by itself, twins apart; else None.
+
+    Safe is UTF-8 in NFC, at most 700 bytes in all and 200 in each component, without characters or names that
+    some system refuses, and not inside the folder that holds the files without a portable name.
+    """
+    try:
+        text = path.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if len(path) > MAX_CONTENT_PATH_BYTES or not unicodedata.is_normalized("NFC", text):
+        return None
+    components = text.split("/")
+    if _fold(components[0]) == HASHED_FOLDER or not all(_is_portable(component) for component in components):
+        return None
+    return text
+
+
+def plan_content_paths(paths: Iterable[bytes]) -> Iterator[tuple[bytes, str]]:
+    """Each path of one part with its content path, in the order given; what is given does not depend on the order.
+
+    Of paths that a system without case, or with its own normalisation, takes for one file, and of a file that it
+    takes for a folder of another path, none keeps its name. The paths are kept in memory; a path given twice raises
+    ValueError.
+    """
+    listed = list(paths)
+    if len(set(listed)) != len(listed):
+        raise ValueError("a path is given twice")
+    natural = {path: text for path in listed if (text := natural_content_path(path)) is not None}
+    folded = {path: _fold(text) for path, text in natural.items()}
+    taken = _find_conflicts(folded.values())
+    for path in listed:
+        keeps_name = path in natural and not any(prefix in taken for prefix in _iter_prefixes(folded[path]))
+        yield path, natural[path] if keeps_name else hashed_content_path(path)
+
+
+def _find_conflicts(folded: Iterable[str]) -> set[str]:
+    """The folded names that belong to two files, or to a file and a folder."""
+    files: set[str] = set()
+    folders: set[str] = set()
+    conflicts: set[str] = set()
+    for name in folded:
+        if name in files:
+            conflicts.add(name)
+        files.add(name)
+        folders.update(_iter_folders(name))
+    return conflicts | files & folders
+
+
+def _iter_folders(name: str) -> Iterator[str]:
+    end = name.rfind("/")
+    while end > 0:
+        yield name[:end]
+        end = name.rfind("/", 0, end)
+
+
+def _iter_prefixes(name: str) -> Iterator[str]:
+    yield name
+    yield from _iter_folders(name)
+
+
+def _is_portable(component: str) -> bool:
+    if not component or component in (".", "..") or component[-1] in ". " or component[0] == " ":
+        return False
+    if len(component.encode("utf-8")) > MAX_COMPONENT_BYTES or _UNPORTABLE.search(component):
+        return False
+    if not component.isascii() and any(
+        unicodedata.category(character) in _UNSEEN_CATEGORIES for character in component
+    ):
+        return False
+    return not _RESERVED.fullmatch(component)
+
+
+def _fold(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    # Compatibility forms are folded too (a full-width letter, a ligature): some file systems take them for twins.
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

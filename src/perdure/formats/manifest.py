@@ -1,0 +1,296 @@
+"""The manifest: one canonical JSON line for each entry of a part, and the checksum list that coreutils reads.
+
+A line is also a leaf of the archive's Merkle tree (`perdure.formats.merkle`), so an entry has exactly one spelling.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal, TypeGuard
+
+from perdure.formats.canonical import canonical_line, parse_json_object
+from perdure.formats.errors import DamagedFormatError
+from perdure.kernel.digests import CONTENT_DIGESTS, DIGEST_LENGTHS
+from perdure.kernel.paths import display_path, find_path_problem, is_text_path
+
+EntryKind = Literal["file", "directory", "symlink", "hidden"]
+ENTRY_KINDS: tuple[EntryKind, ...] = ("file", "directory", "symlink", "hidden")
+MANIFEST_NAME = "manifest.ndjson.gz"
+MAX_LINE_BYTES = 1 << 20  # a reader takes no more memory than this for a line of a damaged file
+_GZIP_LEVEL = 6
+_FIELDS = frozenset({
+    "path", "path_bytes", "kind", "size", "mtime_ns", "mode", "digests", "target", "target_bytes", "content", "metadata"
+})  # fmt: skip
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """One thing at one logical path.
+
+    A `file` has a size in bytes, a content digest (sha512 or sha256) and crc32, in lower-case hexadecimal; its
+    `content` is the content path below the folder `data` of its part's content directory. A `symlink` has a target.
+    `hidden` takes a path of the parent archive out of the union. `mode` holds the permission bits (0 to 0o7777).
+    """
+
+    path: bytes
+    kind: EntryKind
+    size: int = 0
+    mtime_ns: int | None = None
+    mode: int | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+    target: bytes | None = None
+    content: str | None = None
+    metadata: Mapping[str, object] | None = None
+
+    def __post_init__(self) -> None:
+        problem = _find_entry_problem(self)
+        if problem:
+            raise ValueError(f"{display_path(self.path[:200])!r}: {problem}")
+
+
+def entry_to_line(entry: ManifestEntry) -> bytes:
+    """The canonical NDJSON line, newline included; a field that is None is left out."""
+    fields: dict[str, object] = {"kind": entry.kind, "size": entry.size}
+    _put_bytes(fields, "path", entry.path)
+    if entry.target is not None:
+        _put_bytes(fields, "target", entry.target)
+    if entry.digests:
+        fields["digests"] = dict(entry.digests)
+    if entry.metadata is not None:
+        fields["metadata"] = dict(entry.metadata)
+    optional = {"mtime_ns": entry.mtime_ns, "mode": entry.mode, "content": entry.content}
+    return canonical_line({**fields, **{name: value for name, value in optional.items() if value is not None}})
+
+
+def line_to_entry(line: bytes) -> ManifestEntry:
+    """Read one line; raises DamagedFormatError for an unknown field, a wrong type or any spelling but the canonical."""
+    fields = parse_json_object(line)
+    unknown = fields.keys() - _FIELDS
+    if unknown:
+        raise DamagedFormatError(f"a manifest line has the unknown field {min(unknown)!r}")
+    try:
+        entry = _read_entry(fields)
+    except (ValueError, binascii.Error) as error:
+        raise DamagedFormatError(f"a manifest line is wrong: {error}") from error
+    if entry_to_line(entry) != line:
+        raise DamagedFormatError("a manifest line is not in canonical form", path=display_path(entry.path))
+    return entry
+
+
+def write_manifest(entries: Iterable[ManifestEntry], fileobj: BinaryIO) -> int:
+    """Write entries, sorted by path, as gzip without name or time; returns their count.
+
+    Raises ValueError when a path is not greater than the one before it. The same entries give the same lines; the
+    compressed bytes may differ between versions of zlib, so what is compared later is the digest of this very file.
+    """
+    count, last = 0, b""
+    with gzip.GzipFile(filename="", mode="wb", fileobj=fileobj, compresslevel=_GZIP_LEVEL, mtime=0) as stream:
+        for entry in entries:
+            if entry.path <= last:
+                raise ValueError(f"{display_path(entry.path)!r} is not in order")
+            stream.write(entry_to_line(entry))
+            count, last = count + 1, entry.path
+    return count
+
+
+def iter_manifest(fileobj: BinaryIO) -> Iterator[ManifestEntry]:
+    """Read a compressed manifest, checking its order; raises DamagedFormatError, also when it is cut short."""
+    last = b""
+    for line in iter_manifest_lines(fileobj):
+        entry = line_to_entry(line)
+        if entry.path <= last:
+            raise DamagedFormatError("the manifest is not sorted by path", path=display_path(entry.path))
+        last = entry.path
+        yield entry
+
+
+def iter_manifest_lines(fileobj: BinaryIO) -> Iterator[bytes]:
+    """The lines of a compressed manifest as they stand, newline included: the leaves of the Merkle tree."""
+    with gzip.GzipFile(mode="rb", fileobj=fileobj) as stream:
+        while True:
+            try:
+                line = stream.readline(MAX_LINE_BYTES)
+            except (OSError, EOFError, zlib.error) as error:
+                raise DamagedFormatError(f"the manifest cannot be decompressed: {error}") from error
+            if not line:
+                return
+            if not line.endswith(b"\n"):
+                raise DamagedFormatError("the manifest ends inside a line, or a line is too long")
+            yield line
+
+
+# Superseded entries: what a sealed part holds and the archive does not show
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SupersededEntry:
+    """An entry of a sealed part that was replaced or removed while its archive was still open."""
+
+    part: int
+    path: bytes
+
+    def __post_init__(self) -> None:
+        problem = "the part number is below 1" if self.part < 1 else find_path_problem(self.path)
+        if problem:
+            raise ValueError(problem)
+
+
+def superseded_to_line(entry: SupersededEntry) -> bytes:
+    """The canonical NDJSON line of `superseded.ndjson`, newline included."""
+    fields: dict[str, object] = {"part": entry.part}
+    _put_bytes(fields, "path", entry.path)
+    return canonical_line(fields)
+
+
+def line_to_superseded(line: bytes) -> SupersededEntry:
+    """Read one line of `superseded.ndjson`; raises DamagedFormatError."""
+    fields = parse_json_object(line)
+    part, path = fields.get("part"), _take_bytes(fields, "path")
+    if not _is_whole(part) or path is None:
+        raise DamagedFormatError("a line of superseded entries needs a part and a path")
+    try:
+        entry = SupersededEntry(part, path)
+    except ValueError as error:
+        raise DamagedFormatError(f"a line of superseded entries is wrong: {error}") from error
+    if superseded_to_line(entry) != line:
+        raise DamagedFormatError("a line of superseded entries is not in canonical form")
+    return entry
+
+
+# The checksum list of coreutils
+
+
+def checksum_list_name(algorithm: str) -> str:
+    """`manifest-sha512.txt` or `manifest-sha256.txt`."""
+    return f"manifest-{algorithm}.txt"
+
+
+def checksum_line(digest: str, path: bytes) -> bytes:
+    """One line as `sha512sum` of GNU coreutils writes it: a name with a backslash, newline or return is escaped."""
+    escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    prefix = b"\\" if escaped != path else b""
+    return prefix + digest.encode("ascii") + b"  " + escaped + b"\n"
+
+
+def sha512sum_line(entry: ManifestEntry, algorithm: str = "sha512") -> bytes:
+    """The checksum line of a file entry; raises KeyError when it has no digest of that algorithm."""
+    return checksum_line(entry.digests[algorithm], entry.path)
+
+
+def iter_sha512sum_lines(entries: Iterable[ManifestEntry], algorithm: str = "sha512") -> Iterator[bytes]:
+    """The checksum list of all files among the entries; folders, links and hidden paths have no line."""
+    return (sha512sum_line(entry, algorithm) for entry in entries if entry.kind == "file")
+
+
+def parse_checksum_line(line: bytes) -> tuple[bytes, str]:
+    """Read a line of a checksum list, text (`  `) or binary (` *`); returns the path and the digest.
+
+    Raises DamagedFormatError for what `sha512sum -c` would pass over as improperly formatted.
+    """
+    match = re.fullmatch(rb"(\\?)([0-9A-Fa-f]{8,128}) [ *]([^\n]+)\n?", line)
+    if not match:
+        raise DamagedFormatError("not a line of a checksum list")
+    escaped, digest, name = match.groups()
+    return _unescape(name) if escaped else name, digest.decode("ascii").lower()
+
+
+def _unescape(name: bytes) -> bytes:
+    if not re.fullmatch(rb"(?:[^\\]|\\[nr\\])+", name):
+        raise DamagedFormatError("an unknown escape in a line of a checksum list")
+    plain = {b"\\n": b"\n", b"\\r": b"\r", b"\\\\": b"\\"}
+    return re.sub(rb"\\[nr\\]", lambda match: plain[match[0]], name)
+
+
+# Fields
+
+
+def _find_entry_problem(entry: ManifestEntry) -> str | None:
+    """What is wrong with the entry, in words, or None."""
+    problem = find_path_problem(entry.path)
+    if problem:
+        return problem
+    if entry.kind not in ENTRY_KINDS:
+        return f"unknown kind {entry.kind!r}"
+    if entry.mode is not None and not 0 <= entry.mode <= 0o7777:
+        return "the mode is more than permission bits"
+    if (entry.kind == "symlink") != bool(entry.target):
+        return "a target belongs to a symbolic link, and only to one"
+    if entry.kind != "file":
+        return "only a file has a size, digests and content" if entry.size or entry.digests or entry.content else None
+    return "the size is negative" if entry.size < 0 else _find_digest_problem(entry.digests)
+
+
+def _find_digest_problem(digests: Mapping[str, str]) -> str | None:
+    if "crc32" not in digests or not CONTENT_DIGESTS & digests.keys():
+        return "a file needs the digest crc32 and one of sha512 and sha256"
+    for name, value in digests.items():
+        if not _HEX.fullmatch(value) or len(value) != DIGEST_LENGTHS.get(name, len(value)):
+            return f"the digest {name} is not lower-case hexadecimal of its length"
+    return None
+
+
+def _read_entry(fields: Mapping[str, object]) -> ManifestEntry:
+    path, kind, size = _take_bytes(fields, "path"), fields.get("kind"), fields.get("size")
+    if path is None or not _is_kind(kind) or not _is_whole(size):
+        raise ValueError("it needs a path, a kind and a size")
+    digests, metadata, content = fields.get("digests", {}), fields.get("metadata"), fields.get("content")
+    if not _is_text_map(digests) or not (metadata is None or isinstance(metadata, dict)):
+        raise ValueError("digests and metadata are objects")
+    if not (content is None or isinstance(content, str)):
+        raise ValueError("content is text")
+    return ManifestEntry(
+        path=path,
+        kind=kind,
+        size=size,
+        mtime_ns=_take_whole(fields, "mtime_ns"),
+        mode=_take_whole(fields, "mode"),
+        digests=digests,
+        target=_take_bytes(fields, "target"),
+        content=content,
+        metadata=metadata,
+    )
+
+
+def _put_bytes(fields: dict[str, object], name: str, value: bytes) -> None:
+    """Put a path as text if it is UTF-8, else in base64 under a name of its own."""
+    if is_text_path(value):
+        fields[name] = value.decode("utf-8")
+    else:
+        fields[f"{name}_bytes"] = base64.b64encode(value).decode("ascii")
+
+
+def _take_bytes(fields: Mapping[str, object], name: str) -> bytes | None:
+    text, coded = fields.get(name), fields.get(f"{name}_bytes")
+    if isinstance(text, str) and coded is None:
+        return text.encode("utf-8", "surrogatepass")
+    if isinstance(coded, str) and text is None:
+        return base64.b64decode(coded, validate=True)
+    if text is None and coded is None:
+        return None
+    raise ValueError(f"{name} is given twice or is not text")
+
+
+def _take_whole(fields: Mapping[str, object], name: str) -> int | None:
+    value = fields.get(name)
+    if value is not None and not _is_whole(value):
+        raise ValueError(f"{name} is not a whole number")
+    return value
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_kind(value: object) -> TypeGuard[EntryKind]:
+    return value in ENTRY_KINDS
+
+
+def _is_text_map(value: object) -> TypeGuard[dict[str, str]]:
+    return isinstance(value, dict) and all(isinstance(member, str) for member in value.values())

@@ -1,0 +1,1 @@
+"""Words every room shares: identifiers, digests, paths, time, the actor and the base error."""

@@ -1,0 +1,45 @@
+"""Who acts: the first argument of every use case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+
+class ActorKind(StrEnum):
+    PERSON = "person"
+    SERVICE = "service"
+    SYSTEM = "system"
+    ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScope:
+    """What a credential narrows its bearer to.
+
+    `verbs` holds any of read, write, manage, admin (None: all); `archives` the archives it may touch (None: all).
+    """
+
+    verbs: frozenset[str] | None = None
+    archives: frozenset[UUID] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """One caller of a use case, already authenticated.
+
+    `name` is for people and logs of events; rights hang on `identity_id`, `group_ids` and `is_administrator` only.
+    """
+
+    kind: ActorKind
+    identity_id: UUID | None = None
+    name: str = ""
+    organisation_id: UUID | None = None
+    group_ids: frozenset[UUID] = field(default_factory=frozenset)
+    is_administrator: bool = False
+    scope: TokenScope = field(default_factory=TokenScope)
+
+
+ANONYMOUS = Actor(ActorKind.ANONYMOUS, name="anonymous")
+SYSTEM = Actor(ActorKind.SYSTEM, name="system")

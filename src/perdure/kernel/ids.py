@@ -1,0 +1,51 @@
+"""Identifiers: UUIDv7 (RFC 9562 section 5.7), and the short form that people read and type."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from uuid import UUID
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+_CHECK_MODULUS = 31  # prime below 32: catches every single wrong character and every swap of neighbours
+_CONFUSED = str.maketrans({"i": "1", "l": "1", "o": "0"})
+_lock = threading.Lock()
+_last = 0
+
+
+def new_id() -> UUID:
+    """A fresh UUIDv7, greater than every earlier one made by this process."""
+    global _last
+    with _lock:
+        stamp = (time.time_ns() // 1_000_000) << 74 | int.from_bytes(os.urandom(9), "big") & ((1 << 74) - 1)
+        _last = stamp if stamp > _last else _last + 1
+        value = _last
+    milliseconds, random = value >> 74, value & ((1 << 74) - 1)
+    bits = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & ((1 << 62) - 1)
+    return UUID(int=bits)
+
+
+def short_form(identifier: UUID) -> str:
+    """26 characters of base 32 and a check character, in groups of nine joined by hyphens."""
+    value = identifier.int
+    digits = "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    whole = digits + _ALPHABET[value % _CHECK_MODULUS]
+    return "-".join(whole[start : start + 9] for start in range(0, 27, 9))
+
+
+def parse_id(text: str) -> UUID:
+    """Read the short form, a UUID or `urn:uuid:…`; raises ValueError with a sentence, also for a failed check."""
+    cleaned = text.strip().lower()
+    if re.fullmatch(r"(urn:uuid:)?[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", cleaned):
+        return UUID(cleaned)
+    symbols = cleaned.replace("-", "").translate(_CONFUSED)
+    if len(symbols) != 27 or any(symbol not in _ALPHABET for symbol in symbols):
+        raise ValueError(f"{text[:80]!r} is not an identifier")
+    value = 0
+    for symbol in symbols[:26]:
+        value = value << 5 | _ALPHABET.index(symbol)
+    if value >> 128 or _ALPHABET[value % _CHECK_MODULUS] != symbols[26]:
+        raise ValueError(f"{text!r} has a typing error: its check character does not fit")
+    return UUID(int=value)
