@@ -1,0 +1,1 @@
+"""Perdure: the place where a research facility's data lives on."""

@@ -1,0 +1,151 @@
+"""Transactions and bulk loading on PostgreSQL; the border where the driver's errors become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg
+import psycopg.errors
+from psycopg import sql
+from psycopg.types.json import Json, Jsonb
+from sqlalchemy import Connection, MetaData, Table, create_engine, exc, make_url
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import URL
+from sqlalchemy.types import JSON
+
+from perdure.db.errors import DatabaseUnavailableError, TransactionAbortedError
+from perdure.kernel.errors import TryAgainError
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_STOOD_IN_THE_WAY = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.QueryCanceled,
+)
+
+
+class Database:
+    """One PostgreSQL database (15 or newer); safe to share between threads, not between processes.
+
+    `url` is a libpq URL (`postgresql://…`). Nothing is connected before the first transaction.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 10, overflow: int = 20, application_name: str = "perdure") -> None:
+        self.url = url
+        self._engine = create_engine(
+            driver_url(url),
+            pool_size=pool_size,
+            max_overflow=overflow,
+            pool_pre_ping=True,  # a restarted server costs nobody a request
+            isolation_level="READ COMMITTED",
+            connect_args={
+                "application_name": application_name,
+                "connect_timeout": 10,
+                "options": "-c jit=off -c timezone=UTC",
+            },
+        )
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, rolled back when it raises.
+
+        Raises DatabaseUnavailableError and TransactionAbortedError, both worth another try, in place of the driver's
+        errors; broken constraints stay `sqlalchemy.exc.IntegrityError` for the domain to name.
+        """
+        with _translated(), self._engine.begin() as tx:
+            yield tx
+
+    @contextmanager
+    def connect_autocommit(self) -> Iterator[Connection]:
+        """A connection outside any transaction, for session locks and statements that refuse one."""
+        with _translated(), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def copy_rows(self, tx: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
+        """Load rows by binary COPY inside the transaction and return their number; the fast way past a few hundred.
+
+        Values are in the order of `columns` and of the columns' Python types; dicts and lists become JSON where the
+        column is JSON. Defaults of Python are not applied. Raises IntegrityError for a broken constraint.
+        """
+        kinds = [table.c[name].type for name in columns]
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+            sql.Identifier(*table.fullname.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
+        )
+        wrappers = [Jsonb if isinstance(kind, JSONB) else Json if isinstance(kind, JSON) else None for kind in kinds]
+        try:
+            with raw_connection(tx).cursor() as cursor, cursor.copy(statement) as copy:
+                copy.set_types([_type_name(kind.compile(tx.dialect)) for kind in kinds])
+                return sum(1 for row in rows if copy.write_row(_wrap_json(row, wrappers)) is None)
+        except psycopg.IntegrityError as error:
+            raise exc.IntegrityError(f"COPY {table.name}", None, error) from error
+
+    def dispose(self) -> None:
+        """Close every pooled connection; the next transaction opens new ones."""
+        self._engine.dispose()
+
+
+def driver_url(url: str) -> URL:
+    """The libpq URL as SQLAlchemy wants it, with the driver named."""
+    return make_url(url).set(drivername="postgresql+psycopg")
+
+
+def raw_connection(tx: Connection) -> psycopg.Connection:
+    """The driver's connection under a transaction of ours."""
+    connection = tx.connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    return connection
+
+
+def run_script(tx: Connection, script: str) -> None:
+    """Run several SQL statements without parameters, such as the schema of a library, inside the transaction."""
+    raw_connection(tx).execute(script.encode())
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except exc.DBAPIError as error:
+        translation = _find_translation(error.orig, connection_lost=error.connection_invalidated)
+        if translation is None:
+            raise
+        raise translation from error
+    except psycopg.Error as error:
+        translation = _find_translation(error, connection_lost=False)
+        if translation is None:
+            raise
+        raise translation from error
+    except exc.TimeoutError as error:  # every pooled connection is in use
+        raise DatabaseUnavailableError("Too many requests wait for the database.") from error
+
+
+def _find_translation(driver_error: BaseException | None, *, connection_lost: bool) -> TryAgainError | None:
+    if isinstance(driver_error, _STOOD_IN_THE_WAY):
+        return TransactionAbortedError("The database ended the transaction in favour of another one.")
+    if connection_lost or isinstance(driver_error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return DatabaseUnavailableError("The connection to the database failed.")
+    return None
+
+
+def _type_name(compiled: str) -> str:
+    return compiled.lower().split("(")[0] if "[" not in compiled else compiled.lower()
+
+
+def _wrap_json(row: Sequence[object], wrappers: Sequence[type[Json] | type[Jsonb] | None]) -> Sequence[object]:
+    if not any(wrappers):
+        return row
+    return [
+        wrap(value) if wrap is not None and value is not None else value
+        for value, wrap in zip(row, wrappers, strict=True)
+    ]

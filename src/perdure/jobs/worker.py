@@ -1,0 +1,227 @@
+"""Workers: take jobs from the queue, run them in threads, keep the periodic work going."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+import procrastinate
+import structlog
+from procrastinate.jobs import Job
+from procrastinate.retry import BaseRetryStrategy, RetryDecision
+from sqlalchemy import text
+
+from perdure.db import Database
+from perdure.jobs.service import TASK_NAME, Jobs
+
+log = structlog.get_logger(__name__)
+
+_HEARTBEAT = 4.0  # seconds
+_STALLED_AFTER = 20.0  # seconds without a heartbeat: the worker is dead or cut off, its jobs go to others
+_POLL_EVERY = 1.0  # seconds; a notification usually wakes the worker first
+_FORGET_AFTER = timedelta(days=30)
+
+
+class _RunAgainError(Exception):
+    """Tells the queue that the job waits for another attempt."""
+
+    def __init__(self, wait: timedelta) -> None:
+        super().__init__(f"again in {wait}")
+        self.at = datetime.now(UTC) + wait
+
+
+class _AsWeDecided(BaseRetryStrategy):
+    """The next attempt is decided by our own rule; whatever else ends an attempt is the worker's own death throes."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision:
+        at = exception.at if isinstance(exception, _RunAgainError) else datetime.now(UTC) + timedelta(seconds=2)
+        return RetryDecision(retry_at=at)
+
+
+def run_worker(
+    jobs: Jobs,
+    *,
+    queues: Sequence[str] | None = None,
+    concurrency: int = 4,
+    stop_event: threading.Event,
+    grace: float = 20.0,
+    stalled_after: float = _STALLED_AFTER,
+) -> None:
+    """Work until `stop_event` is set, then give running handlers `grace` seconds. Blocks.
+
+    `queues` None means all. A lost database connection is waited out. Jobs of workers that died are taken over
+    `stalled_after` seconds after their last heartbeat.
+    """
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)  # our own lines tell the same with our job ids
+    _register_upkeep(jobs, stalled_after)
+    asyncio.run(_work_until_stopped(jobs, queues, concurrency, stop_event, grace))
+
+
+def run_pending(
+    jobs: Jobs, *, include_scheduled: bool = False, raise_unforeseen: bool = True, limit: int = 10_000
+) -> int:
+    """Carry out the due jobs of all queues here and now, those that they queue included; how many attempts were made.
+
+    For tests and errands. `include_scheduled` brings every appointment forward, also of retries. An unforeseen error
+    is raised after the job was settled, unless told not to.
+    """
+    with jobs.db.begin() as tx:
+        worker = tx.execute(text("SELECT worker_id FROM procrastinate_register_worker_v1()")).scalar_one()
+    attempts = 0
+    try:
+        while attempts < limit and _run_next(jobs, worker, include_scheduled, raise_unforeseen):
+            attempts += 1
+    finally:
+        with jobs.db.begin() as tx:
+            tx.execute(text("SELECT procrastinate_unregister_worker_v1(:worker)"), {"worker": worker})
+    return attempts
+
+
+def retry_stalled(db: Database, *, stalled_after: float = _STALLED_AFTER) -> int:
+    """Offer the jobs of dead workers to the others; how many there were."""
+    with db.begin() as tx:
+        return tx.execute(_RETRY_STALLED, {"seconds": stalled_after}).scalar_one()
+
+
+def forget_finished(db: Database, *, older_than: timedelta = _FORGET_AFTER) -> int:
+    """Delete what is known of jobs that ended long ago; how many there were."""
+    with db.begin() as tx:
+        return tx.execute(text("DELETE FROM jobs WHERE finished_at < now() - :age"), {"age": older_than}).rowcount
+
+
+# A stalled job comes back under a new number: should its worker only have been cut off, it can no longer end the old one.
+_RETRY_STALLED = text(
+    """
+    WITH stalled AS (
+        SELECT job.id
+        FROM procrastinate_jobs job LEFT JOIN procrastinate_workers worker ON worker.id = job.worker_id
+        WHERE job.status = 'doing'
+          AND (worker.id IS NULL OR worker.last_heartbeat < now() - make_interval(secs => :seconds))
+        FOR UPDATE OF job SKIP LOCKED
+    ), gone AS (
+        DELETE FROM procrastinate_jobs job USING stalled WHERE job.id = stalled.id
+        RETURNING job.queue_name, job.task_name, job.priority, job.lock, job.args
+    ), offered AS (
+        INSERT INTO procrastinate_jobs (queue_name, task_name, priority, lock, args) SELECT * FROM gone
+        RETURNING id, CAST(args ->> 'job_id' AS uuid) AS job_id
+    ), ours AS (
+        UPDATE jobs SET queue_id = offered.id, state = CASE state WHEN 'running' THEN 'waiting' ELSE state END
+        FROM offered WHERE jobs.id = offered.job_id
+    )
+    SELECT count(*) FROM offered
+    """
+)
+
+
+def _register_upkeep(jobs: Jobs, stalled_after: float) -> None:
+    if "jobs.retry_stalled" not in jobs.periodic_kinds():
+        jobs.register_periodic(
+            "jobs.retry_stalled", stalled_after / 4, partial(retry_stalled, jobs.db, stalled_after=stalled_after)
+        )
+        jobs.register_periodic("jobs.forget_finished", timedelta(hours=6), partial(forget_finished, jobs.db))
+
+
+async def _work_until_stopped(
+    jobs: Jobs, queues: Sequence[str] | None, concurrency: int, stop_event: threading.Event, grace: float
+) -> None:
+    stopping = asyncio.Event()
+    watcher = asyncio.create_task(_watch(stop_event, stopping))
+    periodic = [asyncio.create_task(_tick(jobs, kind, wait, stopping)) for kind, wait in jobs.periodic_kinds().items()]
+    pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="job")
+    try:
+        while not stopping.is_set():
+            try:
+                await _work(jobs, queues, concurrency, pool, stopping, stop_event, grace)
+            except Exception as problem:
+                log.warning("worker_lost_the_database", error=repr(problem))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), 1.0)
+    finally:
+        watcher.cancel()
+        await asyncio.gather(*periodic, return_exceptions=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _work(
+    jobs: Jobs,
+    queues: Sequence[str] | None,
+    concurrency: int,
+    pool: ThreadPoolExecutor,
+    stopping: asyncio.Event,
+    stop_event: threading.Event,
+    grace: float,
+) -> None:
+    connector = procrastinate.PsycopgConnector(conninfo=jobs.db.url, min_size=1, max_size=4)
+    app = procrastinate.App(connector=connector)
+
+    @app.task(name=TASK_NAME, retry=_AsWeDecided())
+    async def run_job(job_id: str) -> None:
+        attempt = partial(jobs.run_job, UUID(job_id), is_stopping=stop_event.is_set)
+        wait = await asyncio.get_running_loop().run_in_executor(pool, attempt)
+        if wait is not None:
+            raise _RunAgainError(wait)
+
+    async with app.open_async():
+        worker = asyncio.create_task(
+            app.run_worker_async(
+                queues=queues,
+                concurrency=concurrency,
+                fetch_job_polling_interval=_POLL_EVERY,
+                update_heartbeat_interval=_HEARTBEAT,
+                stalled_worker_timeout=_STALLED_AFTER,
+                shutdown_graceful_timeout=grace,
+                delete_jobs="always",  # the table `jobs` remembers
+                install_signal_handlers=False,
+            )
+        )
+        stopper = asyncio.create_task(stopping.wait())
+        await asyncio.wait({worker, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        stopper.cancel()
+        if not worker.done():
+            worker.cancel()  # asks it to stop, and lets running jobs end within the grace
+        with suppress(asyncio.CancelledError):
+            await worker
+
+
+async def _watch(stop_event: threading.Event, stopping: asyncio.Event) -> None:
+    while not stop_event.is_set():
+        await asyncio.sleep(0.1)
+    stopping.set()
+
+
+async def _tick(jobs: Jobs, kind: str, wait: timedelta, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        try:
+            await asyncio.to_thread(jobs.run_periodic, kind)
+        except Exception as problem:
+            log.warning("periodic_work_postponed", kind=kind, error=repr(problem))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), wait.total_seconds())
+
+
+def _run_next(jobs: Jobs, worker: int, include_scheduled: bool, raise_unforeseen: bool) -> bool:
+    with jobs.db.begin() as tx:
+        if include_scheduled:
+            tx.execute(text("UPDATE procrastinate_jobs SET scheduled_at = NULL WHERE status = 'todo'"))
+        fetch = text("SELECT id, args ->> 'job_id' AS job_id FROM procrastinate_fetch_job_v2(NULL, :worker)")
+        row = tx.execute(fetch, {"worker": worker}).one()
+    if row.id is None:
+        return False
+    unforeseen: list[Exception] = []
+    wait = jobs.run_job(UUID(row.job_id), on_unforeseen=unforeseen.append)
+    with jobs.db.begin() as tx:
+        if wait is None:
+            tx.execute(text("SELECT procrastinate_finish_job_v1(:id, 'succeeded', true)"), {"id": row.id})
+        else:
+            again = text("SELECT procrastinate_retry_job_v2(:id, now() + :wait, NULL, NULL, NULL)")
+            tx.execute(again, {"id": row.id, "wait": wait})
+    if unforeseen and raise_unforeseen:
+        raise unforeseen[0]
+    return True

@@ -1,0 +1,160 @@
+"""Fixtures for every room: a real PostgreSQL, databases with the whole schema, stores, real instrument files."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import NoReturn
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import MetaData
+
+from perdure.db import Database, metadata
+from perdure.db.embedded import EmbeddedServer
+from perdure.db.engine import run_script
+from perdure.db.migrations import has_revisions, migrate
+from perdure.jobs.schema import queue_schema
+
+PROJECT = Path(__file__).resolve().parent.parent
+_numbers = count()
+
+
+def require_component(name: str, reason: str) -> NoReturn:
+    """Skip the test aloud, or fail it when PERDURE_REQUIRE names the component (CI does, so that nothing hides)."""
+    if name in os.environ.get("PERDURE_REQUIRE", "").split(","):
+        pytest.fail(f"{name} is required here, but: {reason}", pytrace=False)
+    pytest.skip(f"{name}: {reason}")
+
+
+def _tables_that_load() -> MetaData:
+    for room in sorted((PROJECT / "src" / "perdure").glob("*/tables.py")):
+        try:
+            importlib.import_module(f"perdure.{room.parent.name}.tables")
+        except ImportError as error:
+            print(f"\nconftest: no tables of {room.parent.name}: {error}", file=sys.stderr)
+    return metadata
+
+
+class PostgresForTests:
+    """One server for the session; each database is a copy of a template with the whole schema."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self.server = server
+        self._template = "template_schema"
+
+    def prepare_template(self) -> None:
+        self._run(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._template)))
+        url = self._url(self._template)
+        if has_revisions():
+            migrate(url)
+            return
+        database = Database(url)
+        try:
+            with database.begin() as tx:
+                run_script(tx, queue_schema())
+                _tables_that_load().create_all(tx)
+        finally:
+            database.dispose()
+
+    def make_empty(self) -> str:
+        """The URL of a new database without any table."""
+        return self._make("template0")
+
+    def make_ready(self) -> str:
+        """The URL of a new database with the whole schema."""
+        return self._make(self._template)
+
+    def drop(self, url: str) -> None:
+        name = url.split("/")[3].split("?")[0]
+        self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _make(self, template: str) -> str:
+        name = f"test_{next(_numbers)}"
+        self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+        return self._url(name)
+
+    def _run(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
+            connection.execute(statement)
+
+    def _url(self, name: str) -> str:
+        return self.server.url.replace("/perdure?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresForTests]:
+    """The session's PostgreSQL server, fast and forgetful."""
+    with tempfile.TemporaryDirectory(prefix="pg-test-") as folder:  # short: a socket lies in it
+        server = EmbeddedServer(Path(folder), durable=False)
+        server.start()
+        try:
+            prepared = PostgresForTests(server)
+            prepared.prepare_template()
+            yield prepared
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def database_url(postgres: PostgresForTests) -> Iterator[str]:
+    """A database of this test's own, with the whole schema."""
+    url = postgres.make_ready()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    """A Database of this test's own, with the whole schema."""
+    database = Database(database_url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(scope="module")
+def module_db(postgres: PostgresForTests) -> Iterator[Database]:
+    """A Database that the tests of one module share, for those that only add."""
+    url = postgres.make_ready()
+    database = Database(url)
+    yield database
+    database.dispose()
+    postgres.drop(url)
+
+
+@pytest.fixture
+def make_database(postgres: PostgresForTests) -> Iterator[Callable[[], Database]]:
+    """Makes further databases with the whole schema; all are dropped at the end of the test."""
+    made: list[Database] = []
+
+    def make() -> Database:
+        made.append(Database(postgres.make_ready()))
+        return made[-1]
+
+    yield make
+    for database in made:
+        database.dispose()
+        postgres.drop(database.url)
+
+
+@pytest.fixture
+def tmp_store_root(tmp_path: Path) -> Path:
+    """An empty folder for one POSIX store."""
+    root = tmp_path / "store"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture(scope="session")
+def nexus_data() -> Path:
+    """The folder of real NeXus files from instruments; skips when it is not beside the project."""
+    folder = PROJECT.parent / "shared" / "data" / "nexus"
+    if not folder.is_dir():
+        require_component("nexus-data", f"there is no folder {folder}")
+    return folder
