@@ -1,0 +1,1 @@
+"""The life of an archive: open, fill, close, append, read, verify, withdraw."""

@@ -1,0 +1,166 @@
+"""What can go wrong in the life of an archive, each with a stable code and a next step."""
+
+from __future__ import annotations
+
+from perdure.kernel.errors import BadInputError, ConflictError, NotAllowedError, NotFoundError, TryAgainError
+
+
+class ArchiveNotFoundError(NotFoundError):
+    code = "archive_not_found"
+    title = "There is no such archive, or you may not see it"
+    next_step = "Check the identifier; ask the archive's owner for access if it exists."
+
+
+class ArchiveOpenError(ConflictError):
+    """The archive still takes content, and what was asked for wants a closed one."""
+
+    code = "archive_open"
+    title = "The archive is still open"
+    next_step = "Close the archive first."
+
+
+class ArchiveClosingError(ConflictError):
+    code = "archive_closing"
+    title = "The archive is being closed"
+    next_step = "Wait until it is closed; to add more, append to the closed archive."
+
+
+class ArchiveClosedError(ConflictError):
+    code = "archive_closed"
+    title = "The archive is closed: its content never changes"
+    next_step = "Append to it: open a new archive with this one as its parent."
+
+
+class ArchiveWithdrawnError(ConflictError):
+    code = "archive_withdrawn"
+    status = 410
+    title = "The archive was withdrawn"
+    next_step = "Read the tombstone for when and why."
+
+
+class ArchiveDiscardedError(ConflictError):
+    code = "archive_discarded"
+    status = 410
+    title = "The archive was discarded before it was closed"
+    next_step = "Open a new archive."
+
+
+class RevisionConflictError(ConflictError):
+    """Somebody else changed the thing since the caller read it; `revision` in `extra` is the present one."""
+
+    code = "revision_conflict"
+    status = 412
+    title = "It was changed since you read it"
+    next_step = "Read it again, make your change on what it is, and send that with the new revision."
+
+
+class IdempotencyKeyReusedError(ConflictError):
+    code = "idempotency_key_reused"
+    title = "This idempotency key belongs to another request"
+    next_step = "Use a fresh key for each new request; repeat a key only with the very same request."
+
+
+class BadDescriptionError(BadInputError):
+    code = "bad_description"
+    title = "The archive's record cannot be changed like this"
+    next_step = "Correct the named field and send the change again."
+
+
+class BadLifetimeError(BadInputError):
+    code = "bad_lifetime"
+    title = "The date is outside what the archive's profile allows"
+    next_step = "Choose a date between the present one and the named latest one, or a profile with a longer lifetime."
+
+
+class BadAccessError(BadInputError):
+    code = "bad_access"
+    title = "This access class cannot be set"
+    next_step = "Use private, embargoed with a date in the future, or public."
+
+
+class BadProfileError(BadInputError):
+    code = "bad_profile"
+    title = "The profile contradicts itself"
+    next_step = "Correct the named field of the profile."
+
+
+class ProfileNotFoundError(NotFoundError):
+    code = "profile_not_found"
+    title = "There is no such profile"
+    next_step = "List the profiles that this account may choose."
+
+
+class ProfileNotOfferedError(NotAllowedError):
+    code = "profile_not_offered"
+    title = "This account may not choose that profile"
+    next_step = "Choose one of the profiles that are listed for the account, or ask an administrator to allow it."
+
+
+class ProfileDoesNotFitError(ConflictError):
+    """The archive as it is breaks a rule of the profile that it should change to."""
+
+    code = "profile_does_not_fit"
+    title = "The archive does not fit the profile"
+    next_step = "Choose a profile whose limits hold the archive as it is."
+
+
+class MandatoryRoleMissingError(ConflictError):
+    code = "mandatory_role_missing"
+    title = "The archive's profile demands a role that nobody would hold"
+    next_step = "Grant the role to somebody else first."
+
+
+class ChildrenRemainError(ConflictError):
+    """`children` in `extra` names the archives that show this one's content."""
+
+    code = "children_remain"
+    title = "Other archives build on this one"
+    next_step = "Withdraw the named archives first, or change to a profile that lets them keep what they inherited."
+
+
+class AlreadyApprovedError(ConflictError):
+    code = "already_approved"
+    title = "You have already approved this withdrawal"
+    next_step = "Another person with the right to withdraw must approve it, too."
+
+
+class ConfirmationMismatchError(BadInputError):
+    code = "confirmation_mismatch"
+    title = "The title given as confirmation is not the archive's"
+    next_step = "Repeat the archive's title exactly, to show that you mean this archive."
+
+
+class GrantNotFoundError(NotFoundError):
+    code = "archive_grant_not_found"
+    title = "The archive has no such grant"
+    next_step = "List the archive's grants and use an id from there."
+
+
+class EntryNotFoundError(NotFoundError):
+    code = "entry_not_found"
+    title = "The archive has nothing at this path"
+    next_step = "List the folder above it; names are compared byte by byte."
+
+
+class JournalUnavailableError(TryAgainError):
+    """The change is in the database, but its journal line is not yet safe on the store."""
+
+    code = "journal_unavailable"
+    title = "The change could not be written to the store"
+    next_step = "The change is kept and is written as soon as the store answers; read the archive before you repeat it."
+
+
+class HeadAheadError(TryAgainError):
+    """The stored head is newer than the database says: an earlier writer was stopped between the two."""
+
+    code = "head_ahead"
+    title = "The archive's record is being brought up to date"
+    next_step = "Send the same request again after a short while."
+
+
+class StoresNotEmptyError(ConflictError):
+    """Rebuild writes into an empty database only."""
+
+    code = "database_not_empty"
+    title = "The database already holds archives"
+    next_step = "Rebuild into a new, migrated database, and compare the two before you switch."
