@@ -242,8 +242,8 @@ def _local_header(member: ZipMember) -> bytes:
     size = _MAX_32 if is_wide else member.length
     name = member.stored_name
     return _LOCAL.pack(
-        b"PK\3\4", _version_needed(is_wide=is_wide), _flags(name), 0, *_dos_time(member.mtime), member.checksum, size, size,
-        len(name), len(extra),
+        b"PK\3\4", _version_needed(is_wide=is_wide), _flags(name), 0, *_dos_time(member.mtime), member.checksum,
+        size, size, len(name), len(extra),
     ) + name + extra  # fmt: skip
 
 

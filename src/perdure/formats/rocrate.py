@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from perdure.formats.citation import Affiliation, Citation, Creator, Licence, identifier_url
+from perdure.formats.citation import Affiliation, Citation, Creator, Licence, identifier_url, is_doi
 
 CONTEXT = "https://w3id.org/ro/crate/1.2/context"
 CONFORMS_TO = "https://w3id.org/ro/crate/1.2"
@@ -51,28 +51,29 @@ def build_crate(
         *_creator_entities(citation.creators),
         _organisation_entity(citation.publisher),
         _licence_entity(licence),
+        _identifier_entity(citation.identifier),
     ]
+    if citation.parent:
+        parent_url = identifier_url(citation.parent)
+        entities.append({"@id": parent_url, "@type": "CreativeWork", "name": f"Parent archive {citation.parent}"})
     return {"@context": CONTEXT, "@graph": _unique(entities)}
 
 
 def _root_entity(
     citation: Citation, licence: Licence, files: Sequence[CrateFile], folders: Sequence[str]
 ) -> dict[str, object]:
-    url = identifier_url(citation.identifier)
     root: dict[str, object] = {
         "@id": "./",
         "@type": "Dataset",
         "name": citation.title,
         "description": _describe(citation, folders),
         "datePublished": citation.issued.isoformat(),
-        "identifier": url,
+        "identifier": {"@id": identifier_url(citation.identifier)},
         "license": {"@id": _licence_id(licence)},
-        "creator": [{"@id": _creator_id(creator)} for creator in citation.creators],
+        "creator": [{"@id": _creator_id(number, one)} for number, one in enumerate(citation.creators, start=1)],
         "publisher": {"@id": _organisation_id(citation.publisher)},
         "size": f"{citation.size} bytes",
     }
-    if url != citation.identifier:
-        root["cite-as"] = url
     if citation.subjects:
         root["keywords"] = list(citation.subjects)
     if citation.created:
@@ -111,9 +112,9 @@ def _file_entity(file: CrateFile) -> dict[str, object]:
 
 def _creator_entities(creators: Sequence[Creator]) -> list[dict[str, object]]:
     entities: list[dict[str, object]] = []
-    for creator in creators:
+    for number, creator in enumerate(creators, start=1):
         kind = "Organization" if creator.is_organisation else "Person"
-        entity: dict[str, object] = {"@id": _creator_id(creator), "@type": kind, "name": creator.name}
+        entity: dict[str, object] = {"@id": _creator_id(number, creator), "@type": kind, "name": creator.name}
         if creator.given_name:
             entity["givenName"] = creator.given_name
         if creator.family_name:
@@ -136,12 +137,25 @@ def _licence_entity(licence: Licence) -> dict[str, object]:
     return entity
 
 
-def _creator_id(creator: Creator) -> str:
-    return f"https://orcid.org/{creator.orcid}" if creator.orcid else _local_id("creator", creator.name)
+def _identifier_entity(identifier: str) -> dict[str, object]:
+    url = identifier_url(identifier)
+    entity: dict[str, object] = {"@id": url, "@type": "PropertyValue", "value": identifier}
+    if is_doi(identifier):
+        entity |= {
+            "propertyID": "https://registry.identifiers.org/registry/doi",
+            "value": f"doi:{identifier}",
+            "url": url,
+        }
+    return entity
+
+
+def _creator_id(number: int, creator: Creator) -> str:
+    """By ORCID, or by the place in the list: two people may share a name."""
+    return f"https://orcid.org/{creator.orcid}" if creator.orcid else f"#creator-{number}"
 
 
 def _organisation_id(organisation: Affiliation) -> str:
-    return organisation.ror or _local_id("organisation", organisation.name)
+    return organisation.ror or f"#organisation-{quote(organisation.name, safe='')}"
 
 
 def _licence_id(licence: Licence) -> str:
@@ -150,13 +164,8 @@ def _licence_id(licence: Licence) -> str:
     return f"https://spdx.org/licenses/{licence.spdx}" if licence.spdx else "#licence"
 
 
-def _local_id(kind: str, name: str) -> str:
-    """An identifier inside the crate: a fragment, percent-encoded."""
-    return f"#{kind}-{quote(name, safe='')}"
-
-
 def _unique(entities: Sequence[dict[str, object]]) -> list[dict[str, object]]:
-    """Each entity once, in order; the first to have an identifier is kept when a later one says no more."""
+    """Each entity once, in order; an institution that is named twice is described by its first naming."""
     graph: dict[str, dict[str, object]] = {}
     for entity in entities:
         known = graph.setdefault(str(entity["@id"]), entity)

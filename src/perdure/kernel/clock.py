@@ -25,7 +25,8 @@ def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, as `2026-11-20T12:00:00.000000Z`; raises ValueError without a zone."""
     if moment.tzinfo is None:
         raise ValueError("a time needs a zone")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # strftime would leave out the zeros before a year below 1000.
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_time(text: str) -> datetime:

@@ -9,7 +9,7 @@ import time
 from uuid import UUID
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
-_CHECK_MODULUS = 31  # prime below 32: catches every single wrong character and every swap of neighbours
+_FIELD = 0b100101  # x⁵ + x² + 1 makes a field of the 32 symbols; x is of order 31, longer than any identifier
 _CONFUSED = str.maketrans({"i": "1", "l": "1", "o": "0"})
 _lock = threading.Lock()
 _last = 0
@@ -23,15 +23,21 @@ def new_id() -> UUID:
         _last = stamp if stamp > _last else _last + 1
         value = _last
     milliseconds, random = value >> 74, value & ((1 << 74) - 1)
-    bits = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & ((1 << 62) - 1)
+    bits = (
+        (milliseconds & ((1 << 48) - 1)) << 80
+        | 0x7 << 76
+        | (random >> 62) << 64
+        | 0b10 << 62
+        | random & ((1 << 62) - 1)
+    )
     return UUID(int=bits)
 
 
 def short_form(identifier: UUID) -> str:
     """26 characters of base 32 and a check character, in groups of nine joined by hyphens."""
     value = identifier.int
-    digits = "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
-    whole = digits + _ALPHABET[value % _CHECK_MODULUS]
+    digits = [value >> shift & 31 for shift in range(125, -1, -5)]
+    whole = "".join(_ALPHABET[digit] for digit in (*digits, _check_digit(digits)))
     return "-".join(whole[start : start + 9] for start in range(0, 27, 9))
 
 
@@ -43,9 +49,23 @@ def parse_id(text: str) -> UUID:
     symbols = cleaned.replace("-", "").translate(_CONFUSED)
     if len(symbols) != 27 or any(symbol not in _ALPHABET for symbol in symbols):
         raise ValueError(f"{text[:80]!r} is not an identifier")
+    *digits, check = (_ALPHABET.index(symbol) for symbol in symbols)
     value = 0
-    for symbol in symbols[:26]:
-        value = value << 5 | _ALPHABET.index(symbol)
-    if value >> 128 or _ALPHABET[value % _CHECK_MODULUS] != symbols[26]:
+    for digit in digits:
+        value = value << 5 | digit
+    if value >> 128 or _check_digit(digits) != check:
         raise ValueError(f"{text!r} has a typing error: its check character does not fit")
     return UUID(int=value)
+
+
+def _check_digit(digits: list[int]) -> int:
+    """The digit by which any single wrong digit, and any two digits swapped, are found.
+
+    The digits are coefficients of a polynomial over the field of 32 elements, evaluated at x. (A remainder of the
+    number would not do: 32 leaves 1 when divided by 31, so that swapped digits would go unseen.)
+    """
+    total = 0
+    for digit in digits:
+        total = (total ^ digit) << 1
+        total ^= _FIELD if total & 32 else 0
+    return total
