@@ -174,16 +174,14 @@ class EmbeddedServer:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout
-        retries = 3  # a killed predecessor's children hold its shared memory for a moment, and the start is refused
         while time.monotonic() < deadline:
             if self._answers():
                 return
             assert self._process is not None
             if self._process.poll() is not None:
-                if retries == 0:
+                if "shared memory block" not in self._last_words():
                     break
-                retries -= 1
-                time.sleep(1)
+                time.sleep(0.2)  # the children of a killed predecessor hold its memory for a moment
                 self._launch()
             time.sleep(0.02)
         raise EmbeddedServerError(f"PostgreSQL did not start; its last words: {self._last_words()}")
@@ -204,11 +202,9 @@ class EmbeddedServer:
         return self.url.replace(f"/{_OWNER}?", "/postgres?")
 
     def _last_words(self) -> str:
-        logs = [
-            self._folder / "start.log",
-            *sorted((self._folder / "log").glob("*.log"), key=lambda p: p.stat().st_mtime),
-        ]
-        texts = [_last_lines(log.read_text(errors="replace")) for log in logs if log.exists()]
+        logs = [self._folder / "start.log", *(self._folder / "log").glob("*.log")]
+        written = sorted((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime_ns)
+        texts = [_last_lines(log.read_text(errors="replace")) for log in written]
         return next((text for text in reversed(texts) if text), "none")
 
 

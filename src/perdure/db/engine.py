@@ -86,7 +86,10 @@ class Database:
         try:
             with raw_connection(tx).cursor() as cursor, cursor.copy(statement) as copy:
                 copy.set_types([_type_name(kind.compile(tx.dialect)) for kind in kinds])
-                return sum(1 for row in rows if copy.write_row(_wrap_json(row, wrappers)) is None)
+                number = 0
+                for number, row in enumerate(rows, start=1):
+                    copy.write_row(_wrap_json(row, wrappers))
+                return number
         except psycopg.IntegrityError as error:
             raise exc.IntegrityError(f"COPY {table.name}", None, error) from error
 

@@ -87,7 +87,8 @@ def run_pending(
 def retry_stalled(db: Database, *, stalled_after: float = _STALLED_AFTER) -> int:
     """Offer the jobs of dead workers to the others; how many there were."""
     with db.begin() as tx:
-        return tx.execute(_RETRY_STALLED, {"seconds": stalled_after}).scalar_one()
+        number: int = tx.execute(_RETRY_STALLED, {"seconds": stalled_after}).scalar_one()
+    return number
 
 
 def forget_finished(db: Database, *, older_than: timedelta = _FORGET_AFTER) -> int:
@@ -171,7 +172,7 @@ async def _work(
     async with app.open_async():
         worker = asyncio.create_task(
             app.run_worker_async(
-                queues=queues,
+                queues=queues,  # type: ignore[arg-type]  # None means all, as Worker declares and App does not
                 concurrency=concurrency,
                 fetch_job_polling_interval=_POLL_EVERY,
                 update_heartbeat_interval=_HEARTBEAT,

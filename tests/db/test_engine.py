@@ -1,0 +1,140 @@
+"""Transactions, bulk loading, and the errors that cross the border."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, Table, Text, Uuid, select, text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.exc import IntegrityError
+
+from perdure.db import Database, DatabaseUnavailableError, TransactionAbortedError
+from perdure.kernel.errors import TryAgainError
+
+samples = Table(
+    "samples",
+    MetaData(),
+    Column("id", Uuid, primary_key=True),
+    Column("path", LargeBinary, nullable=False),
+    Column("size", BigInteger),
+    Column("number", Integer),
+    Column("name", Text),
+    Column("is_kept", Boolean),
+    Column("at", TIMESTAMP(timezone=True)),
+    Column("document", JSONB),
+)
+rows = st.fixed_dictionaries(
+    {
+        "id": st.uuids(),
+        "path": st.binary(max_size=20),
+        "size": st.none() | st.integers(-(2**63), 2**63 - 1),
+        "number": st.none() | st.integers(-(2**31), 2**31 - 1),
+        "name": st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
+        "is_kept": st.none() | st.booleans(),
+        "at": st.none()
+        | st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(UTC)),  # noqa: DTZ001  # hypothesis wants naive bounds
+        "document": st.none() | st.dictionaries(st.just("k"), st.lists(st.integers(0, 9)) | st.text("ab")),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def samples_db(module_db: Database) -> Database:
+    with module_db.begin() as tx:
+        samples.create(tx)
+    return module_db
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(rows, max_size=5, unique_by=lambda row: row["id"]))
+def test_copied_rows_come_back_as_they_went(samples_db: Database, given_rows: list[dict[str, object]]) -> None:
+    columns = [column.name for column in samples.columns]
+    with samples_db.begin() as tx:
+        tx.execute(samples.delete())
+        loaded = samples_db.copy_rows(tx, samples, columns, ([row[c] for c in columns] for row in given_rows))
+        found = [dict(row._mapping) for row in tx.execute(select(samples))]
+    assert loaded == len(given_rows)
+    assert sorted(found, key=lambda row: row["id"]) == sorted(given_rows, key=lambda row: str(row["id"]))
+
+
+def test_a_copy_belongs_to_the_transaction(samples_db: Database) -> None:
+    def copy_and_fail() -> None:
+        with samples_db.begin() as tx:
+            samples_db.copy_rows(tx, samples, ["id", "path"], [(UUID(int=1), b"a")])
+            raise RuntimeError("the use case failed")
+
+    with samples_db.begin() as tx:
+        tx.execute(samples.delete())
+    with pytest.raises(RuntimeError):
+        copy_and_fail()
+    with samples_db.begin() as tx:
+        assert tx.execute(select(samples)).all() == []
+
+
+def test_a_copy_that_breaks_a_constraint_raises_as_an_insert_does(samples_db: Database) -> None:
+    with pytest.raises(IntegrityError), samples_db.begin() as tx:
+        samples_db.copy_rows(tx, samples, ["id", "path"], [(UUID(int=1), b"a"), (UUID(int=1), b"b")])
+
+
+def test_sessions_run_in_utc_and_read_committed(samples_db: Database) -> None:
+    with samples_db.begin() as tx:
+        assert tx.execute(text("SHOW timezone")).scalar() == "UTC"
+        assert tx.execute(text("SHOW jit")).scalar() == "off"
+        assert tx.execute(text("SHOW transaction_isolation")).scalar() == "read committed"
+
+
+def test_an_autocommit_connection_is_in_no_transaction(samples_db: Database) -> None:
+    with samples_db.connect_autocommit() as connection:
+        connection.execute(text("VACUUM samples"))
+    with samples_db.begin() as tx:
+        assert tx.execute(text("SELECT 1")).scalar() == 1
+
+
+def test_a_server_that_is_away_is_worth_another_try() -> None:
+    away = Database("postgresql://nobody@/nothing?host=/nonexistent")
+    with pytest.raises(DatabaseUnavailableError) as caught, away.begin():
+        pass
+    assert isinstance(caught.value, TryAgainError)
+    away.dispose()
+
+
+def test_a_lost_connection_is_worth_another_try_and_the_next_one_succeeds(db: Database) -> None:
+    with pytest.raises(DatabaseUnavailableError), db.begin() as tx:
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    with db.begin() as tx:
+        assert tx.execute(text("SELECT 1")).scalar() == 1
+
+
+def test_of_two_transactions_in_each_others_way_one_is_told_to_try_again(db: Database) -> None:
+    with db.begin() as tx:
+        tx.execute(text("CREATE TABLE pair AS SELECT generate_series(1, 2) AS n"))
+    both = threading.Barrier(2)
+    refusals: list[Exception] = []
+
+    def lock(first: int, second: int) -> None:
+        try:
+            with db.begin() as tx:
+                tx.execute(text("SET LOCAL deadlock_timeout = '50ms'"))
+                tx.execute(text("SELECT n FROM pair WHERE n = :n FOR UPDATE"), {"n": first})
+                both.wait(5)
+                tx.execute(text("SELECT n FROM pair WHERE n = :n FOR UPDATE"), {"n": second})
+        except TransactionAbortedError as error:
+            refusals.append(error)
+
+    threads = [threading.Thread(target=lock, args=pair) for pair in ((1, 2), (2, 1))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(refusals) == 1
+
+
+def test_a_mistake_in_the_statement_stays_what_it_is(db: Database) -> None:
+    with pytest.raises(Exception, match="does not exist") as caught, db.begin() as tx:
+        tx.execute(text("SELECT * FROM nothing_there"))
+    assert not isinstance(caught.value, TryAgainError)
