@@ -1,0 +1,215 @@
+"""Accounts: the spaces that own archives, with their quota and profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from enum import Enum
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, insert, select, update
+
+from perdure.db import Database
+from perdure.events import EventLog
+from perdure.identity.callers import check_name, naming, require_identity, require_reader
+from perdure.identity.grants import Grants
+from perdure.identity.model import Account, Action, InstanceThing, Role, fold_name, has_administrator_powers, strongest
+from perdure.identity.rights import Rights, is_grant_of, things_granted
+from perdure.identity.tables import accounts, grants
+from perdure.kernel.actor import Actor, ActorKind
+from perdure.kernel.clock import Clock
+from perdure.kernel.errors import BadInputError, NotFoundError
+from perdure.kernel.ids import new_id
+
+_KINDS = ("personal", "group", "beamline")
+
+
+class Unchanged(Enum):
+    """Stands for a value that a change leaves as it is, where None has a meaning."""
+
+    VALUE = "unchanged"
+
+
+UNCHANGED = Unchanged.VALUE
+
+
+class Accounts:
+    """Each identity has a personal account; groups and beamlines have accounts of their own."""
+
+    def __init__(self, db: Database, clock: Clock, events: EventLog, rights: Rights, grants: Grants) -> None:
+        self._db = db
+        self._clock = clock
+        self._events = events
+        self._rights = rights
+        self._grants = grants
+
+    def create_account(
+        self,
+        actor: Actor,
+        *,
+        kind: str,
+        name: str,
+        owner_id: UUID,
+        organisation_id: UUID,
+        quota_bytes: int | None = None,
+        allowed_profiles: Iterable[str] | None = None,
+    ) -> Account:
+        """Make an account and its owner's grant; for administrators."""
+        with naming("account name"), self._db.begin() as tx:
+            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            return self.create_account_in(
+                tx,
+                actor,
+                Account(
+                    id=new_id(),
+                    organisation_id=organisation_id,
+                    kind=kind,
+                    name=name,
+                    owner_id=owner_id,
+                    quota_bytes=quota_bytes,
+                    allowed_profiles=None if allowed_profiles is None else frozenset(allowed_profiles),
+                ),
+            )
+
+    def create_account_in(self, tx: Connection, actor: Actor, account: Account) -> Account:
+        """As `create_account`, without asking who wants it."""
+        if account.kind not in _KINDS:
+            raise BadInputError(f"An account is one of {', '.join(_KINDS)}.", field="kind")
+        account = replace(account, name=check_name(account.name, "account name"))
+        _check_quota(account.quota_bytes)
+        tx.execute(insert(accounts).values(_row(account)))
+        told = {"account": str(account.id), "kind": account.kind, "owner": str(account.owner_id)}
+        self._events.record(tx, "account.created", None, actor, told)
+        self._grants.give_first_owner_in(tx, actor, account.thing, account.owner_id)
+        return account
+
+    def get_account(self, actor: Actor, account_id: UUID) -> Account:
+        """One account with the caller's role on it; raises NotFoundError when he has none."""
+        with self._db.begin() as tx:
+            account = self.get_account_in(tx, account_id)
+            self._rights.require(tx, actor, Action.READ_ACCOUNT, account.thing)
+            return replace(account, role=self._rights.find_role(tx, actor, account.thing))
+
+    def get_account_in(self, tx: Connection, account_id: UUID) -> Account:
+        """One account, without asking who wants to know; raises NotFoundError."""
+        return _one(tx, select(accounts).where(accounts.c.id == account_id))
+
+    def get_personal_account(self, actor: Actor) -> Account:
+        """The caller's own account, with his role on it."""
+        identity_id = require_identity(actor)
+        with self._db.begin() as tx:
+            account = self.get_personal_account_in(tx, identity_id)
+            self._rights.require(tx, actor, Action.READ_ACCOUNT, account.thing)
+            return replace(account, role=self._rights.find_role(tx, actor, account.thing))
+
+    def get_personal_account_in(self, tx: Connection, identity_id: UUID) -> Account:
+        """The personal account of an identity; raises NotFoundError."""
+        return _one(tx, select(accounts).where(accounts.c.owner_id == identity_id, accounts.c.kind == "personal"))
+
+    def list_accounts(self, actor: Actor, *, after: UUID | None = None, limit: int = 1000) -> list[Account]:
+        """The accounts that the caller may see, oldest first, each with his role on it."""
+        require_reader(actor)
+        with self._db.begin() as tx:
+            found = [_account(row) for row in tx.execute(self._visible(actor, after, limit))]
+            roles = self._roles(tx, actor, [account.id for account in found])
+        return [replace(account, role=roles.get(account.id)) for account in found]
+
+    def change_account(
+        self,
+        actor: Actor,
+        account_id: UUID,
+        *,
+        name: str | None = None,
+        quota_bytes: int | Unchanged | None = UNCHANGED,
+        allowed_profiles: Iterable[str] | Unchanged | None = UNCHANGED,
+    ) -> Account:
+        """Change what is given: the name by those who manage the account, quota and profiles by administrators."""
+        with naming("account name"), self._db.begin() as tx:
+            account = self.get_account_in(tx, account_id)
+            self._rights.require(tx, actor, Action.MANAGE_ACCOUNT, account.thing)
+            if not (quota_bytes is UNCHANGED and allowed_profiles is UNCHANGED):
+                self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            changed = _changed(account, name, quota_bytes, allowed_profiles)
+            _check_quota(changed.quota_bytes)
+            tx.execute(update(accounts).where(accounts.c.id == account_id).values(_row(changed)))
+            self._events.record(tx, "account.changed", None, actor, _told(account, changed))
+        return changed
+
+    def _visible(self, actor: Actor, after: UUID | None, limit: int) -> Select[*tuple[object, ...]]:
+        query = select(accounts).order_by(accounts.c.id).limit(limit)
+        if actor.kind is not ActorKind.SYSTEM and not has_administrator_powers(actor):
+            query = query.where(accounts.c.id.in_(things_granted(actor, "account", self._clock.now())))
+        return query if after is None else query.where(accounts.c.id > after)
+
+    def _roles(self, tx: Connection, actor: Actor, ids: list[UUID]) -> dict[UUID, Role]:
+        query = select(grants.c.on_id, grants.c.role).where(
+            grants.c.on_id.in_(ids), is_grant_of(actor, self._clock.now())
+        )
+        found: dict[UUID, list[Role]] = {}
+        for row in tx.execute(query):
+            found.setdefault(row.on_id, []).append(Role(row.role))
+        return {on_id: role for on_id, roles in found.items() if (role := strongest(roles))}
+
+
+def _one(tx: Connection, query: Select[*tuple[object, ...]]) -> Account:
+    row = tx.execute(query).first()
+    if row is None:
+        raise NotFoundError("There is no such account, or you may not see it.")
+    return _account(row)
+
+
+def _changed(
+    account: Account,
+    name: str | None,
+    quota_bytes: int | Unchanged | None,
+    allowed_profiles: Iterable[str] | Unchanged | None,
+) -> Account:
+    if name is not None:
+        account = replace(account, name=check_name(name, "account name"))
+    if not isinstance(quota_bytes, Unchanged):
+        account = replace(account, quota_bytes=quota_bytes)
+    if not isinstance(allowed_profiles, Unchanged):
+        profiles = None if allowed_profiles is None else frozenset(allowed_profiles)
+        account = replace(account, allowed_profiles=profiles)
+    return account
+
+
+def _told(before: Account, after: Account) -> dict[str, object]:
+    profiles = after.allowed_profiles
+    return {
+        "account": str(after.id),
+        "renamed": before.name != after.name,
+        "quota_bytes": after.quota_bytes,
+        "allowed_profiles": None if profiles is None else sorted(profiles),
+    }
+
+
+def _check_quota(quota_bytes: int | None) -> None:
+    if quota_bytes is not None and not 0 <= quota_bytes < 1 << 63:
+        raise BadInputError("A quota is a number of bytes, or null for none.", field="quota_bytes")
+
+
+def _row(account: Account) -> dict[str, object]:
+    profiles = account.allowed_profiles
+    return {
+        "id": account.id,
+        "organisation_id": account.organisation_id,
+        "kind": account.kind,
+        "name": account.name,
+        "name_folded": fold_name(account.name),
+        "owner_id": account.owner_id,
+        "quota_bytes": account.quota_bytes,
+        "allowed_profiles": None if profiles is None else sorted(profiles),
+    }
+
+
+def _account(row: Row[*tuple[object, ...]]) -> Account:
+    return Account(
+        id=row.id,
+        organisation_id=row.organisation_id,
+        kind=row.kind,
+        name=row.name,
+        owner_id=row.owner_id,
+        quota_bytes=row.quota_bytes,
+        allowed_profiles=None if row.allowed_profiles is None else frozenset(row.allowed_profiles),
+    )

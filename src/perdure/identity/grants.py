@@ -1,0 +1,218 @@
+"""Who has which role on what: giving, taking back, listing, copying."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, delete, exists, select
+from sqlalchemy.dialects.postgresql import insert
+
+from perdure.db import Database
+from perdure.events import EventLog
+from perdure.identity.callers import naming
+from perdure.identity.errors import LastOwnerError
+from perdure.identity.model import (
+    AccountThing,
+    Action,
+    ArchiveThing,
+    Grant,
+    Grantee,
+    OnKind,
+    Role,
+    has_administrator_powers,
+    is_role_grantable,
+)
+from perdure.identity.rights import Rights
+from perdure.identity.tables import accounts, grants
+from perdure.kernel.actor import Actor, ActorKind
+from perdure.kernel.clock import Clock, format_time
+from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
+from perdure.kernel.ids import new_id
+
+GrantedThing = ArchiveThing | AccountThing
+
+
+class Grants:
+    """Grants add up: the strongest one in force counts. Functions with `_in` take part in the caller's transaction."""
+
+    def __init__(self, db: Database, clock: Clock, events: EventLog, rights: Rights) -> None:
+        self._db = db
+        self._clock = clock
+        self._events = events
+        self._rights = rights
+
+    def grant(
+        self, actor: Actor, on: GrantedThing, to: Grantee, role: Role, *, expires_at: datetime | None = None
+    ) -> Grant:
+        """Give a role on an archive or account; giving the same role again sets its end anew."""
+        with naming("grant"), self._db.begin() as tx:
+            return self.grant_in(tx, actor, on, to, role, expires_at=expires_at)
+
+    def grant_in(
+        self,
+        tx: Connection,
+        actor: Actor,
+        on: GrantedThing,
+        to: Grantee,
+        role: Role,
+        *,
+        expires_at: datetime | None = None,
+    ) -> Grant:
+        """As `grant`; nobody gives a role above his own."""
+        self._require_giver(tx, actor, on, role)
+        if expires_at is not None and (expires_at.tzinfo is None or expires_at <= self._clock.now()):
+            raise BadInputError("The grant's end needs a time zone and lies in the future.", field="expires_at")
+        grant = self._give(tx, actor, on, to, role, expires_at)
+        if expires_at is not None:
+            _require_lasting_owner(tx, on)
+        return grant
+
+    def give_first_owner_in(self, tx: Connection, actor: Actor, on: GrantedThing, owner_id: UUID) -> Grant:
+        """The owner of a thing that the calling domain just made; the only grant given without a right to give."""
+        return self._give(tx, actor, on, Grantee(identity_id=owner_id), Role.OWNER, None)
+
+    def revoke_grant(self, actor: Actor, on: GrantedThing, grant_id: UUID) -> None:
+        """Take a grant back; who holds one himself may always lay it down."""
+        with self._db.begin() as tx:
+            self.revoke_grant_in(tx, actor, on, grant_id)
+
+    def revoke_grant_in(self, tx: Connection, actor: Actor, on: GrantedThing, grant_id: UUID) -> None:
+        """As `revoke_grant`; raises LastOwnerError when an account would be left without a lasting owner."""
+        row = tx.execute(select(grants).where(grants.c.id == grant_id, grants.c.on_id == on.id)).first()
+        is_own = row is not None and actor.scope.verbs is None and row.identity_id == actor.identity_id is not None
+        if not is_own:
+            self._require_giver(tx, actor, on, Role(row.role) if row else Role.READER)
+        if row is None:
+            raise NotFoundError("There is no such grant.")
+        tx.execute(delete(grants).where(grants.c.id == grant_id))
+        _require_lasting_owner(tx, on)
+        self._record(tx, "grant.revoked", actor, on, _grant(row))
+
+    def list_grants(
+        self, actor: Actor, on: GrantedThing, *, after: UUID | None = None, limit: int = 1000
+    ) -> list[Grant]:
+        """Who has a role here, ended grants too; for those who may manage it."""
+        with self._db.begin() as tx:
+            self._rights.require(tx, actor, _manage(on), on)
+            return self.list_grants_in(tx, on.id, after=after, limit=limit)
+
+    def list_grants_in(
+        self, tx: Connection, on_id: UUID, *, after: UUID | None = None, limit: int | None = None
+    ) -> list[Grant]:
+        """The grants on one thing, oldest first, without asking who wants to know."""
+        query = select(grants).where(grants.c.on_id == on_id).order_by(grants.c.id).limit(limit)
+        return [_grant(row) for row in tx.execute(query if after is None else query.where(grants.c.id > after))]
+
+    def copy_grants(self, tx: Connection, from_archive: UUID, to_archive: UUID) -> int:
+        """Give a child the grants in force on its parent, by value; the caller records why. Returns their number."""
+        now = self._clock.now()
+        copies = [
+            {**_row(grant), "id": new_id(), "on_id": to_archive}
+            for grant in self.list_grants_in(tx, from_archive)
+            if grant.expires_at is None or grant.expires_at > now
+        ]
+        if copies:
+            tx.execute(insert(grants).on_conflict_do_nothing(), copies)
+        return len(copies)
+
+    def drop_grants_in(self, tx: Connection, archive_id: UUID) -> int:
+        """Remove every grant on an archive that is discarded; the caller records why."""
+        return tx.execute(delete(grants).where(grants.c.on_kind == "archive", grants.c.on_id == archive_id)).rowcount
+
+    def _require_giver(self, tx: Connection, actor: Actor, on: GrantedThing, role: Role) -> None:
+        self._rights.require(tx, actor, _manage(on), on)
+        is_administrator = actor.kind is ActorKind.SYSTEM or has_administrator_powers(actor)
+        own = self._rights.find_role(tx, actor, on)
+        if not is_role_grantable(own, role, is_administrator=is_administrator):
+            raise NotAllowedError(f"Only who is {role.value} gives or takes this role.", role=role.value)
+
+    def _give(
+        self, tx: Connection, actor: Actor, on: GrantedThing, to: Grantee, role: Role, expires_at: datetime | None
+    ) -> Grant:
+        wanted = Grant(
+            id=new_id(),
+            on_kind=_kind(on),
+            on_id=on.id,
+            to=to,
+            role=role,
+            granted_by=actor.identity_id,
+            granted_at=self._clock.now(),
+            expires_at=expires_at,
+        )
+        target = [grants.c.on_id, grants.c.identity_id if to.identity_id else grants.c.group_id, grants.c.role]
+        fresh = insert(grants).values(_row(wanted))
+        renewed = {name: fresh.excluded[name] for name in ("granted_by", "granted_at", "expires_at")}
+        statement = fresh.on_conflict_do_update(index_elements=target, set_=renewed).returning(grants)
+        with naming("grant"):
+            grant = _grant(tx.execute(statement).one())
+        self._record(tx, "grant.given", actor, on, grant)
+        return grant
+
+    def _record(self, tx: Connection, event_type: str, actor: Actor, on: GrantedThing, grant: Grant) -> None:
+        subject = on.id if isinstance(on, ArchiveThing) else None
+        self._events.record(tx, event_type, subject, actor, render_grant(grant))
+
+
+def render_grant(grant: Grant) -> dict[str, object]:
+    """The grant as JSON, for events and for the stores."""
+    return {
+        "id": str(grant.id),
+        "on_kind": grant.on_kind,
+        "on_id": str(grant.on_id),
+        "identity_id": _text(grant.to.identity_id),
+        "group_id": _text(grant.to.group_id),
+        "role": grant.role.value,
+        "granted_by": _text(grant.granted_by),
+        "granted_at": format_time(grant.granted_at),
+        "expires_at": format_time(grant.expires_at) if grant.expires_at else None,
+    }
+
+
+def _require_lasting_owner(tx: Connection, on: GrantedThing) -> None:
+    if isinstance(on, ArchiveThing):
+        return  # its account has one
+    # The account's row is the lock: of two owners who leave at once, the second sees the first gone.
+    tx.execute(select(accounts.c.id).where(accounts.c.id == on.id).with_for_update())
+    lasting = exists().where(grants.c.on_id == on.id, grants.c.role == Role.OWNER.value, grants.c.expires_at.is_(None))
+    if not tx.execute(select(lasting)).scalar():
+        raise LastOwnerError("This would leave the account without a lasting owner.")
+
+
+def _kind(on: GrantedThing) -> OnKind:
+    return "archive" if isinstance(on, ArchiveThing) else "account"
+
+
+def _manage(on: GrantedThing) -> Action:
+    return Action.MANAGE if isinstance(on, ArchiveThing) else Action.MANAGE_ACCOUNT
+
+
+def _row(grant: Grant) -> dict[str, object]:
+    return {
+        "id": grant.id,
+        "on_kind": grant.on_kind,
+        "on_id": grant.on_id,
+        "identity_id": grant.to.identity_id,
+        "group_id": grant.to.group_id,
+        "role": grant.role.value,
+        "granted_by": grant.granted_by,
+        "granted_at": grant.granted_at,
+        "expires_at": grant.expires_at,
+    }
+
+
+def _grant(row: Row[*tuple[object, ...]]) -> Grant:
+    return Grant(
+        id=row.id,
+        on_kind=row.on_kind,
+        on_id=row.on_id,
+        to=Grantee(row.identity_id, row.group_id),
+        role=Role(row.role),
+        granted_by=row.granted_by,
+        granted_at=row.granted_at,
+        expires_at=row.expires_at,
+    )
+
+
+def _text(identifier: UUID | None) -> str | None:
+    return None if identifier is None else str(identifier)

@@ -1,0 +1,304 @@
+"""Identities and their local credentials, and the organisations that own them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from perdure.db import Database
+from perdure.events import EventLog
+from perdure.identity.accounts import Accounts
+from perdure.identity.callers import check_name, naming, require_reader, require_session
+from perdure.identity.errors import BadCredentialsError, LastAdministratorError
+from perdure.identity.model import (
+    Account,
+    Action,
+    IdentityCard,
+    InstanceThing,
+    Organisation,
+    fold_name,
+    has_administrator_powers,
+)
+from perdure.identity.passwords import Passwords
+from perdure.identity.rights import Rights
+from perdure.identity.sessions import end_sessions
+from perdure.identity.tables import credentials, identities, organisations
+from perdure.kernel.actor import SYSTEM, Actor, ActorKind
+from perdure.kernel.clock import Clock
+from perdure.kernel.errors import BadInputError, NotFoundError
+from perdure.kernel.ids import new_id
+
+_PASSWORD_BYTES = 15  # 20 characters of base 64
+
+
+@dataclass(frozen=True, slots=True)
+class _NewPerson:
+    card: IdentityCard
+    email: str | None
+    login: str
+    secret: str
+
+
+class People:
+    """Local accounts: an identity, its password and its personal account are made together."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        events: EventLog,
+        rights: Rights,
+        accounts: Accounts,
+        passwords: Passwords,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._events = events
+        self._rights = rights
+        self._accounts = accounts
+        self._passwords = passwords
+
+    def bootstrap_administrator(
+        self, login: str, password: str | None = None, *, organisation: str = "Local organisation"
+    ) -> tuple[str, str | None]:
+        """Make the first administrator; returns the login name and the password, None when the login exists already.
+
+        Without a password one is made up. Safe to call at every start: an existing login is left as it is.
+        """
+        with self._db.begin() as tx:
+            if _find_by_login(tx, login) is not None:
+                return login, None
+        password = password or secrets.token_urlsafe(_PASSWORD_BYTES)
+        secret = self._passwords.hash_new(password, login)
+        with naming("login name"), self._db.begin() as tx:
+            home = _put_organisation(tx, organisation)
+            card = IdentityCard(new_id(), home, ActorKind.PERSON, check_login(login), None, True, True)
+            self._create(tx, SYSTEM, _NewPerson(card, None, check_login(login), secret), None)
+        return login, password
+
+    def create_local_account(
+        self,
+        actor: Actor,
+        *,
+        login: str,
+        password: str,
+        display_name: str,
+        email: str | None = None,
+        orcid: str | None = None,
+        organisation_id: UUID | None = None,
+        kind: ActorKind = ActorKind.PERSON,
+        is_administrator: bool = False,
+        quota_bytes: int | None = None,
+    ) -> tuple[IdentityCard, Account]:
+        """Make an identity with a password and a personal account that it owns; for administrators.
+
+        The organisation is the caller's unless another is named. Raises NameTakenError and WeakPasswordError.
+        """
+        with self._db.begin() as tx:
+            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+        home = organisation_id or actor.organisation_id
+        if home is None or kind not in (ActorKind.PERSON, ActorKind.SERVICE):
+            raise BadInputError("An identity is a person or a service of an organisation.", field="organisation_id")
+        card = IdentityCard(
+            new_id(), home, kind, check_name(display_name, "display name"), orcid, True, is_administrator
+        )
+        person = _NewPerson(card, email, check_login(login), self._passwords.hash_new(password, login))
+        with naming("login name"), self._db.begin() as tx:
+            return card, self._create(tx, actor, person, quota_bytes)
+
+    def set_password(self, actor: Actor, identity_id: UUID, password: str, *, current: str | None = None) -> None:
+        """Replace a password and end all sessions of that identity.
+
+        One's own needs a session and the current password; another's needs an administrator.
+        """
+        login, stored = self._password_of(actor, identity_id)
+        if identity_id == actor.identity_id:
+            require_session(actor)
+            with self._passwords.turn():
+                if not self._passwords.is_right(stored, current or ""):
+                    raise BadCredentialsError("The current password is wrong.")
+        secret = self._passwords.hash_new(password, login)
+        with self._db.begin() as tx:
+            tx.execute(update(credentials).where(credentials.c.identity_id == identity_id).values(secret=secret))
+            end_sessions(tx, identity_id)
+            self._events.record(tx, "password.changed", None, actor, {"identity": str(identity_id)})
+
+    def give_login(self, actor: Actor, identity_id: UUID, *, login: str, password: str) -> None:
+        """Give a login to an identity that has none, as after a rebuild from the stores; for administrators."""
+        with self._db.begin() as tx:
+            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+        secret = self._passwords.hash_new(password, login)
+        with naming("login name"), self._db.begin() as tx:
+            self._insert_password(tx, identity_id, check_login(login), secret)
+            self._events.record(tx, "login.given", None, actor, {"identity": str(identity_id)})
+
+    def disable_identity(self, actor: Actor, identity_id: UUID) -> None:
+        """Refuse this identity from now on and end its sessions; its grants and tokens wait. Safe to call twice."""
+        self._change(actor, identity_id, "identity.disabled", state="disabled")
+
+    def enable_identity(self, actor: Actor, identity_id: UUID) -> None:
+        """Let a disabled identity in again. Safe to call twice."""
+        self._change(actor, identity_id, "identity.enabled", state="active")
+
+    def set_administrator(self, actor: Actor, identity_id: UUID, *, is_administrator: bool) -> None:
+        """Give or take the powers of an administrator. Safe to call twice."""
+        event_type = "administrator.named" if is_administrator else "administrator.dismissed"
+        self._change(actor, identity_id, event_type, is_administrator=is_administrator)
+
+    def find_identity(self, actor: Actor, login: str) -> IdentityCard | None:
+        """Who has this login name, for those who are logged in; e-mail and the login itself are not told."""
+        require_reader(actor)
+        with self._db.begin() as tx:
+            return _find_by_login(tx, login)
+
+    def get_identity(self, actor: Actor, identity_id: UUID) -> IdentityCard:
+        """One identity, for those who are logged in; raises NotFoundError."""
+        require_reader(actor)
+        with self._db.begin() as tx:
+            row = tx.execute(select(identities).where(identities.c.id == identity_id)).first()
+        if row is None:
+            raise NotFoundError("There is no such identity.")
+        return _card(row)
+
+    def find_names(self, actor: Actor, identity_ids: Iterable[UUID]) -> dict[UUID, str]:
+        """Display names for lists of events and grants; nobody's for callers who are not logged in."""
+        if actor.kind is ActorKind.ANONYMOUS:
+            return {}
+        with self._db.begin() as tx:
+            return self.find_names_in(tx, identity_ids)
+
+    def find_names_in(self, tx: Connection, identity_ids: Iterable[UUID]) -> dict[UUID, str]:
+        """As `find_names`, without asking who wants to know."""
+        query = select(identities.c.id, identities.c.display_name).where(identities.c.id.in_(list(identity_ids)))
+        return {row.id: row.display_name for row in tx.execute(query)}
+
+    def list_identities(self, actor: Actor, *, after: UUID | None = None, limit: int = 1000) -> list[IdentityCard]:
+        """All identities, oldest first; for administrators."""
+        query = select(identities).order_by(identities.c.id).limit(limit)
+        with self._db.begin() as tx:
+            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            rows = tx.execute(query if after is None else query.where(identities.c.id > after))
+            return [_card(row) for row in rows]
+
+    def create_organisation(self, actor: Actor, name: str, *, ror: str | None = None) -> Organisation:
+        """Make an organisation; for administrators."""
+        organisation = Organisation(new_id(), check_name(name, "organisation name"), ror)
+        with naming("organisation name"), self._db.begin() as tx:
+            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            tx.execute(insert(organisations).values(id=organisation.id, name=organisation.name, ror=ror))
+            self._events.record(tx, "organisation.created", None, actor, {"organisation": str(organisation.id)})
+        return organisation
+
+    def list_organisations(self, actor: Actor) -> list[Organisation]:
+        """All organisations for an administrator, the caller's own for everybody else."""
+        require_reader(actor)
+        query = select(organisations).order_by(organisations.c.id)
+        if actor.kind is not ActorKind.SYSTEM and not has_administrator_powers(actor):
+            query = query.where(organisations.c.id == actor.organisation_id)
+        with self._db.begin() as tx:
+            return [Organisation(row.id, row.name, row.ror) for row in tx.execute(query)]
+
+    def _create(self, tx: Connection, actor: Actor, person: _NewPerson, quota_bytes: int | None) -> Account:
+        card = person.card
+        tx.execute(
+            insert(identities).values(
+                id=card.id,
+                organisation_id=card.organisation_id,
+                kind=card.kind.value,
+                display_name=card.display_name,
+                email=person.email,
+                orcid=card.orcid,
+                is_administrator=card.is_administrator,
+            )
+        )
+        self._insert_password(tx, card.id, person.login, person.secret)
+        told = {"identity": str(card.id), "kind": card.kind.value, "is_administrator": card.is_administrator}
+        self._events.record(tx, "identity.created", None, actor, told)
+        account = Account(new_id(), card.organisation_id, "personal", person.login, card.id, quota_bytes, None)
+        return self._accounts.create_account_in(tx, actor, account)
+
+    def _insert_password(self, tx: Connection, identity_id: UUID, login: str, secret: str) -> None:
+        tx.execute(
+            insert(credentials).values(
+                id=new_id(),
+                identity_id=identity_id,
+                kind="password",
+                subject=fold_name(login),
+                secret=secret,
+                created_at=self._clock.now(),
+            )
+        )
+
+    def _password_of(self, actor: Actor, identity_id: UUID) -> tuple[str, str]:
+        query = select(credentials.c.subject, credentials.c.secret).where(credentials.c.identity_id == identity_id)
+        with self._db.begin() as tx:
+            if identity_id != actor.identity_id:
+                self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            row = tx.execute(query).first()
+        if row is None:
+            raise NotFoundError("This identity has no password.")
+        return row.subject, row.secret
+
+    def _change(self, actor: Actor, identity_id: UUID, event_type: str, **values: object) -> None:
+        with self._db.begin() as tx:
+            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            _lock_administrators(tx)
+            changed = update(identities).where(identities.c.id == identity_id).values(**values)
+            if not tx.execute(changed).rowcount:
+                raise NotFoundError("There is no such identity.")
+            _require_administrator(tx)
+            if values.get("state") == "disabled":
+                end_sessions(tx, identity_id)
+            self._events.record(tx, event_type, None, actor, {"identity": str(identity_id)})
+
+
+def check_login(login: str) -> str:
+    """A login name without blanks around or inside; raises BadInputError."""
+    cleaned = check_name(login, "login name")
+    if any(character.isspace() for character in cleaned):
+        raise BadInputError("A login name has no blanks.", field="login_name")
+    return cleaned
+
+
+def _put_organisation(tx: Connection, name: str) -> UUID:
+    name = check_name(name, "organisation name")
+    tx.execute(upsert(organisations).values(id=new_id(), name=name).on_conflict_do_nothing(index_elements=["name"]))
+    found: UUID = tx.execute(select(organisations.c.id).where(organisations.c.name == name)).scalar_one()
+    return found
+
+
+def _find_by_login(tx: Connection, login: str) -> IdentityCard | None:
+    row = tx.execute(
+        select(identities)
+        .join(credentials, credentials.c.identity_id == identities.c.id)
+        .where(credentials.c.kind == "password", credentials.c.subject == fold_name(login))
+    ).first()
+    return None if row is None else _card(row)
+
+
+def _lock_administrators(tx: Connection) -> None:
+    # Of two administrators who dismiss each other at once, the second waits and finds himself refused.
+    tx.execute(select(identities.c.id).where(identities.c.is_administrator).order_by(identities.c.id).with_for_update())
+
+
+def _require_administrator(tx: Connection) -> None:
+    active = select(identities.c.id).where(identities.c.is_administrator, identities.c.state == "active").limit(1)
+    if tx.execute(active).first() is None:
+        raise LastAdministratorError("This would leave the instance without an active administrator.")
+
+
+def _card(row: Row[*tuple[object, ...]]) -> IdentityCard:
+    return IdentityCard(
+        id=row.id,
+        organisation_id=row.organisation_id,
+        kind=ActorKind(row.kind),
+        display_name=row.display_name,
+        orcid=row.orcid,
+        is_active=row.state == "active",
+        is_administrator=row.is_administrator,
+    )

@@ -1,0 +1,110 @@
+"""The use cases of this domain under one name; each group of them is a module of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from perdure.db import Database
+from perdure.events import EventLog
+from perdure.identity.accounts import Accounts
+from perdure.identity.grants import Grants
+from perdure.identity.groups import Groups
+from perdure.identity.passwords import PasswordCost, Passwords
+from perdure.identity.people import People
+from perdure.identity.registry import Registry
+from perdure.identity.rights import Rights
+from perdure.identity.sessions import Sessions
+from perdure.identity.tokens import Tokens
+from perdure.kernel.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySettings:
+    """What an operator may choose here."""
+
+    session_lifetime: timedelta = timedelta(days=7)
+    token_lifetime: timedelta = timedelta(days=365)
+    longest_token_lifetime: timedelta = timedelta(days=2 * 365)
+    password_cost: PasswordCost = field(default_factory=PasswordCost)
+
+
+class Identity:
+    """Who is calling and what he may do; safe to share between threads."""
+
+    def __init__(self, db: Database, clock: Clock, events: EventLog, settings: IdentitySettings | None = None) -> None:
+        settings = settings or IdentitySettings()
+        passwords = Passwords(settings.password_cost)
+        rights = Rights(clock)
+        grants = Grants(db, clock, events, rights)
+        accounts = Accounts(db, clock, events, rights, grants)
+        people = People(db, clock, events, rights, accounts, passwords)
+        sessions = Sessions(db, clock, events, passwords, settings.session_lifetime)
+        tokens = Tokens(db, clock, events, settings.token_lifetime, settings.longest_token_lifetime)
+        groups = Groups(db, events)
+        registry = Registry(grants)
+
+        self.require = rights.require
+        self.can = rights.can
+        self.actions = rights.actions
+        self.find_role = rights.find_role
+        self.readable = rights.readable
+
+        self.bootstrap_administrator = people.bootstrap_administrator
+        self.create_local_account = people.create_local_account
+        self.set_password = people.set_password
+        self.give_login = people.give_login
+        self.disable_identity = people.disable_identity
+        self.enable_identity = people.enable_identity
+        self.set_administrator = people.set_administrator
+        self.find_identity = people.find_identity
+        self.get_identity = people.get_identity
+        self.find_names = people.find_names
+        self.find_names_in = people.find_names_in
+        self.list_identities = people.list_identities
+        self.create_organisation = people.create_organisation
+        self.list_organisations = people.list_organisations
+
+        self.log_in = sessions.log_in
+        self.log_out = sessions.log_out
+        self.authenticate = sessions.authenticate
+        self.list_sessions = sessions.list_sessions
+        self.revoke_session = sessions.revoke_session
+        self.forget_ended = sessions.forget_ended
+
+        self.create_token = tokens.create_token
+        self.list_tokens = tokens.list_tokens
+        self.revoke_token = tokens.revoke_token
+
+        self.create_account = accounts.create_account
+        self.get_account = accounts.get_account
+        self.get_account_in = accounts.get_account_in
+        self.get_personal_account = accounts.get_personal_account
+        self.get_personal_account_in = accounts.get_personal_account_in
+        self.list_accounts = accounts.list_accounts
+        self.change_account = accounts.change_account
+
+        self.grant = grants.grant
+        self.grant_in = grants.grant_in
+        self.give_first_owner_in = grants.give_first_owner_in
+        self.revoke_grant = grants.revoke_grant
+        self.revoke_grant_in = grants.revoke_grant_in
+        self.list_grants = grants.list_grants
+        self.list_grants_in = grants.list_grants_in
+        self.copy_grants = grants.copy_grants
+        self.drop_grants_in = grants.drop_grants_in
+
+        self.create_group = groups.create_group
+        self.add_member = groups.add_member
+        self.remove_member = groups.remove_member
+        self.get_group = groups.get_group
+        self.list_groups = groups.list_groups
+
+        self.export_registry = registry.export_registry
+        self.export_grants = registry.export_grants
+        self.restore_registry = registry.restore_registry
+        self.restore_organisations = registry.restore_organisations
+        self.restore_identities = registry.restore_identities
+        self.restore_groups = registry.restore_groups
+        self.restore_accounts = registry.restore_accounts
+        self.restore_grants = registry.restore_grants

@@ -1,0 +1,246 @@
+"""Logging in and out, and who bears a secret."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    update,
+)
+
+from perdure.db import Database
+from perdure.events import EventLog
+from perdure.identity import throttle
+from perdure.identity.callers import require_identity, require_self_management
+from perdure.identity.errors import BadCredentialsError, TokenExpiredError
+from perdure.identity.model import Client, Session, fold_name
+from perdure.identity.passwords import Passwords
+from perdure.identity.secrets import SESSION_PREFIX, TOKEN_PREFIX, digest_secret, new_secret
+from perdure.identity.tables import credentials, group_members, identities, sessions, tokens
+from perdure.kernel.actor import ANONYMOUS, Actor, ActorKind, TokenScope
+from perdure.kernel.clock import Clock
+from perdure.kernel.errors import NotFoundError
+from perdure.kernel.ids import new_id
+
+_USE_NOTED_EVERY = timedelta(minutes=1)
+_ADDRESS_REMEMBERED = timedelta(days=90)  # after the session's end
+_LONGEST_CLIENT_TEXT = 200
+_NO_CLIENT = Client()
+
+
+class Sessions:
+    """Sessions are opened with a password; `authenticate` also takes API tokens."""
+
+    def __init__(self, db: Database, clock: Clock, events: EventLog, passwords: Passwords, lifetime: timedelta) -> None:
+        self._db = db
+        self._clock = clock
+        self._events = events
+        self._passwords = passwords
+        self._lifetime = lifetime
+
+    def log_in(self, login: str, password: str, client: Client = _NO_CLIENT) -> tuple[str, Actor]:
+        """Open a session and return its secret, which is shown this once, and who that is.
+
+        Raises BadCredentialsError without saying what was wrong, LoginThrottledError after many failures.
+        """
+        client = Client(client.address[:_LONGEST_CLIENT_TEXT], client.agent[:_LONGEST_CLIENT_TEXT])
+        with self._passwords.turn():
+            with self._db.begin() as tx:
+                known, is_known_address = self._begin_attempt(tx, login, client)
+            is_right = self._passwords.is_right(known.secret if known else None, password)
+            fresh_hash = self._passwords.find_rehash(known.secret, password) if known and is_right else None
+        with self._db.begin() as tx:
+            if known and is_right and known.state == "active":
+                throttle.forgive_attempt(tx, login, client.address, is_known_address=is_known_address)
+                return self._open(tx, known, client, fresh_hash)
+            self._events.record(tx, "session.refused", None, ANONYMOUS, {"identity": known and str(known.identity_id)})
+        raise BadCredentialsError("The login name or the password is wrong.")
+
+    def log_out(self, secret: str) -> None:
+        """End the session, or revoke the token, that this secret opens; safe to call twice."""
+        try:
+            actor = self.authenticate(secret)
+        except (BadCredentialsError, TokenExpiredError):
+            return
+        digest = digest_secret(secret)
+        with self._db.begin() as tx:
+            ended = tx.execute(delete(sessions).where(sessions.c.digest == digest).returning(sessions.c.id)).scalar()
+            if ended:
+                self._events.record(tx, "session.closed", None, actor, {"session": str(ended)})
+            revoked = tx.execute(
+                update(tokens)
+                .where(tokens.c.digest == digest, tokens.c.revoked_at.is_(None))
+                .values(revoked_at=self._clock.now())
+                .returning(tokens.c.id)
+            ).scalar()
+            if revoked:
+                self._events.record(tx, "token.revoked", None, actor, {"token": str(revoked)})
+
+    def authenticate(self, secret: str) -> Actor:
+        """Who bears this session secret or API token, with groups and scope: one query.
+
+        Raises BadCredentialsError for a secret that is not known, TokenExpiredError for one that has ended.
+        """
+        table = _TABLES.get(secret[: len(SESSION_PREFIX)])
+        if table is None:
+            raise BadCredentialsError("This is neither a session nor a token.")
+        now = self._clock.now()
+        with self._db.begin() as tx:
+            row = tx.execute(_BEARERS[table.name], {"digest": digest_secret(secret)}).first()
+            if row is None or row.state != "active":
+                raise BadCredentialsError("This session or token is not known.")
+            if row.expires_at <= now or row.revoked_at is not None:
+                raise TokenExpiredError("This session or token has ended.")
+            if row.last_used_at is None or row.last_used_at + _USE_NOTED_EVERY < now:
+                _note_use(tx, table, row.credential_id, now)
+        return _actor(row)
+
+    def list_sessions(self, actor: Actor) -> list[Session]:
+        """The caller's open sessions, newest first."""
+        identity_id = require_identity(actor)
+        query = (
+            select(sessions)
+            .where(sessions.c.identity_id == identity_id, sessions.c.expires_at > self._clock.now())
+            .order_by(sessions.c.id.desc())
+        )
+        with self._db.begin() as tx:
+            return [_session(row) for row in tx.execute(query)]
+
+    def revoke_session(self, actor: Actor, session_id: UUID) -> None:
+        """End one of the caller's sessions; raises NotFoundError when he has no such session."""
+        identity_id = require_self_management(actor)
+        with self._db.begin() as tx:
+            gone = tx.execute(
+                delete(sessions).where(sessions.c.id == session_id, sessions.c.identity_id == identity_id)
+            ).rowcount
+            if not gone:
+                raise NotFoundError("You have no such session.")
+            self._events.record(tx, "session.closed", None, actor, {"session": str(session_id)})
+
+    def forget_ended(self) -> int:
+        """Remove what is kept of sessions long ended and of old failures; for a daily job."""
+        now = self._clock.now()
+        with self._db.begin() as tx:
+            gone = tx.execute(delete(sessions).where(sessions.c.expires_at < now - _ADDRESS_REMEMBERED)).rowcount
+            return gone + throttle.forget_attempts(tx, now)
+
+    def _begin_attempt(
+        self, tx: Connection, login: str, client: Client
+    ) -> tuple[Row[*tuple[object, ...]] | None, bool]:
+        known = tx.execute(_CREDENTIAL, {"subject": fold_name(login)}).first()
+        is_known_address = tx.execute(
+            _ADDRESS_SEEN, {"identity": known.identity_id if known else None, "address": client.address}
+        ).scalar_one()
+        throttle.count_attempt(tx, login, client.address, is_known_address=is_known_address, now=self._clock.now())
+        return known, is_known_address
+
+    def _open(
+        self, tx: Connection, known: Row[*tuple[object, ...]], client: Client, fresh_hash: str | None
+    ) -> tuple[str, Actor]:
+        now, secret, session_id = self._clock.now(), new_secret(SESSION_PREFIX), new_id()
+        tx.execute(
+            insert(sessions).values(
+                id=session_id,
+                digest=digest_secret(secret),
+                identity_id=known.identity_id,
+                client_address=client.address,
+                client_agent=client.agent,
+                created_at=now,
+                expires_at=now + self._lifetime,
+                last_used_at=now,
+            )
+        )
+        used = update(credentials).where(credentials.c.id == known.id).values(last_used_at=now)
+        tx.execute(used.values(secret=fresh_hash) if fresh_hash else used)
+        actor = _actor(tx.execute(_BEARERS[sessions.name], {"digest": digest_secret(secret)}).one())
+        self._events.record(tx, "session.opened", None, actor, {"session": str(session_id)})
+        return secret, actor
+
+
+def end_sessions(tx: Connection, identity_id: UUID) -> None:
+    """End every session of an identity, as after a new password."""
+    tx.execute(delete(sessions).where(sessions.c.identity_id == identity_id))
+
+
+def _bearer_query(table: Table) -> Select[*tuple[object, ...]]:
+    groups_of = select(group_members.c.group_id).where(group_members.c.identity_id == identities.c.id)
+    is_token = table is tokens
+    return (
+        select(
+            table.c.id.label("credential_id"),
+            table.c.expires_at,
+            table.c.last_used_at,
+            (table.c.revoked_at if is_token else null()).label("revoked_at"),
+            (table.c.verbs if is_token else null()).label("verbs"),
+            (table.c.archives if is_token else null()).label("archives"),
+            identities.c.id,
+            identities.c.kind,
+            identities.c.display_name,
+            identities.c.organisation_id,
+            identities.c.is_administrator,
+            identities.c.state,
+            func.array(groups_of.scalar_subquery()).label("group_ids"),
+        )
+        .join_from(table, identities, identities.c.id == table.c.identity_id)
+        .where(table.c.digest == bindparam("digest"))
+    )
+
+
+def _note_use(tx: Connection, table: Table, credential_id: UUID, now: datetime) -> None:
+    # The condition is asked again in the update: of many requests that come at once, one writes.
+    stale: ColumnElement[bool] = or_(table.c.last_used_at.is_(None), table.c.last_used_at < now - _USE_NOTED_EVERY)
+    tx.execute(update(table).where(and_(table.c.id == credential_id, stale)).values(last_used_at=now))
+
+
+def _actor(row: Row[*tuple[object, ...]]) -> Actor:
+    return Actor(
+        kind=ActorKind(row.kind),
+        identity_id=row.id,
+        name=row.display_name,
+        organisation_id=row.organisation_id,
+        group_ids=frozenset(row.group_ids),
+        is_administrator=row.is_administrator,
+        scope=TokenScope(
+            verbs=None if row.verbs is None else frozenset(row.verbs),
+            archives=None if row.archives is None else frozenset(row.archives),
+        ),
+    )
+
+
+def _session(row: Row[*tuple[object, ...]]) -> Session:
+    return Session(
+        row.id, Client(row.client_address, row.client_agent), row.created_at, row.expires_at, row.last_used_at
+    )
+
+
+_TABLES = {SESSION_PREFIX: sessions, TOKEN_PREFIX: tokens}
+_BEARERS = {table.name: _bearer_query(table) for table in (sessions, tokens)}
+
+_CREDENTIAL = (
+    select(credentials.c.id, credentials.c.identity_id, credentials.c.secret, identities.c.state)
+    .join_from(credentials, identities, identities.c.id == credentials.c.identity_id)
+    .where(credentials.c.kind == "password", credentials.c.subject == bindparam("subject"))
+)
+
+_ADDRESS_SEEN = select(
+    exists().where(
+        sessions.c.identity_id == bindparam("identity"),
+        sessions.c.client_address == bindparam("address"),
+        sessions.c.client_address != "",
+    )
+)

@@ -1,0 +1,161 @@
+"""This domain's tables. Credentials, sessions, tokens and attempts are only here; the rest rebuilds from the stores."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
+
+from perdure.db import metadata
+
+_moment = TIMESTAMP(timezone=True)
+
+organisations = Table(
+    "organisations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("ror", Text),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("organisation_id", Uuid, ForeignKey("organisations.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("display_name", Text, nullable=False),
+    Column("email", Text),
+    Column("orcid", Text),
+    Column("state", Text, nullable=False, server_default="active"),
+    Column("is_administrator", Boolean, nullable=False, server_default="false"),
+    CheckConstraint("kind IN ('person', 'service')", name="kind"),
+    CheckConstraint("state IN ('active', 'disabled')", name="state"),
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("identity_id", Uuid, ForeignKey("identities.id"), nullable=False, index=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("created_at", _moment, nullable=False),
+    Column("last_used_at", _moment),
+    UniqueConstraint("kind", "subject"),
+    CheckConstraint("kind = 'password'", name="kind"),
+)
+
+login_attempts = Table(
+    "login_attempts",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),  # a digest, so that typed names (or passwords) are not kept
+    Column("failures", Integer, nullable=False),
+    Column("last_at", _moment, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("identity_id", Uuid, ForeignKey("identities.id"), nullable=False, index=True),
+    Column("client_address", Text, nullable=False, server_default=""),
+    Column("client_agent", Text, nullable=False, server_default=""),
+    Column("created_at", _moment, nullable=False),
+    Column("expires_at", _moment, nullable=False, index=True),
+    Column("last_used_at", _moment, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("identity_id", Uuid, ForeignKey("identities.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("verbs", ARRAY(Text), nullable=False),
+    Column("archives", ARRAY(Uuid)),
+    Column("created_at", _moment, nullable=False),
+    Column("expires_at", _moment, nullable=False),
+    Column("revoked_at", _moment),
+    Column("last_used_at", _moment),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("organisation_id", Uuid, ForeignKey("organisations.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("name_folded", Text, nullable=False),
+    UniqueConstraint("organisation_id", "name_folded"),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", Uuid, ForeignKey("groups.id"), primary_key=True),
+    Column("identity_id", Uuid, ForeignKey("identities.id"), primary_key=True, index=True),
+    Column("is_manager", Boolean, nullable=False, server_default="false"),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("organisation_id", Uuid, ForeignKey("organisations.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("name_folded", Text, nullable=False),
+    Column("owner_id", Uuid, ForeignKey("identities.id"), nullable=False),
+    Column("quota_bytes", BigInteger),
+    Column("allowed_profiles", ARRAY(Text)),
+    UniqueConstraint("organisation_id", "name_folded"),
+    CheckConstraint("kind IN ('personal', 'group', 'beamline')", name="kind"),
+    CheckConstraint("quota_bytes >= 0", name="quota"),
+)
+
+Index(
+    "uq_accounts_personal",
+    accounts.c.owner_id,
+    unique=True,
+    postgresql_where=accounts.c.kind == "personal",
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("on_kind", Text, nullable=False),
+    Column("on_id", Uuid, nullable=False),  # no foreign key: archives are another domain's
+    Column("identity_id", Uuid, ForeignKey("identities.id")),
+    Column("group_id", Uuid, ForeignKey("groups.id")),
+    Column("role", Text, nullable=False),
+    Column("granted_by", Uuid),
+    Column("granted_at", _moment, nullable=False),
+    Column("expires_at", _moment),
+    CheckConstraint("on_kind IN ('archive', 'account')", name="on_kind"),
+    CheckConstraint("num_nonnulls(identity_id, group_id) = 1", name="one_grantee"),
+    CheckConstraint("role IN ('owner', 'manager', 'contributor', 'reader')", name="role"),
+    # Grants add up: a person may hold a lasting role and a stronger one for a week. The first three columns also
+    # serve `require`, whose cost must not follow the number of grants on an archive.
+    UniqueConstraint("on_id", "identity_id", "role", name="uq_grants_identity"),
+    UniqueConstraint("on_id", "group_id", "role", name="uq_grants_group"),
+    Index("ix_grants_identity_id", "identity_id", "on_kind"),
+    Index("ix_grants_group_id", "group_id", "on_kind"),
+)

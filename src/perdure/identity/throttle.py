@@ -1,0 +1,66 @@
+"""Failed logins are counted before the password is compared, so that guesses sent at once count all."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from hashlib import sha256
+from math import ceil
+
+from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from perdure.identity.errors import LoginThrottledError
+from perdure.identity.model import CLIENT_BACKOFF, LOGIN_BACKOFF, Backoff, fold_name
+from perdure.identity.tables import login_attempts
+
+
+def count_attempt(tx: Connection, login: str, address: str, *, is_known_address: bool, now: datetime) -> None:
+    """Count an attempt as failed until `forgive_attempt`; raises LoginThrottledError when it comes too early.
+
+    A refused attempt is not counted, so that trying again and again does not make the wait longer.
+    """
+    counters = [(_client_key(login, address), CLIENT_BACKOFF)]
+    if not is_known_address:
+        counters.append((_login_key(login), LOGIN_BACKOFF))
+    wait = max(_count(tx, key, backoff, now) for key, backoff in counters)
+    if wait > timedelta(0):
+        seconds = ceil(wait.total_seconds())
+        raise LoginThrottledError(f"Wait {seconds} seconds before the next try.", retry_after=seconds)
+
+
+def forgive_attempt(tx: Connection, login: str, address: str, *, is_known_address: bool) -> None:
+    """The password was right: forget this client's failures, and take back what was counted beforehand."""
+    tx.execute(delete(login_attempts).where(login_attempts.c.key == _client_key(login, address)))
+    if not is_known_address:
+        tx.execute(
+            update(login_attempts)
+            .where(login_attempts.c.key == _login_key(login))
+            .values(failures=func.greatest(login_attempts.c.failures - 1, 0))
+        )
+
+
+def forget_attempts(tx: Connection, now: datetime) -> int:
+    """Remove counters that no longer matter."""
+    longest = max(CLIENT_BACKOFF.forget, LOGIN_BACKOFF.forget)
+    return tx.execute(delete(login_attempts).where(login_attempts.c.last_at < now - longest)).rowcount
+
+
+def _count(tx: Connection, key: bytes, backoff: Backoff, now: datetime) -> timedelta:
+    fresh = insert(login_attempts).values(key=key, failures=0, last_at=now).on_conflict_do_nothing()
+    tx.execute(fresh)
+    row = tx.execute(
+        select(login_attempts.c.failures, login_attempts.c.last_at).where(login_attempts.c.key == key).with_for_update()
+    ).one()
+    failures = 0 if row.last_at + backoff.forget < now else row.failures
+    wait = backoff.wait_until(failures, row.last_at) - now
+    if wait <= timedelta(0):
+        tx.execute(update(login_attempts).where(login_attempts.c.key == key).values(failures=failures + 1, last_at=now))
+    return wait
+
+
+def _client_key(login: str, address: str) -> bytes:
+    return sha256(f"client\0{fold_name(login)}\0{address}".encode("utf-8", "surrogatepass")).digest()
+
+
+def _login_key(login: str) -> bytes:
+    return sha256(f"login\0{fold_name(login)}".encode("utf-8", "surrogatepass")).digest()

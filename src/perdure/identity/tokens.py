@@ -1,0 +1,132 @@
+"""API tokens: opaque, scoped, expiring, revocable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Row, insert, select, update
+
+from perdure.db import Database
+from perdure.events import EventLog
+from perdure.identity.callers import check_name, require_identity, require_self_management
+from perdure.identity.model import Token, Verb, is_scope_within
+from perdure.identity.secrets import TOKEN_PREFIX, digest_secret, new_secret, shown_part
+from perdure.identity.tables import tokens
+from perdure.kernel.actor import Actor, TokenScope
+from perdure.kernel.clock import Clock, format_time
+from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
+from perdure.kernel.ids import new_id
+
+
+class Tokens:
+    """Each belongs to one identity and never does more than its owner could."""
+
+    def __init__(
+        self, db: Database, clock: Clock, events: EventLog, default_life: timedelta, longest_life: timedelta
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._events = events
+        self._default_life = default_life
+        self._longest_life = longest_life
+
+    def create_token(
+        self,
+        actor: Actor,
+        name: str,
+        *,
+        verbs: Iterable[str],
+        archives: Iterable[UUID] | None = None,
+        expires_at: datetime | None = None,
+    ) -> tuple[str, Token]:
+        """Make a token for the caller and return its secret, which is shown this once, and its description.
+
+        `archives` None means all that the caller may reach. A token cannot make one that is wider than itself.
+        """
+        identity_id = require_self_management(actor)
+        scope = _check_scope(verbs, archives)
+        if not is_scope_within(scope, actor.scope):
+            raise NotAllowedError("A token cannot make a token that may do more than itself.")
+        now, secret = self._clock.now(), new_secret(TOKEN_PREFIX)
+        token = Token(
+            id=new_id(),
+            name=check_name(name, "token name"),
+            prefix=shown_part(secret),
+            scope=scope,
+            created_at=now,
+            expires_at=self._check_expiry(expires_at, now),
+            revoked_at=None,
+            last_used_at=None,
+        )
+        with self._db.begin() as tx:
+            tx.execute(insert(tokens).values(_row(token, identity_id, digest_secret(secret))))
+            self._events.record(tx, "token.created", None, actor, _told(token))
+        return secret, token
+
+    def list_tokens(self, actor: Actor) -> list[Token]:
+        """The caller's tokens, newest first, ended ones too."""
+        identity_id = require_identity(actor)
+        query = select(tokens).where(tokens.c.identity_id == identity_id).order_by(tokens.c.id.desc())
+        with self._db.begin() as tx:
+            return [_token(row) for row in tx.execute(query)]
+
+    def revoke_token(self, actor: Actor, token_id: UUID) -> None:
+        """End one of the caller's tokens for ever; safe to call twice. Raises NotFoundError when he has no such."""
+        identity_id = require_self_management(actor)
+        mine = (tokens.c.id == token_id) & (tokens.c.identity_id == identity_id)
+        with self._db.begin() as tx:
+            row = tx.execute(select(tokens.c.revoked_at).where(mine).with_for_update()).first()
+            if row is None:
+                raise NotFoundError("You have no such token.")
+            if row.revoked_at is None:
+                tx.execute(update(tokens).where(mine).values(revoked_at=self._clock.now()))
+                self._events.record(tx, "token.revoked", None, actor, {"token": str(token_id)})
+
+    def _check_expiry(self, expires_at: datetime | None, now: datetime) -> datetime:
+        expiry = expires_at or now + self._default_life
+        if expiry.tzinfo is None or expiry <= now:
+            raise BadInputError("The token's end needs a time zone and lies in the future.", field="expires_at")
+        if expiry > now + self._longest_life:
+            raise BadInputError(f"A token lives at most {self._longest_life.days} days.", field="expires_at")
+        return expiry
+
+
+def _check_scope(verbs: Iterable[str], archives: Iterable[UUID] | None) -> TokenScope:
+    known = {verb.value for verb in Verb}
+    scope = TokenScope(frozenset(str(verb) for verb in verbs), None if archives is None else frozenset(archives))
+    if not scope.verbs or not scope.verbs <= known:
+        raise BadInputError(f"A token needs at least one of the verbs {', '.join(sorted(known))}.", field="verbs")
+    if scope.archives is not None and not scope.archives:
+        raise BadInputError("Name at least one archive, or leave the list out.", field="archives")
+    return scope
+
+
+def _row(token: Token, identity_id: UUID, digest: bytes) -> dict[str, object]:
+    return {
+        "id": token.id,
+        "digest": digest,
+        "identity_id": identity_id,
+        "name": token.name,
+        "prefix": token.prefix,
+        "verbs": sorted(token.scope.verbs or ()),
+        "archives": None if token.scope.archives is None else sorted(token.scope.archives),
+        "created_at": token.created_at,
+        "expires_at": token.expires_at,
+    }
+
+
+def _token(row: Row[*tuple[object, ...]]) -> Token:
+    scope = TokenScope(frozenset(row.verbs), None if row.archives is None else frozenset(row.archives))
+    return Token(row.id, row.name, row.prefix, scope, row.created_at, row.expires_at, row.revoked_at, row.last_used_at)
+
+
+def _told(token: Token) -> dict[str, object]:
+    archives = token.scope.archives
+    return {
+        "token": str(token.id),
+        "verbs": sorted(token.scope.verbs or ()),
+        "archives": None if archives is None else sorted(str(archive) for archive in archives),
+        "expires_at": format_time(token.expires_at),
+    }
