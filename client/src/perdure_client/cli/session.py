@@ -1,0 +1,158 @@
+"""Logging in and out, and API tokens."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from perdure_client.cli.output import json_option, make_client, print_facts, print_json, print_table, show_time
+from perdure_client.client import Client
+from perdure_client.errors import ApiError, UsageError
+from perdure_client.settings import Session, find_session, forget_session, store_session
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option("--login", "name", help="Your login name; asked for when not given.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--days", default=90, show_default=True, help="How long the kept token is good.")
+@json_option
+@click.pass_context
+def login(
+    ctx: click.Context, url: str | None, name: str | None, password_stdin: bool, days: int, as_json: bool
+) -> None:
+    """Log in at URL with a local account and keep a token for later commands.
+
+    The password is not kept. The token is kept readable by you only, and revoked by `perdure logout`.
+    """
+    session = find_session(url or (ctx.find_root().obj or {}).get("url"))
+    name = name or click.prompt(f"Login name at {session.url}")
+    password = _read_password() if password_stdin else click.prompt("Password", hide_input=True)
+    opened = Client(Session(session.url, None)).log_in(name, password)
+    until = datetime.now(UTC) + timedelta(days=days)
+    with Client(Session(session.url, opened["secret"], name)) as client:
+        kept = client.create_token(f"perdure on {platform.node()}", expires_at=until.isoformat())
+    path = store_session(Session(session.url, kept["secret"], name))
+    if as_json:
+        print_json({"url": session.url, "login": name, "token_id": kept["id"], "expires_at": kept["expires_at"]})
+    else:
+        click.echo(
+            f"Logged in at {session.url} as {name} until {show_time(kept['expires_at'])}. The token is in {path}."
+        )
+
+
+def _read_password() -> str:
+    password = sys.stdin.readline().rstrip("\n")
+    if not password:
+        raise UsageError("No password came on standard input.")
+    return password
+
+
+@click.command()
+@click.pass_context
+def logout(ctx: click.Context) -> None:
+    """Revoke the kept token and forget it."""
+    session = find_session((ctx.find_root().obj or {}).get("url"))
+    if not session.token:
+        click.echo(f"You are not logged in at {session.url}.")
+        return
+    with Client(session) as client:
+        try:
+            mine = client.me().get("token_id")
+            if mine:
+                client.revoke_token(mine)
+        except ApiError as error:
+            if error.status != 401:
+                raise
+    forget_session(session.url)
+    click.echo(f"Logged out at {session.url}.")
+
+
+@click.command()
+@json_option
+@click.pass_context
+def whoami(ctx: click.Context, as_json: bool) -> None:
+    """Say who you are at which server."""
+    client = make_client(ctx)
+    me = client.me()
+    if as_json:
+        print_json(me)
+    else:
+        print_facts(
+            {"server": client.session.url, "name": me.get("display_name") or me.get("name"), "id": me.get("id")}
+        )
+
+
+@click.group()
+def token() -> None:
+    """Create, list and revoke API tokens."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option(
+    "--verb", "verbs", multiple=True, type=click.Choice(["read", "write", "manage", "admin"]), help="Narrow to these."
+)
+@click.option("--archive", "archives", multiple=True, help="Narrow to these archives.")
+@click.option("--days", default=365, show_default=True)
+@json_option
+@click.pass_context
+def token_create(
+    ctx: click.Context, name: str, verbs: tuple[str, ...], archives: tuple[str, ...], days: int, as_json: bool
+) -> None:
+    """Create a token for a program. Its secret is shown this once only."""
+    until = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    made = make_client(ctx).create_token(name, verbs=verbs or None, archives=archives or None, expires_at=until)
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(made["secret"])
+        click.echo(f"Token {made['name']!r} is good until {show_time(made['expires_at'])}; keep it now.", err=True)
+
+
+@token.command("list")
+@json_option
+@click.pass_context
+def token_list(ctx: click.Context, as_json: bool) -> None:
+    """List your tokens."""
+    tokens = make_client(ctx).list_tokens()
+    if as_json:
+        print_json(tokens)
+        return
+    rows = [
+        (
+            one["id"],
+            one["name"],
+            ", ".join(one.get("verbs") or ["all"]),
+            "revoked" if one.get("revoked_at") else show_time(one["expires_at"]),
+            show_time(one.get("last_used_at")) or "never",
+        )
+        for one in tokens
+    ]
+    print_table(rows, ("id", "name", "may", "until", "last used"))
+
+
+@token.command("revoke")
+@click.argument("token_id")
+@click.pass_context
+def token_revoke(ctx: click.Context, token_id: str) -> None:
+    """Revoke a token at once."""
+    make_client(ctx).revoke_token(token_id)
+    click.echo("Revoked.")
+
+
+@click.command()
+@click.argument("shell", required=False, type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str | None) -> None:
+    """Print the line that turns on completion in your shell; add it to the shell's start-up file."""
+    shell = shell or os.path.basename(os.environ.get("SHELL", "bash"))
+    if shell == "fish":
+        click.echo("_PERDURE_COMPLETE=fish_source perdure | source")
+    elif shell in ("bash", "zsh"):
+        click.echo(f'eval "$(_PERDURE_COMPLETE={shell}_source perdure)"')
+    else:
+        raise UsageError(f"There is no completion for {shell!r}.", next_step="Name bash, zsh or fish.")

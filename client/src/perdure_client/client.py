@@ -1,0 +1,396 @@
+"""The Python client: the verbs of the command `perdure`, typed."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from perdure_client.errors import JobFailedError, UsageError
+from perdure_client.local import scan_sources
+from perdure_client.paths import to_bytes, to_json, to_url
+from perdure_client.progress import Progress
+from perdure_client.records import Archive, Entry, GetReport, Job, Metadata, PutReport
+from perdure_client.settings import Session, find_session
+from perdure_client.transport import Transport
+
+JobWatcher = Callable[[Job], None]
+_MERGE_PATCH = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
+
+
+def connect(url: str | None = None, *, token: str | None = None, verify: bool | str = True) -> Client:
+    """A client for the server at `url`; what is not given comes from the environment or from `perdure login`.
+
+    `verify` is as in httpx: False trusts any certificate, a text names a file of trusted ones.
+    """
+    return Client(find_session(url, token), verify=verify)
+
+
+class Client:
+    """One server and one identity there. Archives are named by their identifier, long or short.
+
+    Safe to use from several threads; `with connect() as client:` closes the connections. Methods raise ApiError for
+    the server's refusals and ConnectionLostError when it cannot be reached.
+    """
+
+    def __init__(self, session: Session, *, verify: bool | str = True) -> None:
+        self.session = session
+        self._transport = Transport(session, verify=verify)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close_connections()
+
+    def close_connections(self) -> None:
+        self._transport.close()
+
+    # Who
+
+    def information(self) -> dict[str, Any]:
+        """Name, version, limits and addresses of the server."""
+        return self._object(self._transport.json("GET", ""))
+
+    def log_in(self, login: str, password: str) -> dict[str, Any]:
+        """Open a session with a local account; the answer holds the session's `secret`."""
+        return self._object(self._transport.json("POST", "/login", json={"login": login, "password": password}))
+
+    def me(self) -> dict[str, Any]:
+        """Who this client acts as."""
+        return self._object(self._transport.json("GET", "/me"))
+
+    def create_token(
+        self,
+        name: str,
+        *,
+        verbs: Sequence[str] | None = None,
+        archives: Sequence[str] | None = None,
+        expires_at: str | None = None,
+    ) -> dict[str, Any]:
+        """A new API token; its `secret` is told this once only."""
+        body = {"name": name, "verbs": verbs, "archives": archives, "expires_at": expires_at}
+        return self._object(self._transport.json("POST", "/tokens", json=_without_none(body), headers=_once()))
+
+    def list_tokens(self) -> list[dict[str, Any]]:
+        return list(self._pages("/tokens"))
+
+    def revoke_token(self, token_id: str) -> None:
+        self._transport.request("DELETE", f"/tokens/{token_id}")
+
+    def list_profiles(self) -> list[dict[str, Any]]:
+        """The profiles that this identity may choose."""
+        return list(self._pages("/profiles"))
+
+    # The life of an archive
+
+    def open_archive(
+        self, *, title: str = "", profile: str | None = None, account_id: str | None = None, **description: object
+    ) -> Archive:
+        """Open an archive. `description` takes what a record holds: description, creators, publisher, licence, …"""
+        body = {"title": title, "profile": profile, "account_id": account_id, **description}
+        return self._archive(self._transport.json("POST", "/archives", json=_without_none(body), headers=_once()))
+
+    def archive(self, archive_id: str) -> Archive:
+        return self._archive(self._transport.json("GET", f"/archives/{archive_id}"))
+
+    def list_archives(
+        self, *, text: str | None = None, state: str | None = None, limit: int = 100
+    ) -> Iterator[Archive]:
+        """The archives that this identity may read; `text` is looked for in titles, paths and metadata."""
+        return (self._archive(record) for record in self._pages("/archives", q=text, state=state, limit=limit))
+
+    def describe(self, archive_id: str, *, revision: int | None = None, **changes: object) -> Archive:
+        """Change the record; with `revision` only if it is still at that one. None empties a field."""
+        headers = {"If-Match": f'"r{revision}"'} if revision is not None else {}
+        headers["Content-Type"] = _MERGE_PATCH
+        content = json.dumps(changes).encode("utf-8")
+        return self._archive(self._transport.json("PATCH", f"/archives/{archive_id}", content=content, headers=headers))
+
+    def append(self, parent_id: str, **changes: object) -> Archive:
+        """Open an archive that appends to a closed one; profile, roles and metadata are inherited."""
+        answer = self._transport.json("POST", f"/archives/{parent_id}/append", json=changes, headers=_once())
+        return self._archive(answer)
+
+    def close(
+        self,
+        archive_id: str,
+        *,
+        wait: bool = True,
+        discard_uploads: bool = False,
+        on_progress: JobWatcher | None = None,
+    ) -> Job:
+        """Close an archive; asked again after anything, the same closing goes on."""
+        body = {"discard_uploads": discard_uploads}
+        return self._start(f"/archives/{archive_id}/close", body, wait=wait, on_progress=on_progress)
+
+    def verify(self, archive_id: str, *, wait: bool = True, on_progress: JobWatcher | None = None) -> Job:
+        """Read every copy again on the server and compare it."""
+        return self._start(f"/archives/{archive_id}/verify", {}, wait=wait, on_progress=on_progress)
+
+    def withdraw(self, archive_id: str, reason: str, *, wait: bool = True) -> dict[str, Any]:
+        """Ask for, or approve, the withdrawal of a closed archive."""
+        answer = self._object(self._transport.json("POST", f"/archives/{archive_id}/withdraw", json={"reason": reason}))
+        if wait and "kind" in answer:
+            return dict(self.wait_job(answer["id"]).raw)
+        return answer
+
+    def discard(self, archive_id: str) -> None:
+        """Discard an open archive with everything in it."""
+        self._transport.request("DELETE", f"/archives/{archive_id}")
+
+    def statement(self, archive_id: str) -> dict[str, Any]:
+        """The signed closing statement."""
+        return self._object(self._transport.json("GET", f"/archives/{archive_id}/statement"))
+
+    def receipt(self, archive_id: str) -> dict[str, Any]:
+        """The signed receipt that the source may be deleted; a conflict until enough copies are verified."""
+        return self._object(self._transport.json("GET", f"/archives/{archive_id}/receipt"))
+
+    def copies(self, archive_id: str) -> list[dict[str, Any]]:
+        """Where the copies are, and when each was last read back."""
+        return list(self._pages(f"/archives/{archive_id}/copies"))
+
+    def keys(self) -> list[dict[str, Any]]:
+        """The public keys that statements are signed with."""
+        return list(self._object(self._transport.json("GET", "/keys"))["keys"])
+
+    # Content
+
+    def put(
+        self,
+        archive_id: str,
+        *sources: str | Path,
+        into: str | bytes = b"",
+        checksum: bool = False,
+        show: TextIO | None = None,
+    ) -> PutReport:
+        """Send folders (their content) and files; run again, only what is missing or different goes.
+
+        What is there already is told by size and time, or by digest with `checksum`. What cannot be stored is listed in
+        the report with its reason. `show` gets lines of progress.
+        """
+        from perdure_client.upload import FolderUpload
+
+        tree = scan_sources([str(source) for source in sources], to_bytes(into).strip(b"/"))
+        progress = Progress("Sent", stream=show)
+        report = FolderUpload(self._transport, archive_id, progress=progress, checksum=checksum).run(tree)
+        progress.finish()
+        return report
+
+    def get(
+        self, archive_id: str, to: str | Path, paths: Iterable[str | bytes] = (), *, show: TextIO | None = None
+    ) -> GetReport:
+        """Fetch the archive, or the named files and folders, into a folder; each file is compared with its digest."""
+        from perdure_client.download import FolderDownload
+
+        wanted = [to_bytes(path).strip(b"/") for path in paths]
+        entries = list(self._select(archive_id, wanted))
+        files = [entry for entry in entries if entry.kind == "file"]
+        progress = Progress("Fetched", files=len(files), size=sum(entry.size for entry in files), stream=show)
+        report = FolderDownload(self._transport, archive_id, Path(to), progress=progress).run(entries)
+        progress.finish()
+        return report
+
+    def _select(self, archive_id: str, wanted: list[bytes]) -> Iterator[Entry]:
+        if not wanted:
+            yield from self.entries(archive_id, recursive=True)
+            return
+        for path in wanted:
+            entry = self.entry(archive_id, path)
+            if entry.kind in ("folder", "directory"):
+                yield from self.entries(archive_id, path, recursive=True)
+            yield entry
+
+    def entries(
+        self, archive_id: str, folder: str | bytes = b"", *, recursive: bool = False, layers: str = "union"
+    ) -> Iterator[Entry]:
+        """The entries of one folder, or of all below it, in the order of their bytes."""
+        params = {
+            "folder": to_url(to_bytes(folder)) or None,
+            "recursive": "true" if recursive else None,
+            "layers": layers,
+            "limit": 5000,
+        }
+        for record in self._pages(f"/archives/{archive_id}/entries", **params):
+            yield Entry.from_json(record)
+
+    def entry(self, archive_id: str, path: str | bytes) -> Entry:
+        return Entry.from_json(self._transport.json("GET", f"/archives/{archive_id}/entry/{to_url(to_bytes(path))}"))
+
+    def read(self, archive_id: str, path: str | bytes, start: int = 0, end: int | None = None) -> bytes:
+        """Bytes of one file from `start` up to `end` (not included; None: to the end of the file)."""
+        if end is not None and end <= start:
+            return b""
+        headers = {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if start or end is not None else {}
+        place = f"/archives/{archive_id}/files/{to_url(to_bytes(path))}"
+        return self._transport.request("GET", place, headers=headers, plane="data").content
+
+    def remove(self, archive_id: str, paths: Iterable[str | bytes]) -> dict[str, Any]:
+        """Remove files and folders from an open archive; inherited ones are hidden."""
+        body = {"paths": [_path_item(path) for path in paths]}
+        return self._object(self._transport.json("POST", f"/archives/{archive_id}/remove", json=body, repeatable=True))
+
+    def ingest(
+        self, archive_id: str, folder: str, *, into: str = "", wait: bool = True, on_progress: JobWatcher | None = None
+    ) -> Job:
+        """Let the server read a folder that it can reach itself; the operator allows which."""
+        body = {"folder": folder, "into": into}
+        return self._start(f"/archives/{archive_id}/ingest", body, wait=wait, on_progress=on_progress)
+
+    def download_manifest(
+        self, archive_id: str, to: Path, *, form: str = "manifest-sha512.txt", layers: str = "union"
+    ) -> None:
+        """Write the checksum list (`manifest-sha512.txt`) or the whole manifest (`manifest`) to a file."""
+        with (
+            self._transport.stream("GET", f"/archives/{archive_id}/{form}", params={"layers": layers}) as answer,
+            open(to, "wb") as stream,
+        ):
+            for piece in answer.iter_raw():
+                stream.write(piece)
+
+    def get_proof(self, archive_id: str, to: Path) -> Path:
+        """Write what proves a fetched archive to a folder: the checksum list, the public key and, for the archive and
+        each one that it appends to, manifest and closing statement."""
+        to.mkdir(parents=True, exist_ok=True)
+        self.download_manifest(archive_id, to / "manifest-sha512.txt")
+        keys = {key["key_id"]: key["public_key_pem"] for key in self.keys()}
+        for layer in self.archive(archive_id).raw["layers"]:
+            one = self.archive(layer)
+            statement = self.statement(layer)
+            (to / f"{one.short_id}.json").write_text(json.dumps(statement, ensure_ascii=False), encoding="utf-8")
+            self.download_manifest(layer, to / f"{one.short_id}.ndjson", form="manifest", layers="own")
+            (to / f"{statement['key_id']}.pem").write_text(keys[str(statement["key_id"])], encoding="ascii")
+        return to
+
+    # Metadata
+
+    def read_metadata(
+        self, archive_id: str, *, path: str | bytes | None = None, pointer: str | None = None, as_of: str | None = None
+    ) -> Metadata:
+        """The metadata of an archive or of one file, whole or below a JSON pointer, at present or as of a time."""
+        answer = self._transport.request(
+            "GET", self._metadata_place(archive_id, path), params={"pointer": pointer, "as_of": as_of}
+        )
+        return Metadata(answer.json(), answer.headers.get("ETag"), answer.headers.get("X-Metadata-Digest"))
+
+    def patch_metadata(
+        self,
+        archive_id: str,
+        patch: Mapping[str, Any] | Sequence[Any],
+        *,
+        path: str | bytes | None = None,
+        etag: str | None = None,
+    ) -> dict[str, Any]:
+        """Change metadata in one step: a mapping is a merge patch (RFC 7396), a list a JSON Patch (RFC 6902)."""
+        headers = {"Content-Type": _MERGE_PATCH if isinstance(patch, Mapping) else _JSON_PATCH}
+        if etag:
+            headers["If-Match"] = etag
+        content = json.dumps(patch, ensure_ascii=False).encode("utf-8")
+        place = self._metadata_place(archive_id, path)
+        return self._object(self._transport.json("PATCH", place, content=content, headers=headers))
+
+    def metadata_history(self, archive_id: str, *, path: str | bytes | None = None) -> Iterator[dict[str, Any]]:
+        """Who changed what and when, the oldest first."""
+        params = {"path": to_url(to_bytes(path)) if path is not None else None}
+        return self._pages(f"/archives/{archive_id}/metadata-history", **params)
+
+    @staticmethod
+    def _metadata_place(archive_id: str, path: str | bytes | None) -> str:
+        if path is None:
+            return f"/archives/{archive_id}/metadata"
+        return f"/archives/{archive_id}/file-metadata/{to_url(to_bytes(path))}"
+
+    # Roles, events, jobs
+
+    def list_grants(self, archive_id: str) -> list[dict[str, Any]]:
+        return list(self._pages(f"/archives/{archive_id}/grants"))
+
+    def grant(
+        self, archive_id: str, role: str, *, login: str | None = None, group_id: str | None = None
+    ) -> dict[str, Any]:
+        """Give a role on an archive to a person, named by login, or to a group."""
+        if (login is None) == (group_id is None):
+            raise UsageError("A role is granted to one person or to one group.", next_step="Give login or group_id.")
+        body = _without_none({"role": role, "login": login, "group_id": group_id})
+        return self._object(self._transport.json("POST", f"/archives/{archive_id}/grants", json=body))
+
+    def revoke_grant(self, archive_id: str, grant_id: str) -> None:
+        self._transport.request("DELETE", f"/archives/{archive_id}/grants/{grant_id}")
+
+    def events(
+        self, *, after: int = 0, archive_id: str | None = None, follow: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Events in their order; with `follow` the iterator waits for new ones and does not end."""
+        while True:
+            params = {"after": after, "archive": archive_id, "limit": 500, "wait": 20 if follow else None}
+            items = self._transport.json("GET", "/events", params=params)["items"]
+            for item in items:
+                after = item["number"]
+                yield item
+            if not items and not follow:
+                return
+
+    def job(self, job_id: str) -> Job:
+        return Job.from_json(self._transport.json("GET", f"/jobs/{job_id}"))
+
+    def wait_job(self, job_id: str, *, on_progress: JobWatcher | None = None) -> Job:
+        """Wait until a job is over; raises JobFailedError with what went wrong."""
+        pause = 0.05
+        while True:
+            job = self.job(job_id)
+            if on_progress:
+                on_progress(job)
+            if job.is_over:
+                break
+            time.sleep(pause)
+            pause = min(pause * 1.5, 2.0)
+        if job.state != "succeeded":
+            error = job.error or {}
+            detail = str(error.get("detail") or f"The job {job.kind} was {job.state}.")
+            raise JobFailedError(detail, next_step=str(error.get("next_step") or ""))
+        return job
+
+    def _start(self, place: str, body: Mapping[str, object], *, wait: bool, on_progress: JobWatcher | None) -> Job:
+        job = Job.from_json(self._transport.json("POST", place, json=body, repeatable=True))
+        return self.wait_job(job.id, on_progress=on_progress) if wait else job
+
+    def _pages(self, place: str, **params: object) -> Iterator[dict[str, Any]]:
+        cursor: str | None = None
+        while True:
+            page = self._transport.json("GET", place, params={**params, "cursor": cursor})
+            yield from page["items"]
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+
+    @staticmethod
+    def _archive(record: Mapping[str, Any]) -> Archive:
+        return Archive.from_json(record)
+
+    @staticmethod
+    def _object(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise UsageError("The server's answer is not one of Perdure.", next_step="Check the address.")
+        return value
+
+
+def _once() -> dict[str, str]:
+    """A key that makes a creating request safe to repeat."""
+    return {"Idempotency-Key": secrets.token_urlsafe(18)}
+
+
+def _without_none(body: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _path_item(path: str | bytes) -> object:
+    item = to_json(to_bytes(path))
+    return item.get("path", item)

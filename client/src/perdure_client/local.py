@@ -1,0 +1,170 @@
+"""A folder on this computer as the list of what would be sent, and of what is refused with its reason."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perdure_client.errors import SourceChangedError, UsageError
+from perdure_client.paths import display
+
+
+@dataclass(frozen=True)
+class LocalItem:
+    """One thing to send: `kind` is file, directory (an empty one) or symlink; `source` is where it lies here."""
+
+    path: bytes
+    kind: str
+    source: bytes
+    size: int = 0
+    mtime_ns: int = 0
+    mode: int = 0
+    target: bytes | None = None
+    identity: tuple[int, int] = (0, 0)  # device and inode
+
+
+@dataclass
+class LocalTree:
+    """What a walk found; `count` of everything seen equals items and refusals together."""
+
+    items: list[LocalItem] = field(default_factory=list)
+    refused: list[tuple[bytes, str]] = field(default_factory=list)
+
+    @property
+    def byte_count(self) -> int:
+        return sum(item.size for item in self.items)
+
+
+def scan_sources(sources: list[str], into: bytes = b"") -> LocalTree:
+    """List what `perdure put` sends: the content of each folder, each file by its name, all below `into`."""
+    tree = LocalTree()
+    for source in sources:
+        name = os.fsencode(source)
+        if os.path.isdir(name):
+            _scan_folder(name, into, tree)
+        elif os.path.lexists(name):
+            base = os.path.basename(os.path.abspath(name))
+            _add(tree, name, into + b"/" + base if into else base, top=os.path.dirname(os.path.abspath(name)))
+        else:
+            raise UsageError(f"{display(name)} does not exist.", next_step="Check the path.")
+    _refuse_doubles(tree)
+    return tree
+
+
+def _scan_folder(top: bytes, into: bytes, tree: LocalTree) -> None:
+    waiting = [(top, into)]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError as error:
+            tree.refused.append((prefix or b".", f"the folder cannot be read: {error.strerror}"))
+            continue
+        if not names and prefix:
+            information = os.lstat(folder)
+            tree.items.append(
+                LocalItem(prefix, "directory", folder, 0, information.st_mtime_ns, stat.S_IMODE(information.st_mode))
+            )
+        for name in names:
+            source, path = folder + b"/" + name, prefix + b"/" + name if prefix else name
+            if _add(tree, source, path, top=top):
+                waiting.append((source, path))
+
+
+def _add(tree: LocalTree, source: bytes, path: bytes, *, top: bytes) -> bool:
+    """Put one thing into the tree; answers whether it is a folder to walk."""
+    try:
+        information = os.lstat(source)
+    except OSError as error:
+        tree.refused.append((path, f"it cannot be read: {error.strerror}"))
+        return False
+    kind, mode = stat.S_IFMT(information.st_mode), stat.S_IMODE(information.st_mode)
+    if kind == stat.S_IFDIR:
+        return True
+    if kind == stat.S_IFREG:
+        identity = (information.st_dev, information.st_ino)
+        tree.items.append(
+            LocalItem(path, "file", source, information.st_size, information.st_mtime_ns, mode, None, identity)
+        )
+    elif kind == stat.S_IFLNK:
+        _add_link(tree, source, path, top, information.st_mtime_ns)
+    else:
+        tree.refused.append((path, "it is a device, socket or pipe, not a file"))
+    return False
+
+
+def _add_link(tree: LocalTree, source: bytes, path: bytes, top: bytes, mtime_ns: int) -> None:
+    target = os.readlink(source)
+    reached = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(source)), target))
+    root = os.path.abspath(top)
+    if target.startswith(b"/") or not (reached == root or reached.startswith(root.rstrip(b"/") + b"/")):
+        tree.refused.append((path, f"the symbolic link leads out of the folder, to {display(target)}"))
+        return
+    tree.items.append(LocalItem(path, "symlink", source, 0, mtime_ns, 0o777, target))
+
+
+def _refuse_doubles(tree: LocalTree) -> None:
+    seen: dict[bytes, LocalItem] = {}
+    for item in tree.items:
+        if item.path in seen:
+            tree.refused.append((item.path, f"two sources give this path; {display(seen[item.path].source)} is sent"))
+        else:
+            seen[item.path] = item
+    tree.items = list(seen.values())
+
+
+def check_unchanged(item: LocalItem, descriptor: int) -> None:
+    """Raise SourceChangedError when the open file is not the one that was listed, or has changed since."""
+    information = os.fstat(descriptor)
+    found = (information.st_size, information.st_mtime_ns, (information.st_dev, information.st_ino))
+    if found != (item.size, item.mtime_ns, item.identity):
+        raise SourceChangedError(
+            f"{display(item.path)} changed while it was read.", next_step="Run the command again when it is at rest."
+        )
+
+
+def open_source(item: LocalItem) -> int:
+    """A descriptor of the listed file, not through a symbolic link; raises SourceChangedError for another file."""
+    try:
+        descriptor = os.open(item.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise SourceChangedError(f"{display(item.path)} cannot be read: {error.strerror}.") from error
+    try:
+        check_unchanged(item, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_whole(item: LocalItem) -> bytes:
+    """The content of a small file, consistent or refused by SourceChangedError."""
+    descriptor = open_source(item)
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        content = stream.read(item.size + 1) if item.size else stream.read(1)
+        while len(content) < item.size:
+            more = stream.read(item.size - len(content))
+            if not more:
+                break
+            content += more
+        check_unchanged(item, stream.fileno())
+    if len(content) != item.size:
+        raise SourceChangedError(f"{display(item.path)} changed while it was read.")
+    return content
+
+
+def iter_folder_files(folder: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Every path below a folder that is not a folder, with where it lies; symbolic links are not followed."""
+    top = os.fsencode(folder)
+    waiting = [(top, b"")]
+    while waiting:
+        place, prefix = waiting.pop()
+        for name in sorted(os.listdir(place)):
+            source, path = place + b"/" + name, prefix + b"/" + name if prefix else name
+            if os.path.isdir(source) and not os.path.islink(source):
+                waiting.append((source, path))
+            else:
+                yield path, source

@@ -1,0 +1,158 @@
+"""HTTP to one server: authentication, problems as exceptions, retries of what may be sent twice."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from perdure_client.errors import ApiError, ConnectionLostError
+from perdure_client.settings import Session
+
+API = "/api/v1"
+_RETRIES = 5
+_FIRST_PAUSE = 0.3
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+_TIMEOUT = httpx.Timeout(connect=10.0, read=120.0, write=120.0, pool=60.0)
+
+Json = Any  # decoded JSON: its shape is the server's contract, checked where records are made
+Body = bytes | Iterable[bytes]
+
+
+class Transport:
+    """One pool of connections, safe to use from several threads.
+
+    Requests that change nothing when repeated are tried again, with growing pauses, when the connection breaks or
+    the server answers "try again"; others only when they carry an idempotency key or `repeatable=True`.
+    """
+
+    def __init__(self, session: Session, *, connections: int = 8, verify: bool | str = True) -> None:
+        self.session = session
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._http = httpx.Client(timeout=_TIMEOUT, limits=limits, verify=verify, follow_redirects=False)
+        self._data_url: str | None = None
+
+    def close(self) -> None:
+        self._http.close()
+
+    def data_url(self) -> str:
+        """Where bytes go: the address of the data plane, asked for once."""
+        if self._data_url is None:
+            self._data_url = str(self.json("GET", "")["data_url"]).rstrip("/")
+        return self._data_url
+
+    def json(self, method: str, path: str, **options: Any) -> Json:
+        """Send a request to the API and decode the answer; None for an empty one. Options are those of `request`."""
+        response = self.request(method, path, **options)
+        return response.json() if response.content else None
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        content: Body | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, object] | None = None,
+        plane: str = "api",
+        repeatable: bool = False,
+    ) -> httpx.Response:
+        """Send a request and read the answer whole; raises ApiError or ConnectionLostError."""
+        headers = dict(headers or {})
+        may_repeat = repeatable or method in _REPEATABLE or "Idempotency-Key" in headers
+        may_repeat = may_repeat and (content is None or isinstance(content, bytes))
+        for attempt in range(_RETRIES):
+            try:
+                request = self._build(method, path, json, content, headers, params, plane)
+                response = self._http.send(request)
+            except httpx.TransportError as error:
+                if not may_repeat or attempt == _RETRIES - 1:
+                    raise self._lost(error) from error
+            else:
+                problem = _find_problem(response)
+                if problem is None:
+                    return response
+                if not (may_repeat and problem.is_worth_a_retry) or attempt == _RETRIES - 1:
+                    raise problem
+            _pause(attempt)
+        raise AssertionError("the loop above ends by return or raise")
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, object] | None = None,
+    ) -> Iterator[httpx.Response]:
+        """Open an answer of the data plane to read piece by piece; raises like `request`, without retries."""
+        request = self._build(method, path, None, None, dict(headers or {}), params, "data")
+        try:
+            response = self._http.send(request, stream=True)
+            try:
+                if response.status_code >= 400:
+                    response.read()
+                problem = _find_problem(response)
+                if problem is not None:
+                    raise problem
+                yield response
+            finally:
+                response.close()
+        except httpx.TransportError as error:
+            raise self._lost(error) from error
+
+    def _build(
+        self,
+        method: str,
+        path: str,
+        json: object,
+        content: Body | None,
+        headers: dict[str, str],
+        params: Mapping[str, object] | None,
+        plane: str,
+    ) -> httpx.Request:
+        base = self.data_url() if plane == "data" else self.session.url
+        url = path if path.startswith(("http://", "https://")) else f"{base}{API}{path}"
+        if self.session.token and _same_server(url, (self.session.url, base)):
+            headers["Authorization"] = f"Bearer {self.session.token}"
+        wanted = {name: value for name, value in (params or {}).items() if value is not None}
+        return self._http.build_request(
+            method,
+            url,
+            json=json,
+            content=content,
+            headers=headers,
+            params=wanted or None,  # type: ignore[arg-type]  # httpx narrows the values to primitives, as ours are
+        )
+
+    def _lost(self, error: httpx.TransportError) -> ConnectionLostError:
+        reason = str(error) or type(error).__name__
+        return ConnectionLostError(
+            f"No answer from {self.session.url}: {reason}.",
+            next_step="Check the address and the network, then run the command again: it goes on where it stopped.",
+        )
+
+
+def _same_server(url: str, bases: Iterable[str]) -> bool:
+    """The token goes to the API and the data plane only, whatever address an answer names."""
+    return any(url == base or url.startswith(base + "/") for base in bases)
+
+
+def _find_problem(response: httpx.Response) -> ApiError | None:
+    if response.status_code < 400:
+        return None
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    return ApiError(response.status_code, problem if isinstance(problem, dict) else {})
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.7, 1.3))  # noqa: S311  # no secret  # spread, so that many clients do not return at once

@@ -1,0 +1,302 @@
+"""Send a folder: plan what is missing, small files in batches, large ones resumable, every byte compared by digest."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from perdure_client.errors import ApiError, ClientError, ConnectionLostError, LocalDamageError, SourceChangedError
+from perdure_client.local import LocalItem, LocalTree, check_unchanged, open_source, read_whole
+from perdure_client.paths import display, from_json, to_json
+from perdure_client.progress import Progress
+from perdure_client.records import PutReport
+from perdure_client.transport import Transport
+
+BATCH_TYPE = "application/vnd.archive.batch"
+TUS = {"Tus-Resumable": "1.0.0"}
+_SMALL_FILE = 4 << 20
+_READ_SIZE = 4 << 20
+_LARGE_WORKERS = 2
+_SMALL_WORKERS = 3
+_RESUMES_WITHOUT_PROGRESS = 5
+
+
+class FolderUpload:
+    """One run of `put`. Run again after anything, it sends only what the archive lacks."""
+
+    def __init__(self, transport: Transport, archive_id: str, *, progress: Progress, checksum: bool = False) -> None:
+        self._transport, self._archive_id, self._progress = transport, archive_id, progress
+        self._checksum = checksum
+        self._limits: dict[str, int] = transport.json("GET", "")["limits"]
+        self._lock = threading.Lock()
+        self._report = PutReport()
+
+    def run(self, tree: LocalTree) -> PutReport:
+        """Send the tree; refusals are in the report, a lost connection or a missing right is raised."""
+        started = time.monotonic()
+        self._report.seen = len(tree.items) + len(tree.refused)
+        self._report.refused.extend(tree.refused)
+        wanted = self._plan(tree.items)
+        self._progress.total_files = len(wanted)
+        self._progress.total_bytes = sum(item.size for item in wanted)
+        small = [item for item in wanted if item.kind != "file" or item.size <= _SMALL_FILE]
+        large = [item for item in wanted if item.kind == "file" and item.size > _SMALL_FILE]
+        self._in_parallel(self._send_batch, self._group(small), _SMALL_WORKERS)
+        self._in_parallel(self._send_large, large, _LARGE_WORKERS)
+        self._report.seconds = time.monotonic() - started
+        return self._report
+
+    def _in_parallel(self, work: Callable[[Any], None], things: Iterable[Any], workers: int) -> None:
+        """Do all; the first failure that is not a refusal stops what has not begun."""
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(work, thing) for thing in things]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _plan(self, items: list[LocalItem]) -> list[LocalItem]:
+        wanted: list[LocalItem] = []
+        step = self._limits["plan_items"]
+        for start in range(0, len(items), step):
+            chunk = items[start : start + step]
+            body = {"items": [self._plan_item(item) for item in chunk]}
+            answer = self._transport.json("POST", f"/archives/{self._archive_id}/plan", json=body, repeatable=True)
+            for found in answer["items"]:
+                item = chunk[found["index"]]
+                if found["verdict"] == "refused":
+                    self._refuse(item, found["reason"])
+                else:
+                    wanted.append(item)
+            self._report.present += len(chunk) - len(answer["items"])
+        return wanted
+
+    def _plan_item(self, item: LocalItem) -> dict[str, object]:
+        record = describe_item(item)
+        if self._checksum and item.kind == "file":
+            record["digests"] = {"sha512": _digest_source(item)}
+        return record
+
+    def _group(self, items: list[LocalItem]) -> Iterator[list[LocalItem]]:
+        """Batches within the server's limits, in the order of the list."""
+        batch: list[LocalItem] = []
+        size = 0
+        for item in items:
+            if batch and (len(batch) >= self._limits["batch_files"] or size + item.size > self._limits["batch_bytes"]):
+                yield batch
+                batch, size = [], 0
+            batch.append(item)
+            size += item.size
+        if batch:
+            yield batch
+
+    def _send_batch(self, batch: list[LocalItem]) -> None:
+        index, contents, sent = [], [], []
+        for item in batch:
+            try:
+                content = read_whole(item) if item.kind == "file" else b""
+            except SourceChangedError as error:
+                self._refuse(item, error.detail)
+                continue
+            record = describe_item(item)
+            if item.kind == "file":
+                record["digests"] = {"sha512": hashlib.sha512(content).hexdigest()}
+            index.append(record)
+            contents.append(content)
+            sent.append(item)
+        if not sent:
+            return
+        header = json.dumps({"items": index}, separators=(",", ":")).encode("utf-8")
+        # A batch may be sent twice: the same content at the same path changes nothing.
+        answer = self._transport.request(
+            "POST",
+            f"/archives/{self._archive_id}/batch",
+            content=b"".join([struct.pack(">I", len(header)), header, *contents]),
+            headers={"Content-Type": BATCH_TYPE},
+            plane="data",
+            repeatable=True,
+        ).json()
+        self._settle_batch(sent, answer["items"])
+
+    def _settle_batch(self, sent: list[LocalItem], results: list[dict[str, Any]]) -> None:
+        if [from_json(result) for result in results] != [item.path for item in sent]:
+            raise ClientError(
+                "The server did not account for every file of a batch.", next_step="Run the command again."
+            )
+        for item, result in zip(sent, results, strict=True):
+            if result["state"] == "refused":
+                self._refuse(item, result.get("reason") or "refused by the server")
+            else:
+                self._stored(item, size=item.size)
+
+    def _send_large(self, item: LocalItem) -> None:
+        try:
+            LargeUpload(self._transport, self._archive_id, item, self._progress).run()
+        except SourceChangedError as error:
+            self._refuse(item, error.detail)
+        except ApiError as error:
+            if error.exit_code not in (2, 5) or error.code in ("archive_closed", "quota_exceeded"):
+                raise
+            self._refuse(item, error.detail)
+        else:
+            self._stored(item, size=0)  # its bytes were counted while they went
+
+    def _stored(self, item: LocalItem, *, size: int) -> None:
+        with self._lock:
+            self._report.stored += 1
+            self._report.bytes_sent += item.size
+        self._progress.add(files=1, size=size)
+
+    def _refuse(self, item: LocalItem, reason: str) -> None:
+        with self._lock:
+            self._report.refused.append((item.path, reason))
+
+
+class LargeUpload:
+    """One file by the tus protocol: goes on at the offset that the server has on its medium."""
+
+    def __init__(self, transport: Transport, archive_id: str, item: LocalItem, progress: Progress) -> None:
+        self._transport, self._archive_id, self._item, self._progress = transport, archive_id, item, progress
+        self._counted = 0
+
+    def run(self) -> None:
+        """Send the file; raises SourceChangedError (the upload is dropped) or LocalDamageError."""
+        url, offset = self._find() or self._create()
+        descriptor = open_source(self._item)
+        failures = 0
+        try:
+            digest = _Prefix(descriptor)
+            while True:
+                before = offset
+                try:
+                    answer = self._send_rest(url, offset, descriptor, digest)
+                except SourceChangedError:
+                    self._transport.request("DELETE", url, headers=TUS)
+                    raise
+                except (ConnectionLostError, ApiError) as error:
+                    offset = self._recover(url, error)
+                    failures = 0 if offset > before else failures + 1
+                    if failures > _RESUMES_WITHOUT_PROGRESS:
+                        raise
+                    time.sleep(min(2**failures * 0.2, 5))
+                    continue
+                self._compare(answer, digest)
+                return
+        finally:
+            os.close(descriptor)
+
+    def _find(self) -> tuple[str, int] | None:
+        """An unfinished upload of this very file from an earlier run."""
+        for upload in self._transport.json("GET", f"/archives/{self._archive_id}/uploads")["items"]:
+            same = from_json(upload) == self._item.path and upload["size"] == self._item.size
+            if same and upload.get("mtime_ns") == self._item.mtime_ns and upload["state"] in ("reserved", "receiving"):
+                return upload["url"], upload["offset"]
+        return None
+
+    def _create(self) -> tuple[str, int]:
+        pairs = {
+            "path": self._item.path,
+            "mtime_ns": str(self._item.mtime_ns).encode(),
+            "mode": str(self._item.mode).encode(),
+        }
+        described = ",".join(f"{name} {base64.b64encode(value).decode('ascii')}" for name, value in pairs.items())
+        headers = {**TUS, "Upload-Length": str(self._item.size), "Upload-Metadata": described}
+        answer = self._transport.request("POST", f"/archives/{self._archive_id}/uploads", headers=headers, plane="data")
+        return answer.headers["Location"], 0
+
+    def _send_rest(self, url: str, offset: int, descriptor: int, digest: _Prefix) -> Any:
+        headers = {
+            **TUS,
+            "Upload-Offset": str(offset),
+            "Content-Type": "application/offset+octet-stream",
+            "Content-Length": str(self._item.size - offset),
+        }
+        self._count(offset)
+        return self._transport.request(
+            "PATCH", url, headers=headers, content=self._read_from(offset, descriptor, digest)
+        )
+
+    def _read_from(self, offset: int, descriptor: int, digest: _Prefix) -> Iterator[bytes]:
+        digest.start(offset)
+        while offset < self._item.size:
+            data = os.pread(descriptor, min(_READ_SIZE, self._item.size - offset), offset)
+            if offset + len(data) >= self._item.size or not data:
+                check_unchanged(self._item, descriptor)
+            if not data:
+                raise SourceChangedError(f"{display(self._item.path)} became shorter while it was read.")
+            digest.add(data)
+            offset += len(data)
+            yield data
+            self._count(offset)
+
+    def _recover(self, url: str, error: ClientError) -> int:
+        """Where to go on; raises the error when the server still answers and it is not worth another try."""
+        if isinstance(error, ApiError) and not error.is_worth_a_retry and error.status != 409:
+            raise error
+        answer = self._transport.request("HEAD", url, headers=TUS)
+        return int(answer.headers["Upload-Offset"])
+
+    def _compare(self, answer: Any, digest: _Prefix) -> None:
+        stated = answer.headers.get("Repr-Digest", "")
+        own = base64.b64encode(digest.finish(self._item.size)).decode("ascii")
+        if "sha-512=:" in stated and f"sha-512=:{own}:" not in stated:
+            raise LocalDamageError(
+                f"{display(self._item.path)} arrived with another digest than it has here.",
+                next_step="Remove it from the archive and send it again; check this computer's memory and disk.",
+            )
+
+    def _count(self, offset: int) -> None:
+        self._progress.add(size=offset - self._counted)
+        self._counted = offset
+
+
+class _Prefix:
+    """The digest of a file up to where it was read; a jump back or ahead digests the prefix again."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._digest, self._position = hashlib.sha512(), 0
+
+    def start(self, offset: int) -> None:
+        if offset < self._position:
+            self._digest, self._position = hashlib.sha512(), 0
+        while self._position < offset:
+            data = os.pread(self._descriptor, min(_READ_SIZE, offset - self._position), self._position)
+            if not data:
+                raise SourceChangedError("The file became shorter while it was read.")
+            self.add(data)
+
+    def add(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._position += len(data)
+
+    def finish(self, size: int) -> bytes:
+        self.start(size)
+        return self._digest.digest()
+
+
+def describe_item(item: LocalItem) -> dict[str, object]:
+    """One item as the plan and the batch index name it."""
+    record: dict[str, object] = {**to_json(item.path), "kind": item.kind, "size": item.size}
+    record |= {"mtime_ns": item.mtime_ns, "mode": item.mode}
+    if item.target is not None:
+        record |= to_json(item.target, "target")
+    return record
+
+
+def _digest_source(item: LocalItem) -> str:
+    descriptor = open_source(item)
+    try:
+        return _Prefix(descriptor).finish(item.size).hex()
+    finally:
+        os.close(descriptor)
