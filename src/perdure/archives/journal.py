@@ -19,6 +19,7 @@ from perdure.db import Database
 from perdure.formats.canonical import canonical_json
 from perdure.kernel.clock import format_time
 from perdure.kernel.ids import short_form
+from perdure.metadata.history import change_to_line
 from perdure.metadata.service import Metadata
 from perdure.storage.errors import StoreFailedError, StoreFullError, StoreUnavailableError
 from perdure.storage.service import Storage
@@ -42,13 +43,14 @@ class Journal:
             lock_journal(tx, archive_id)
             state = tx.execute(select(archives).where(archives.c.id == archive_id)).one()
             records = list_record_changes(tx, archive_id, after=state.journalled)
-            metadata = self._metadata.export_lines(tx, archive_id, after=state.metadata_journalled)
-            lines = [record_line(row) for row in records] + [metadata_line(line) for line in metadata]
+            changes = list(self._metadata.iter_changes(tx, archive_id, state.metadata_journalled))
+            lines = [record_line(row) for row in records] + [metadata_line(change_to_line(c)) for c in changes]
             if lines:
                 self._append(archive_id, lines)
                 marks = {
-                    "journalled": archives.c.journalled + len(records),
-                    "metadata_journalled": archives.c.metadata_journalled + len(metadata),
+                    "journalled": state.journalled + len(records),
+                    "metadata_journalled": state.metadata_journalled + len(changes),
+                    "changed_at": max(row.at for row in (*records, *changes)),
                 }
                 tx.execute(update(archives).where(archives.c.id == archive_id).values(**marks))
         return len(lines)

@@ -33,10 +33,14 @@ class EntryKind(StrEnum):
 
 
 class PartState(StrEnum):
-    """`filling` takes files, `full` takes no more, `sealed` is a write-once object in the stores."""
+    """`filling` takes files, `full` takes no more, `sealed` is a write-once object in the stores.
+
+    From `sealing` on nothing leaves the part: what is replaced or removed is superseded.
+    """
 
     FILLING = "filling"
     FULL = "full"
+    SEALING = "sealing"
     SEALED = "sealed"
 
 

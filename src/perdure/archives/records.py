@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, literal, select, update
 
 from perdure.archives.documents import (
     JsonObject,
@@ -45,8 +45,7 @@ from perdure.db import Database
 from perdure.events import EventLog
 from perdure.formats.canonical import canonical_json
 from perdure.identity.model import Action
-from perdure.identity.rights import Rights
-from perdure.identity.service import Identities
+from perdure.identity.service import Identity
 from perdure.jobs import Jobs
 from perdure.kernel.actor import Actor
 from perdure.kernel.clock import Clock
@@ -87,8 +86,7 @@ class Context:
 
     db: Database
     clock: Clock
-    rights: Rights
-    identities: Identities
+    identity: Identity
     events: EventLog
     jobs: Jobs
     storage: Storage
@@ -109,8 +107,7 @@ def make_context(
     *,
     db: Database,
     clock: Clock,
-    rights: Rights,
-    identities: Identities,
+    identity: Identity,
     events: EventLog,
     jobs: Jobs,
     storage: Storage,
@@ -120,7 +117,7 @@ def make_context(
 ) -> Context:
     """Put the context together."""
     journal = Journal(db, storage, metadata)
-    return Context(db, clock, rights, identities, events, jobs, storage, metadata, registrar, settings, journal)
+    return Context(db, clock, identity, events, jobs, storage, metadata, registrar, settings, journal)
 
 
 # Who may, and load
@@ -131,11 +128,11 @@ def require_archive(
 ) -> Archive:
     """Load the archive if the actor may do this with it: the first statement of a use case.
 
-    Raises ArchiveNotFoundError also when the actor may not know of it, else what `Rights.require` raises.
+    Raises ArchiveNotFoundError also when the actor may not know of it, else what `Identity.require` raises.
     """
     archive = load(tx, archive_id, lock=lock, share=share)
     try:
-        ctx.rights.require(tx, actor, action, archive.thing())
+        ctx.identity.require(tx, actor, action, archive.thing())
     except NotFoundError:
         raise _not_found(archive_id) from None
     return archive
@@ -163,9 +160,28 @@ def load_all(tx: Connection, *conditions: ColumnElement[bool], limit: int | None
     return [to_archive(row) for row in tx.execute(query)]
 
 
+def list_layers(tx: Connection, archive_id: UUID) -> list[UUID]:
+    """The archive and its ancestors, itself first: the layers of its union from the top."""
+    start = select(archives.c.id, archives.c.parent_id, literal(0).label("depth")).where(archives.c.id == archive_id)
+    chain = start.cte("layers", recursive=True)
+    step = select(archives.c.id, archives.c.parent_id, chain.c.depth + 1).where(archives.c.id == chain.c.parent_id)
+    chain = chain.union_all(step)
+    return list(tx.execute(select(chain.c.id).order_by(chain.c.depth)).scalars())
+
+
+def list_descendants(tx: Connection, archive_id: UUID) -> list[UUID]:
+    """Every archive whose union shows something of this one, withdrawn and discarded ones apart."""
+    start = select(archives.c.id).where(archives.c.parent_id == archive_id)
+    tree = start.cte("descendants", recursive=True)
+    tree = tree.union_all(select(archives.c.id).where(archives.c.parent_id == tree.c.id))
+    gone = [ArchiveState.WITHDRAWN.value, ArchiveState.DISCARDED.value]
+    live = select(archives.c.id).where(archives.c.id.in_(select(tree.c.id)), archives.c.state.not_in(gone))
+    return list(tx.execute(live.order_by(archives.c.id)).scalars())
+
+
 def readable_by(ctx: Context, actor: Actor) -> ColumnElement[bool]:
     """The condition on the table that the actor may read the archive."""
-    return ctx.rights.readable(
+    return ctx.identity.readable(
         actor,
         archive_id=archives.c.id,
         account_id=archives.c.account_id,
@@ -272,11 +288,13 @@ def save_change(
 
 
 def save_grant_change(
-    tx: Connection, ctx: Context, actor: Actor, archive: Archive, old: JsonObject, new: JsonObject, *, event: str
+    tx: Connection, ctx: Context, actor: Actor, archive: Archive, old: JsonObject, new: JsonObject
 ) -> Archive:
-    """Save that roles changed: `old` and `new` map the ids of grants to their documents, None where there is none."""
-    data = {"grants": sorted({*old, *new})}
-    return _save(tx, ctx, actor, archive, {"grants": old}, {"grants": new}, event, data)
+    """Save that roles changed: `old` and `new` map the ids of grants to their documents, None where there is none.
+
+    The event is identity's own.
+    """
+    return _save(tx, ctx, actor, archive, {"grants": old}, {"grants": new}, None, None)
 
 
 def _save(
@@ -286,7 +304,7 @@ def _save(
     archive: Archive,
     old: JsonObject,
     new: JsonObject,
-    event: str,
+    event: str | None,
     data: Mapping[str, object] | None,
 ) -> Archive:
     saved = replace(archive, revision=archive.revision + 1)
@@ -298,8 +316,9 @@ def _save(
     if changed.rowcount != 1:
         raise RevisionConflictError("The archive was changed meanwhile.")
     _insert_change(tx, ctx, actor, saved.id, saved.revision, old, new)
-    content = {"revision": saved.revision, "changed": sorted(new), **(data or {})}
-    ctx.events.record(tx, event, saved.id, actor, content)
+    if event is not None:
+        content = {"revision": saved.revision, "changed": sorted(new), **(data or {})}
+        ctx.events.record(tx, event, saved.id, actor, content)
     return saved
 
 

@@ -1,0 +1,1 @@
+"""How we go out: one module for each kind of outside system."""
