@@ -1,0 +1,156 @@
+"""Bringing an object of one store into another: read, digested, compared, staged there, renamed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from perdure.formats import ocfl
+from perdure.kernel.digests import make_digester
+from perdure.storage.crash_points import crash_point
+from perdure.storage.errors import CopyDamagedError, StagedContentError
+from perdure.storage.model import object_uuid
+from perdure.storage.parallel import iter_batches, iter_in_threads, worker_count
+from perdure.storage.ports import Store
+from perdure.storage.verifying import StoredInventory, read_inventory, read_whole
+
+
+class SourceDamagedError(CopyDamagedError):
+    """The copy that was read from is not what its inventory says; the target was not changed."""
+
+    code = "source_copy_damaged"
+
+    def __init__(self, store: Store, object_id: str, path: str) -> None:
+        super().__init__(
+            f"{path} of {object_id} in the store {store.info.name} is not what its inventory says.",
+            object_id=object_id,
+            store=store.info.name,
+            path=path,
+        )
+        self.store_id = store.info.id
+        self.object_id = object_id
+        self.path = path
+
+
+def object_tree(object_id: str) -> str:
+    """The tree in staging in which the next form of an object grows."""
+    return f"objects/{object_uuid(object_id)}"
+
+
+def bring_object(source: Store, target: Store, object_id: str, held: StoredInventory) -> None:
+    """Make the target's object what `held`, the inventory in the source, says. Safe to call again after a crash.
+
+    Files that the target has already, by an older version of the same line, are shared and not written again. Raises
+    SourceDamagedError when the source is not what its inventory says; the target is then as it was.
+    """
+    own = find_inventory(target, object_id)
+    if own is not None and own.digest == held.digest:
+        target.settle_object(object_id)
+        return
+    tree = object_tree(object_id)
+    target.remove_tree(tree)
+    shared = share_files(target, tree, object_id, own) if own and is_earlier(source, object_id, own, held) else set()
+    digests = held.inventory.content_paths()
+    wanted = ocfl.expected_files(held.inventory) - shared
+    sizes = [(path, size) for path, size in source.walk_object(object_id) if path in wanted and path in digests]
+    _copy_content(source, target, tree, object_id, sizes, digests)
+    missing = (wanted & digests.keys()) - {path for path, _ in sizes}
+    if missing:
+        raise SourceDamagedError(source, object_id, min(missing))
+    crash_point("place.copied")
+    documents = {path: _read_document(source, object_id, path) for path in sorted(wanted - digests.keys())}
+    documents[ocfl.INVENTORY_NAME] = held.data
+    put_documents(target, tree, documents)
+    crash_point("place.documents_written")
+    install(target, tree, object_id)
+    crash_point("place.published")
+
+
+def find_inventory(store: Store, object_id: str) -> StoredInventory | None:
+    """The inventory of an object, or None when the store has no such object; raises DamagedError."""
+    try:
+        return read_inventory(store, object_id)
+    except FileNotFoundError:
+        if store.has_object(object_id):
+            raise CopyDamagedError(f"{object_id} has no inventory, or no sidecar to it.") from None
+        return None
+
+
+def is_earlier(source: Store, object_id: str, own: StoredInventory, held: StoredInventory) -> bool:
+    """Whether `own` is a version of the line that `held` is the newest of."""
+    if own.inventory.head not in held.inventory.versions:
+        return False
+    try:
+        return read_whole(source, object_id, f"{own.inventory.head}/{ocfl.INVENTORY_NAME}") == own.data
+    except FileNotFoundError:
+        return False
+
+
+def share_files(store: Store, tree: str, object_id: str, own: StoredInventory) -> set[str]:
+    """Let the tree share every file of the versions that the store has; returns their paths."""
+    shared: set[str] = set()
+    digests = own.inventory.content_paths()
+    for path in sorted(ocfl.expected_files(own.inventory)):
+        if "/" not in path:
+            continue  # the files of the object's root are those of the newest version
+        if not store.adopt_file(tree, path, object_id, path):
+            _copy_file(store, store, tree, object_id, path, digests.get(path))
+        shared.add(path)
+    return shared
+
+
+def put_documents(store: Store, tree: str, documents: Mapping[str, bytes]) -> None:
+    for path, data in documents.items():
+        if not store.put_file(tree, path, data):
+            raise StagedContentError(f"{path} of the tree {tree} cannot be written: the name is taken.")
+
+
+def install(store: Store, tree: str, object_id: str) -> None:
+    """Make the tree the object, whether or not there is one already."""
+    if store.has_object(object_id):
+        store.exchange(tree, object_id)
+    else:
+        store.publish(tree, object_id)
+
+
+def _copy_content(
+    source: Store,
+    target: Store,
+    tree: str,
+    object_id: str,
+    sizes: Iterable[tuple[str, int]],
+    digests: Mapping[str, str],
+) -> None:
+    def copy_batch(batch: list[tuple[str, int]]) -> None:
+        for path, _ in batch:
+            _copy_file(source, target, tree, object_id, path, digests[path])
+
+    for _ in iter_in_threads(copy_batch, iter_batches(sizes), worker_count()):
+        pass
+
+
+def _copy_file(source: Store, target: Store, tree: str, object_id: str, path: str, digest: str | None) -> None:
+    sink = target.create_file(tree, path)
+    if sink is None:
+        raise StagedContentError(f"{path} of the tree {tree} cannot be written: the name is taken.")
+    digester = make_digester("sha512" if digest is None or len(digest) == 128 else "sha256")
+    try:
+        for block in source.read_object(object_id, path):
+            digester.update(block)
+            sink.write(block)
+        sink.close()
+    except FileNotFoundError:
+        sink.abort()
+        raise SourceDamagedError(source, object_id, path) from None
+    except BaseException:
+        sink.abort()
+        raise
+    if digest is not None and digester.hexdigest() != digest.lower():
+        sink.abort()
+        raise SourceDamagedError(source, object_id, path)
+
+
+def _read_document(source: Store, object_id: str, path: str) -> bytes:
+    try:
+        return read_whole(source, object_id, path)
+    except FileNotFoundError:
+        raise SourceDamagedError(source, object_id, path) from None

@@ -1,0 +1,111 @@
+"""The rows of stores, objects and copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import cast
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from perdure.storage.model import Abilities, Copy, CopyState, ObjectKind, StoredObject, StoreInfo
+from perdure.storage.tables import copies, objects, stores
+
+
+def save_store(tx: Connection, info: StoreInfo, abilities: Abilities) -> None:
+    """Insert or renew a store's row."""
+    values = {**asdict(info), "abilities": asdict(abilities)}
+    tx.execute(insert(stores).values(values).on_conflict_do_update(index_elements=["id"], set_=values))
+
+
+def save_object(tx: Connection, stored: StoredObject) -> None:
+    """Insert an object or renew it; safe to call twice."""
+    values = {**asdict(stored), "kind": stored.kind.value}
+    tx.execute(insert(objects).values(values).on_conflict_do_update(index_elements=["object_id"], set_=values))
+
+
+def save_copy(tx: Connection, copy: Copy) -> None:
+    """Insert a copy or renew it; safe to call twice."""
+    values = {**asdict(copy), "state": copy.state.value, "evidence": dict(copy.evidence)}
+    keys = ["object_id", "store_id"]
+    tx.execute(insert(copies).values(values).on_conflict_do_update(index_elements=keys, set_=values))
+
+
+def mark_copy(tx: Connection, object_id: str, store_id: UUID, state: CopyState, evidence: Mapping[str, object]) -> None:
+    """Change the state of a copy, if there is such a copy."""
+    tx.execute(
+        update(copies)
+        .where(copies.c.object_id == object_id, copies.c.store_id == store_id)
+        .values(state=state.value, evidence=dict(evidence))
+    )
+
+
+def mark_verified(
+    tx: Connection, object_id: str, store_id: UUID, version: int, when: datetime, evidence: Mapping[str, object]
+) -> bool:
+    """Mark the copy verified unless it was written again meanwhile; whether it was marked."""
+    done = tx.execute(
+        update(copies)
+        .where(copies.c.object_id == object_id, copies.c.store_id == store_id, copies.c.version == version)
+        .where((copies.c.written_at.is_(None)) | (copies.c.written_at <= when))
+        .values(state=CopyState.VERIFIED.value, verified_at=when, evidence=dict(evidence))
+    )
+    return done.rowcount > 0
+
+
+def find_object(tx: Connection, object_id: str) -> StoredObject | None:
+    row = tx.execute(select(objects).where(objects.c.object_id == object_id)).one_or_none()
+    return _to_object(row) if row is not None else None
+
+
+def find_objects_of_archive(tx: Connection, archive_id: UUID) -> list[StoredObject]:
+    query = select(objects).where(objects.c.archive_id == archive_id).order_by(objects.c.object_id)
+    return [_to_object(row) for row in tx.execute(query)]
+
+
+def load_copies(tx: Connection, object_ids: Iterable[str]) -> dict[str, list[Copy]]:
+    """The copies of each object; an object without copies has an empty list."""
+    found: dict[str, list[Copy]] = {object_id: [] for object_id in object_ids}
+    query = select(copies).where(copies.c.object_id.in_(found)).order_by(copies.c.object_id, copies.c.store_id)
+    for row in tx.execute(query):
+        found[row.object_id].append(_to_copy(row))
+    return found
+
+
+def find_due_copies(tx: Connection, store_id: UUID, before: datetime, limit: int) -> list[Copy]:
+    """Copies of a store that were last verified before a time or never, longest ago first."""
+    query = (
+        select(copies)
+        .where(copies.c.store_id == store_id, copies.c.state.in_([CopyState.WRITTEN.value, CopyState.VERIFIED.value]))
+        .where((copies.c.verified_at.is_(None)) | (copies.c.verified_at < before))
+        .order_by(copies.c.verified_at.asc().nulls_first(), copies.c.object_id)
+        .limit(limit)
+    )
+    return [_to_copy(row) for row in tx.execute(query)]
+
+
+def delete_copy(tx: Connection, object_id: str, store_id: UUID) -> None:
+    tx.execute(delete(copies).where(copies.c.object_id == object_id, copies.c.store_id == store_id))
+
+
+def delete_objects(tx: Connection, object_ids: Sequence[str]) -> None:
+    """Forget objects and the copies of them."""
+    tx.execute(delete(objects).where(objects.c.object_id.in_(object_ids)))
+
+
+def lock_object(tx: Connection, object_id: str) -> None:
+    """Let no other transaction of any process change this object until this one ends."""
+    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(object_id, 0))))
+
+
+def _to_object(row: Row[tuple[object, ...]]) -> StoredObject:
+    values = cast("dict[str, object]", row._asdict())
+    return StoredObject(**{**values, "kind": ObjectKind(str(values["kind"]))})  # type: ignore[arg-type]  # typed by the table
+
+
+def _to_copy(row: Row[tuple[object, ...]]) -> Copy:
+    values = cast("dict[str, object]", row._asdict())
+    return Copy(**{**values, "state": CopyState(str(values["state"]))})  # type: ignore[arg-type]  # typed by the table

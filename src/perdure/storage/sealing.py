@@ -1,0 +1,186 @@
+"""Making a staged part an OCFL object: renames, manifest, inventory, sync, one rename into the root.
+
+Every step may be interrupted; the same call then goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from perdure.formats import ocfl
+from perdure.formats.content_paths import plan_content_paths
+from perdure.formats.manifest import (
+    MANIFEST_NAME,
+    ManifestEntry,
+    checksum_list_name,
+    iter_manifest,
+    iter_sha512sum_lines,
+    write_manifest,
+)
+from perdure.kernel.digests import digest_bytes, make_digester
+from perdure.kernel.paths import display_path
+from perdure.storage.crash_points import crash_point
+from perdure.storage.errors import StagedContentError
+from perdure.storage.model import DATA_FOLDER, DATA_PREFIX, META_FOLDER, META_PREFIX, PART_VERSION, PartRef, SealedPart
+from perdure.storage.ports import Store
+from perdure.storage.staging import log_of, tree_of
+from perdure.storage.verifying import StoredInventory, read_inventory, read_whole
+
+_NAMED_MISSING = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SealRequest:
+    """What the inventory of a part says beside its files."""
+
+    created: datetime
+    message: str
+    user: ocfl.User
+    algorithm: str = "sha512"
+
+
+def seal_part(
+    store: Store, part: PartRef, entries: Iterable[ManifestEntry], request: SealRequest
+) -> tuple[SealedPart, dict[bytes, str]]:
+    """Seal a staged part; returns it with the final content path of each file.
+
+    `entries` are sorted by path, and the `content` of each file is where it lies in staging. Files that no entry names
+    go to quarantine. Raises StagedContentError, and then removes nothing, when a file is not there in its size.
+    """
+    if store.has_object(part.object_id):
+        return _finish_sealed(store, part)
+    listed = list(entries)
+    files = [entry for entry in listed if entry.kind == "file"]
+    final = dict(plan_content_paths(entry.path for entry in files))
+    _arrange(store, tree_of(part), files, final, request.algorithm)
+    crash_point("seal.arranged")
+    placed = [replace(entry, content=final[entry.path]) if entry.path in final else entry for entry in listed]
+    sealed = _write_documents(store, part, placed, request)
+    crash_point("seal.documents_written")
+    store.publish(tree_of(part), part.object_id)
+    crash_point("seal.published")
+    store.replace_log(log_of(part), [])
+    return sealed, final
+
+
+def _arrange(
+    store: Store, tree: str, files: list[ManifestEntry], final: Mapping[bytes, str], algorithm: str
+) -> None:
+    """Bring every file to its final name and everything else out of the part."""
+    staged = dict(store.walk_tree(tree))
+    present = {entry.path: _locate(store, tree, entry, final[entry.path], staged, algorithm) for entry in files}
+    _require_all(files, present)
+    kept = {DATA_PREFIX + content for content in present.values() if content is not None}
+    documents = _document_paths(algorithm)  # what lies there is from an interrupted sealing, and is written anew
+    for path in staged.keys() - kept:
+        if path not in documents or staged[path] < 0:
+            store.set_aside(tree, path)
+    crash_point("seal.strays_aside")
+    store.prune_tree(tree)
+    for logical, content in present.items():
+        if content is not None and content != final[logical]:
+            store.move_file(tree, DATA_PREFIX + content, DATA_PREFIX + final[logical])
+            crash_point("seal.moved")
+    store.prune_tree(tree)
+
+
+def _locate(
+    store: Store, tree: str, entry: ManifestEntry, final: str, staged: Mapping[str, int], algorithm: str
+) -> str | None:
+    """Where the entry's file lies: where it was staged, or already at its final name after an interrupted sealing."""
+    if entry.content is not None and staged.get(DATA_PREFIX + entry.content) == entry.size:
+        return entry.content
+    if entry.content == final or staged.get(DATA_PREFIX + final) != entry.size:
+        return None
+    # The name alone proves nothing here: a stray of the same size may lie there.
+    digester = make_digester(algorithm)
+    for block in store.read_file(tree, DATA_PREFIX + final):
+        digester.update(block)
+    return final if digester.hexdigest() == entry.digests.get(algorithm) else None
+
+
+def _require_all(files: list[ManifestEntry], present: Mapping[bytes, str | None]) -> None:
+    missing = [display_path(entry.path) for entry in files if present[entry.path] is None]
+    if missing:
+        raise StagedContentError(
+            f"{len(missing)} staged files are not there, or not in their size, first {missing[0]!r}.",
+            paths=missing[:_NAMED_MISSING],
+            count=len(missing),
+        )
+
+
+def _document_paths(algorithm: str) -> set[str]:
+    meta = {META_PREFIX + MANIFEST_NAME, META_PREFIX + checksum_list_name(algorithm)}
+    return meta | inventory_files(b"", algorithm, PART_VERSION).keys()
+
+
+def _write_documents(store: Store, part: PartRef, placed: list[ManifestEntry], request: SealRequest) -> SealedPart:
+    algorithm = request.algorithm
+    manifest = io.BytesIO()
+    write_manifest(placed, manifest)
+    listing = b"".join(iter_sha512sum_lines(placed, algorithm))
+    meta = {MANIFEST_NAME: manifest.getvalue(), checksum_list_name(algorithm): listing}
+    meta_digests = {name: digest_bytes(data, (algorithm,))[algorithm] for name, data in meta.items()}
+    content = [(f"{DATA_FOLDER}/{e.content}", e.digests[algorithm]) for e in placed if e.content is not None]
+    content += [(f"{META_FOLDER}/{name}", digest) for name, digest in meta_digests.items()]
+    inventory = ocfl.part_inventory(
+        part.object_id,
+        content,
+        created=request.created,
+        message=request.message,
+        user=request.user,
+        algorithm=algorithm,
+    )
+    documents = {META_PREFIX + name: data for name, data in meta.items()}
+    write_documents(store, tree_of(part), {**documents, **inventory_files(inventory, algorithm, PART_VERSION)})
+    digest = digest_bytes(inventory, (algorithm,))[algorithm]
+    return _describe(part, placed, digest, meta_digests[MANIFEST_NAME])
+
+
+def inventory_files(inventory: bytes, algorithm: str, version: str) -> dict[str, bytes]:
+    """The inventory and its sidecar for the version's folder and the object's root, and the declaration."""
+    sidecar = ocfl.sidecar_bytes(inventory, algorithm)
+    name = ocfl.sidecar_name(algorithm)
+    return {
+        f"{version}/{ocfl.INVENTORY_NAME}": inventory,
+        f"{version}/{name}": sidecar,
+        ocfl.INVENTORY_NAME: inventory,
+        name: sidecar,
+        ocfl.OBJECT_DECLARATION_NAME: ocfl.OBJECT_DECLARATION,
+    }
+
+
+def write_documents(store: Store, tree: str, documents: Mapping[str, bytes]) -> None:
+    """Write small files of a tree in order, in place of what an interrupted attempt left there."""
+    store.remove_files(tree, documents)
+    for path, data in documents.items():
+        if not store.put_file(tree, path, data):
+            raise StagedContentError(f"{path} of the tree {tree} cannot be written: the name is taken.")
+
+
+def _finish_sealed(store: Store, part: PartRef) -> tuple[SealedPart, dict[bytes, str]]:
+    """The part was renamed before: tell what stands there."""
+    held = read_inventory(store, part.object_id)
+    data = read_whole(store, part.object_id, META_PREFIX + MANIFEST_NAME)
+    manifest_digest = digest_bytes(data, (held.inventory.digest_algorithm,))[held.inventory.digest_algorithm]
+    _require_manifest(held, manifest_digest, part)
+    entries = list(iter_manifest(io.BytesIO(data)))
+    store.settle_object(part.object_id)
+    store.replace_log(log_of(part), [])
+    final = {entry.path: entry.content for entry in entries if entry.content is not None}
+    return _describe(part, entries, held.digest, manifest_digest), final
+
+
+def _require_manifest(held: StoredInventory, digest: str, part: PartRef) -> None:
+    if held.inventory.content_paths().get(META_PREFIX + MANIFEST_NAME) != digest:
+        raise StagedContentError(f"The manifest of {part.object_id} is not the one that its inventory states.")
+
+
+def _describe(
+    part: PartRef, entries: Iterable[ManifestEntry], inventory_digest: str, manifest_digest: str
+) -> SealedPart:
+    sizes = [entry.size for entry in entries if entry.kind == "file"]
+    return SealedPart(part.part_id, len(sizes), sum(sizes), inventory_digest, manifest_digest)

@@ -1,0 +1,737 @@
+"""What the rest of the house asks of storage: stage, seal, place, verify, read, keep heads and journals, remove.
+
+There is no actor here: storage knows bytes, not people. Who may do what is decided by the domains that call it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from perdure.db import Database
+from perdure.formats import ocfl
+from perdure.formats.manifest import ManifestEntry
+from perdure.kernel.clock import Clock, SystemClock
+from perdure.kernel.digests import digest_bytes
+from perdure.kernel.errors import DamagedError, PerdureError
+from perdure.storage import heads, placing, records, sealing
+from perdure.storage.crash_points import crash_point
+from perdure.storage.errors import (
+    CopyDamagedError,
+    NoGoodCopyError,
+    StoreFailedError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnknownObjectError,
+    UnknownStoreError,
+)
+from perdure.storage.heads import Content
+from perdure.storage.model import (
+    DATA_PREFIX,
+    META_PREFIX,
+    Copy,
+    CopyState,
+    HeadVersion,
+    JournalRead,
+    ObjectKind,
+    PartRef,
+    Received,
+    Removal,
+    SealedPart,
+    StagedPart,
+    StoredObject,
+    StoreInfo,
+    VerifyReport,
+    has_room,
+    rank_sources,
+)
+from perdure.storage.ports import Buffer, Store
+from perdure.storage.sealing import SealRequest
+from perdure.storage.staging import FileWriter, Staging, UploadWriter, log_of, tree_of
+from perdure.storage.verifying import Progress, ShouldStop, StoredInventory, read_inventory, read_whole, verify_object
+
+_WHOLE_HEAD_READ = 64 << 20  # of a larger head only the new files are read back after each version
+_SOURCES_KEPT_SECONDS = 5.0
+_SOURCES_KEPT = 10_000
+_UNREADABLE = (StoreFailedError, StoreUnavailableError)
+Result = TypeVar("Result")
+
+__all__ = ["FileWriter", "SealRequest", "Storage", "UploadWriter"]
+
+
+class Storage:
+    """The stores of one instance. The first store is the primary: files are staged and sealed there.
+
+    Safe to share between threads; several processes may use the same stores and database.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        stores: Sequence[Store],
+        clock: Clock | None = None,
+        *,
+        instance_id: UUID,
+        reserve_bytes: int | None = None,
+    ) -> None:
+        self._db = db
+        self._stores = tuple(stores)
+        self._clock = clock or SystemClock()
+        self._instance_id = instance_id
+        self._reserve = reserve_bytes
+        self._staging = Staging(self._stores[0])
+        self._sources: dict[str, tuple[float, list[UUID]]] = {}
+
+    # Stores
+
+    def prepare(self) -> None:
+        """Create or open every store and record it; raises ForeignStoreError. Safe to call twice.
+
+        A store other than the primary that cannot be reached is left out until it is prepared again.
+        """
+        for store in self._stores:
+            store.prepare(self._instance_id)
+            with self._db.begin() as tx:
+                records.save_store(tx, store.info, store.abilities)
+
+    def stores(self) -> list[StoreInfo]:
+        return [store.info for store in self._stores]
+
+    def primary(self) -> StoreInfo:
+        return self._stores[0].info
+
+    def check_room(self, bytes_wanted: int, store_id: UUID | None = None) -> None:
+        """Raises StoreFullError when so many bytes would touch the reserve of the primary or the named store."""
+        store = self._stores[0] if store_id is None else self._store(store_id)
+        if not has_room(store.room(), bytes_wanted, self._reserve):
+            raise StoreFullError(
+                f"The store {store.info.name} has no room for {bytes_wanted} bytes more.", wanted=bytes_wanted
+            )
+
+    def write_store_file(self, name: str, data: bytes) -> None:
+        """Keep a small file, such as the list of public keys, with every store; replaced in one durable step each."""
+        for store in self._stores:
+            store.write_store_file(name, data)
+
+    def read_store_file(self, name: str) -> bytes | None:
+        """The file from the first store that has it."""
+        found = (store.read_store_file(name) for store in self._stores)
+        return next((data for data in found if data is not None), None)
+
+    # Staging
+
+    def begin_file(self, part: PartRef, path: bytes, *, digests: frozenset[str]) -> FileWriter:
+        """Begin a staged file under its own name, or beside it when that name is taken or unsafe."""
+        return self._staging.begin_file(part, path, digests)
+
+    def write_small(
+        self, part: PartRef, items: Iterable[tuple[bytes, Buffer]], digests: frozenset[str]
+    ) -> list[Received]:
+        """Stage small files, given whole, in order. When it raises, those before stay staged and unnamed."""
+        write = self._staging.write_small
+        return [write(part, path, data, digests) for path, data in items]
+
+    def copy_in(
+        self, part: PartRef, source: bytes | Path, path: bytes, digests: frozenset[str], *, dir_fd: int | None = None
+    ) -> Received:
+        """Stage a regular file of this machine, read once; links are not followed in its last component.
+
+        `source` may be relative to the open folder `dir_fd`. Raises SourceChangedError when the file is not the same
+        after reading as before, SourceRefusedError for anything but a readable regular file.
+        """
+        return self._staging.copy_in(part, source, path, digests, dir_fd)
+
+    def sync(self, part: PartRef) -> None:
+        """Make everything of the part that was finished before the call durable: only then may it be acknowledged."""
+        self._staging.store.sync_tree(tree_of(part))
+        crash_point("staging.synced")
+
+    def begin_upload(self, part: PartRef, upload_id: UUID, path: bytes, *, digests: frozenset[str]) -> None:
+        """Begin a resumable upload, durably; safe to call twice."""
+        self._staging.begin_upload(part, upload_id, path, digests)
+
+    def open_upload(self, part: PartRef, upload_id: UUID) -> UploadWriter:
+        """Take hold of an upload at its durable offset; raises UploadBusyError, UnknownUploadError.
+
+        `part` is where the file will be staged; it may be another part of the archive than at the beginning.
+        """
+        return self._staging.open_upload(part, upload_id)
+
+    def upload_offset(self, part: PartRef, upload_id: UUID) -> int:
+        """The durable offset of an upload, without taking hold of it."""
+        return self._staging.upload_offset(part, upload_id)
+
+    def forget_upload(self, part: PartRef, upload_id: UUID) -> None:
+        """Remove what is left of an upload: after its finish was committed, or to give it up. Safe to call twice."""
+        self._staging.forget_upload(part, upload_id)
+
+    def discard_staged(self, part: PartRef, contents: Iterable[str]) -> int:
+        """Remove staged files, and return how many there were.
+
+        A content path is used again once its file is gone: the caller makes sure that no entry names these contents
+        while it calls, and does not repeat the call later without looking again.
+        """
+        return self._staging.store.remove_files(tree_of(part), [DATA_PREFIX + content for content in contents])
+
+    def discard_part(self, part: PartRef) -> tuple[int, int]:
+        """Remove a staged part with its log; returns files and bytes."""
+        removed = self._staging.store.remove_tree(tree_of(part))
+        self._staging.store.replace_log(log_of(part), [])
+        return removed
+
+    def discard_archive(self, archive_id: UUID) -> tuple[int, int]:
+        """Remove everything that is staged for an archive, uploads too, and its journal; returns files and bytes."""
+        removed = self._staging.store.remove_tree(str(archive_id))
+        for store in self._stores:
+            store.replace_log(_journal_of(archive_id), [])
+        return removed
+
+    def read_staged(
+        self, part: PartRef, content: str, offset: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
+        """Blocks of up to 1 MiB; raises UnknownObjectError when nothing is staged there."""
+        try:
+            yield from self._staging.store.read_file(tree_of(part), DATA_PREFIX + content, offset, length)
+        except FileNotFoundError:
+            raise UnknownObjectError(f"Nothing is staged at {content!r}.") from None
+
+    def staged_size(self, part: PartRef, content: str) -> int:
+        """Bytes of a staged file; raises UnknownObjectError."""
+        try:
+            return self._staging.store.file_size(tree_of(part), DATA_PREFIX + content)
+        except FileNotFoundError:
+            raise UnknownObjectError(f"Nothing is staged at {content!r}.") from None
+
+    def log_staged(self, part: PartRef, lines: list[bytes]) -> None:
+        """Note entries beside the staged part, for a rebuild; durable after the next `sync`. No newline in a line."""
+        self._staging.store.append_log(log_of(part), lines, durable=False)
+
+    def read_staged_log(self, part: PartRef) -> JournalRead:
+        """Every whole line noted for the part; raises JournalDamagedError."""
+        return self._staging.store.read_log(log_of(part))
+
+    def iter_staged(self, store_id: UUID | None = None) -> Iterator[StagedPart]:
+        """The parts in staging, as their folders and logs show them."""
+        store = self._staging.store if store_id is None else self._store(store_id)
+        found: dict[PartRef, bool] = {}
+        for name, _ in store.iter_trees():
+            part = _part_named(name)
+            if part is not None:
+                found[part] = found.get(part, False) or name.endswith(".ndjson")
+        for part, has_log in found.items():
+            yield StagedPart(part, has_log)
+
+    def sweep_staging(self, known: Callable[[UUID, UUID | None], bool], older_than: datetime) -> list[str]:
+        """Remove what nobody knows and nothing has changed since a time; returns the names of what was removed.
+
+        `known` is asked with archive and part, or with archive and upload; an unfinished copy or head is known by
+        its age alone.
+        """
+        swept: list[str] = []
+        for store in self._stores:
+            trees = list(store.iter_trees())
+            newest: dict[tuple[str, ...], float] = {}
+            for name, changed in trees:
+                key = _sweep_key(name)
+                newest[key] = max(changed, newest.get(key, 0.0))
+            for name, _ in trees:
+                key = _sweep_key(name)
+                if newest[key] < older_than.timestamp() and not _is_known(key, known):
+                    _sweep(store, name)
+                    swept.append(name)
+        return swept
+
+    # Sealing and copies
+
+    def seal_part(
+        self,
+        part: PartRef,
+        entries: Iterable[ManifestEntry],
+        *,
+        created: datetime,
+        message: str,
+        user: ocfl.User,
+        algorithm: str = "sha512",
+    ) -> tuple[SealedPart, dict[bytes, str]]:
+        """Make a staged part a write-once object of the primary store; returns it and each file's final content path.
+
+        `entries` are sorted by path, with the content path at which each file is staged. Nothing may write to the
+        part meanwhile. Safe to call again after a crash at any step, also after the end. Raises StagedContentError
+        when acknowledged files are not there. Afterwards `record_part` belongs into the caller's transaction.
+        """
+        return sealing.seal_part(self._staging.store, part, entries, SealRequest(created, message, user, algorithm))
+
+    def record_part(self, tx: Connection, part: PartRef, sealed: SealedPart) -> None:
+        """Record a sealed part and its first copy, which is written and not yet verified. Safe to call twice."""
+        if records.find_object(tx, part.object_id) is not None:
+            return
+        stored = StoredObject(
+            part.object_id, ObjectKind.PART, part.archive_id, 1, sealed.inventory_digest, sealed.byte_count
+        )
+        records.save_object(tx, stored)
+        primary = self.primary().id
+        records.save_copy(tx, Copy(part.object_id, primary, 1, CopyState.WRITTEN, written_at=self._clock.now()))
+
+    def record_object(self, tx: Connection, stored: StoredObject) -> None:
+        """Record an object found in a store, for a rebuild."""
+        records.save_object(tx, stored)
+
+    def record_copy(self, tx: Connection, copy: Copy) -> None:
+        """Record a copy found in a store, for a rebuild."""
+        records.save_copy(tx, copy)
+
+    def copies(self, tx: Connection, object_ids: Iterable[str]) -> dict[str, list[Copy]]:
+        """The copies of each object; an object without copies has an empty list."""
+        return records.load_copies(tx, object_ids)
+
+    def find_object(self, tx: Connection, object_id: str) -> StoredObject | None:
+        return records.find_object(tx, object_id)
+
+    def objects_of(self, tx: Connection, archive_id: UUID) -> list[StoredObject]:
+        """The objects of an archive: its head and its sealed parts."""
+        return records.find_objects_of_archive(tx, archive_id)
+
+    def due_copies(self, tx: Connection, store_id: UUID, before: datetime, limit: int = 100) -> list[Copy]:
+        """Copies that were last verified before a time or never, the most urgent first."""
+        return records.find_due_copies(tx, store_id, before, limit)
+
+    def place_copy(self, object_id: str, store_id: UUID) -> None:
+        """Write a copy of an object into a store from the best copy there is; it counts only after `verify_copy`.
+
+        Every byte is compared with the inventory on its way. A suspect or lost copy in the target goes to quarantine
+        first. Safe to call again at any time: a copy that is there already stays. Raises NoGoodCopyError,
+        SourceDamagedError (the source is suspect from then on), StoreFullError.
+        """
+        target = self._store(store_id)
+        with self._exclusively(object_id):
+            stored, copies = self._load(object_id)
+            own = next((copy for copy in copies if copy.store_id == store_id), None)
+            if own and own.version == stored.version and own.state in (CopyState.WRITTEN, CopyState.VERIFIED):
+                return
+            self._prepare_place(target, object_id, stored, own)
+            crash_point("place.recorded")
+            self._bring(target, stored, copies)
+            self._save_copy(Copy(object_id, store_id, stored.version, CopyState.WRITTEN, written_at=self._clock.now()))
+
+    def verify_copy(
+        self,
+        object_id: str,
+        store_id: UUID,
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> VerifyReport:
+        """Read a copy back from its medium and compare every byte and the structure with the inventory.
+
+        The copy becomes verified, or suspect; nothing is repaired. `progress` is told files and bytes so far. Raises
+        VerificationStoppedError, and StoreUnavailableError, which leaves the copy's state as it is.
+        """
+        store = self._store(store_id)
+        with self._exclusively(object_id, only_if_versioned=True):
+            stored, copies = self._load(object_id)
+            own = next((copy for copy in copies if copy.store_id == store_id), None)
+            if own is None:
+                raise UnknownObjectError(f"The store {store.info.name} has no copy of {object_id}.")
+            known = stored.inventory_digest if own.version == stored.version else None
+            report = verify_object(
+                store, object_id, self._clock, known_digest=known, progress=progress, should_stop=should_stop
+            )
+            self._record_verification(own, report)
+        return report
+
+    def remove_object(self, object_id: str) -> list[Removal]:
+        """Remove an object from every store, the last one first, and tell what left. Safe to call again.
+
+        Its copies are `lost` from the first step on, so that nothing reads half of it; `forget_objects` then removes
+        the rows in the caller's transaction.
+        """
+        removals = []
+        with self._exclusively(object_id):
+            for store in reversed(self._stores):
+                with self._db.begin() as tx:
+                    records.mark_copy(tx, object_id, store.info.id, CopyState.LOST, {"removed": True})
+                self._sources.pop(object_id, None)
+                crash_point("remove.marked")
+                files, size = store.remove_object(object_id)
+                crash_point("remove.removed")
+                removals.append(Removal(store.info.id, object_id, files, size, self._clock.now()))
+        return removals
+
+    def forget_objects(self, tx: Connection, object_ids: Sequence[str]) -> None:
+        """Remove the rows of objects and of their copies, after `remove_object`."""
+        records.delete_objects(tx, object_ids)
+
+    def iter_objects(self, store_id: UUID) -> Iterator[tuple[str, ocfl.Inventory | DamagedError]]:
+        """Every object of a store with its inventory, read from the store itself; damage is given, not skipped."""
+        store = self._store(store_id)
+        for object_id in store.iter_objects():
+            try:
+                yield object_id, read_inventory(store, object_id).inventory
+            except DamagedError as error:
+                yield object_id, error
+            except FileNotFoundError:
+                yield object_id, CopyDamagedError(f"{object_id} has no inventory, or no sidecar to it.")
+
+    def inventory(self, object_id: str) -> StoredInventory:
+        """The newest inventory of an object, with its bytes and digest, from the best copy."""
+        return self._from_best(object_id, lambda store: read_inventory(store, object_id))
+
+    # Reading
+
+    def read_object(
+        self, object_id: str, content: str, offset: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
+        """Blocks of up to 1 MiB of a user's file in a sealed part, from the best copy.
+
+        A copy that fails before the first byte becomes suspect and the next one is read. Raises NoGoodCopyError.
+        """
+        path = DATA_PREFIX + content
+
+        def begin(store: Store) -> tuple[bytes, Iterator[bytes]]:
+            blocks = store.read_object(object_id, path, offset, length)
+            return next(blocks, b""), blocks
+
+        first, rest = self._from_best(object_id, begin)
+        if first:
+            yield first
+        yield from rest
+
+    def local_path(self, object_id: str, content: str) -> Path | None:
+        """Where this machine can open a user's file of a sealed part by itself, or None: then `read_object`."""
+        for store in self._good_stores(object_id):
+            path = store.local_path(object_id, DATA_PREFIX + content)
+            if path is not None:
+                return path
+        return None
+
+    def read_part_document(self, object_id: str, name: str) -> bytes:
+        """A document of a sealed part, such as its manifest, compared with the inventory."""
+
+        def read(store: Store) -> bytes:
+            return _read_checked(store, object_id, read_inventory(store, object_id).inventory, META_PREFIX + name)
+
+        return self._from_best(object_id, read)
+
+    def head_state(self, object_id: str, version: int | None = None) -> dict[str, str]:
+        """The digest of each logical path of a head object, now or as of a version."""
+        held = self.inventory(object_id)
+        return _state_of(held.inventory, version)
+
+    def read_head_file(self, object_id: str, logical_path: str, version: int | None = None) -> bytes:
+        """A file of a head object, now or as of a version, compared with the inventory; raises UnknownObjectError."""
+
+        def read(store: Store) -> bytes:
+            inventory = read_inventory(store, object_id).inventory
+            digest = _state_of(inventory, version).get(logical_path)
+            if digest is None:
+                raise UnknownObjectError(f"{object_id} has no file {logical_path!r}.")
+            return _read_checked(store, object_id, inventory, inventory.manifest[digest][0])
+
+        return self._from_best(object_id, read)
+
+    # Heads
+
+    def write_head(
+        self,
+        object_id: str,
+        archive_id: UUID | None,
+        kind: ObjectKind,
+        changes: Mapping[str, Content | None],
+        *,
+        message: str,
+        user: ocfl.User,
+        created: datetime,
+        algorithm: str = "sha512",
+    ) -> HeadVersion:
+        """Add one version to a head object in every store, or make the object; read back what was written.
+
+        A path with None leaves the state; old versions keep it. Writers wait for each other. When the changes change
+        nothing, also because an interrupted call had written them, no version is added. A store that fails or holds a
+        suspect copy is left behind and named in the answer; the call fails only when no store took the version.
+        """
+        change = heads.HeadChange(changes, created, message, user, algorithm)
+        with self._db.begin() as tx:
+            records.lock_object(tx, object_id)
+            known = records.find_object(tx, object_id)
+            usable = self._undoubted(records.load_copies(tx, [object_id])[object_id])
+            found = heads.find_newest(usable, object_id, known)
+            planned = heads.plan_next(object_id, found.base, change)
+            answer = self._spread(tx, object_id, kind, archive_id, usable, found, planned, changes)
+        crash_point("head.committed")
+        return answer
+
+    def reconcile_head(self, object_id: str) -> HeadVersion:
+        """Bring the head object in every undoubted store to the newest version; safe to call at any time."""
+        with self._db.begin() as tx:
+            records.lock_object(tx, object_id)
+            known = records.find_object(tx, object_id)
+            if known is None:
+                raise UnknownObjectError(f"There is no object {object_id}.")
+            usable = self._undoubted(records.load_copies(tx, [object_id])[object_id])
+            found = heads.find_newest(usable, object_id, known)
+            return self._spread(tx, object_id, known.kind, known.archive_id, usable, found, None, {})
+
+    # Journals
+
+    def append_journal(self, archive_id: UUID, lines: list[bytes]) -> None:
+        """Append lines (no newline in them) to an archive's journal, durably, on the primary and on all that are up."""
+        name = _journal_of(archive_id)
+        self._stores[0].append_log(name, lines, durable=True)
+        crash_point("journal.appended")
+        for store in self._stores[1:]:
+            self._follow_journal(store, name)
+
+    def read_journal(self, archive_id: UUID) -> JournalRead:
+        """Every whole line of the journal, from the primary or else from the store that has most of it.
+
+        `torn` holds bytes after the last whole line, which were never acknowledged: the caller reports them.
+        """
+        name = _journal_of(archive_id)
+        primary = self._stores[0].read_log(name)
+        if primary.lines or primary.torn:
+            return primary
+        others = [store.read_log(name) for store in self._stores[1:]]
+        return max([primary, *others], key=lambda found: len(found.lines))
+
+    def reset_journal(self, archive_id: UUID, keep: list[bytes]) -> None:
+        """Replace the journal in one durable step in each store, after its changes were folded into a head version."""
+        for store in reversed(self._stores):
+            try:
+                store.replace_log(_journal_of(archive_id), keep)
+            except _UNREADABLE:
+                if store is self._stores[0]:
+                    raise
+
+    # Inside
+
+    def _store(self, store_id: UUID) -> Store:
+        for store in self._stores:
+            if store.info.id == store_id:
+                return store
+        raise UnknownStoreError(f"There is no store {store_id}.")
+
+    @contextmanager
+    def _exclusively(self, object_id: str, *, only_if_versioned: bool = False) -> Iterator[None]:
+        """Hold an object against writers of all processes, for as long as the block takes."""
+        with self._db.connect_autocommit() as connection:
+            if only_if_versioned:
+                kind = records.find_object(connection, object_id)
+                if kind is None or kind.kind is ObjectKind.PART:
+                    yield
+                    return
+            key = {"id": object_id}
+            connection.execute(text("SELECT pg_advisory_lock(hashtextextended(:id, 0))"), key)
+            try:
+                yield
+            finally:
+                connection.execute(text("SELECT pg_advisory_unlock(hashtextextended(:id, 0))"), key)
+
+    def _load(self, object_id: str) -> tuple[StoredObject, list[Copy]]:
+        with self._db.begin() as tx:
+            stored = records.find_object(tx, object_id)
+            if stored is None:
+                raise UnknownObjectError(f"There is no object {object_id}.")
+            return stored, records.load_copies(tx, [object_id])[object_id]
+
+    def _save_copy(self, copy: Copy) -> None:
+        with self._db.begin() as tx:
+            records.save_copy(tx, copy)
+        self._sources.pop(copy.object_id, None)
+
+    def _prepare_place(self, target: Store, object_id: str, stored: StoredObject, own: Copy | None) -> None:
+        if own is not None and own.state in (CopyState.SUSPECT, CopyState.LOST):
+            target.set_object_aside(object_id)
+        self._save_copy(Copy(object_id, target.info.id, stored.version, CopyState.WRITING))
+
+    def _bring(self, target: Store, stored: StoredObject, copies: list[Copy]) -> None:
+        """Place from the best copy; one that proves damaged becomes suspect, and the next one is tried."""
+        failure: PerdureError | None = None
+        for copy in rank_sources(copies, stored.version):
+            if copy.store_id == target.info.id:
+                continue
+            source = self._store(copy.store_id)
+            try:
+                held = read_inventory(source, stored.object_id)
+                if held.digest != stored.inventory_digest:
+                    raise placing.SourceDamagedError(source, stored.object_id, ocfl.INVENTORY_NAME)
+                placing.bring_object(source, target, stored.object_id, held)
+            except (DamagedError, FileNotFoundError) as error:
+                failure = self._doubt(source, stored.object_id, error)
+            else:
+                return
+        raise NoGoodCopyError(f"{stored.object_id} has no copy to place another one from.") from failure
+
+    def _doubt(self, store: Store, object_id: str, error: Exception) -> PerdureError:
+        """Mark a copy suspect because reading it failed, and give the error for the chain of causes."""
+        detail = error.detail if isinstance(error, PerdureError) else f"{error} is not there"
+        evidence = {"read": "served", "found_at": self._clock.now().isoformat(), "detail": detail}
+        with self._db.begin() as tx:
+            records.mark_copy(tx, object_id, store.info.id, CopyState.SUSPECT, evidence)
+        self._sources.pop(object_id, None)
+        return error if isinstance(error, PerdureError) else CopyDamagedError(detail)
+
+    def _record_verification(self, copy: Copy, report: VerifyReport) -> None:
+        when = self._clock.now()
+        with self._db.begin() as tx:
+            if report.is_good:
+                records.mark_verified(tx, copy.object_id, copy.store_id, copy.version, when, report.evidence)
+            else:
+                records.mark_copy(tx, copy.object_id, copy.store_id, CopyState.SUSPECT, report.evidence)
+        self._sources.pop(copy.object_id, None)
+
+    def _good_stores(self, object_id: str) -> list[Store]:
+        """The stores to read from, best first; remembered for seconds, because every read asks."""
+        kept = self._sources.get(object_id)
+        if kept is None or kept[0] < time.monotonic():
+            stored, copies = self._load(object_id)
+            ranked = [copy.store_id for copy in rank_sources(copies, stored.version)]
+            if len(self._sources) >= _SOURCES_KEPT:
+                self._sources.clear()
+            kept = self._sources[object_id] = (time.monotonic() + _SOURCES_KEPT_SECONDS, ranked)
+        by_id = {store.info.id: store for store in self._stores}
+        return [by_id[store_id] for store_id in kept[1] if store_id in by_id]
+
+    def _from_best(self, object_id: str, read: Callable[[Store], Result]) -> Result:
+        failure: PerdureError | None = None
+        for store in self._good_stores(object_id):
+            try:
+                return read(store)
+            except StoreUnavailableError as error:
+                failure = error
+            except (DamagedError, FileNotFoundError, StoreFailedError) as error:
+                failure = self._doubt(store, object_id, error)
+        if isinstance(failure, StoreUnavailableError):
+            raise failure
+        raise NoGoodCopyError(f"{object_id} has no copy that can be read.") from failure
+
+    def _undoubted(self, copies: list[Copy]) -> list[Store]:
+        doubted = {copy.store_id for copy in copies if copy.state in (CopyState.SUSPECT, CopyState.LOST)}
+        return [store for store in self._stores if store.info.id not in doubted]
+
+    def _spread(
+        self,
+        tx: Connection,
+        object_id: str,
+        kind: ObjectKind,
+        archive_id: UUID | None,
+        usable: list[Store],
+        found: heads.Found,
+        planned: ocfl.NextVersion | None,
+        changes: Mapping[str, Content | None],
+    ) -> HeadVersion:
+        """Write a version (None: the newest there is) to each store, read it back, and record where it stands."""
+        earlier = {copy.store_id: copy for copy in records.load_copies(tx, [object_id])[object_id]}
+        done: list[tuple[Store, heads.Written]] = []
+        failures: list[PerdureError] = []
+        for store in usable:
+            try:
+                done.append((store, heads.write_one(store, object_id, found, planned, changes)))
+            except PerdureError as error:
+                failures.append(error)
+        if not done:
+            raise failures[0] if failures else NoGoodCopyError(f"{object_id} has no undoubted copy to write to.")
+        written = done[0][1]
+        records.save_object(
+            tx, StoredObject(object_id, kind, archive_id, written.version, written.digest, written.byte_count)
+        )
+        copies = [self._read_back(store, object_id, each, earlier.get(store.info.id)) for store, each in done]
+        for copy in copies:
+            records.save_copy(tx, copy)
+        self._sources.pop(object_id, None)
+        if not any(copy.state is CopyState.VERIFIED for copy in copies):
+            raise CopyDamagedError(f"Version {written.version} of {object_id} cannot be read back from any store.")
+        current = {copy.store_id for copy in copies if copy.state is CopyState.VERIFIED}
+        behind = tuple(store.info.id for store in self._stores if store.info.id not in current)
+        return HeadVersion(written.version, written.digest, behind)
+
+    def _read_back(self, store: Store, object_id: str, written: heads.Written, earlier: Copy | None) -> Copy:
+        """Verify what was written: all of it, or of a large head only the new files if the old ones are verified."""
+        now = self._clock.now()
+        is_new_only = (
+            written.byte_count > _WHOLE_HEAD_READ
+            and earlier is not None
+            and earlier.state is CopyState.VERIFIED
+            and earlier.version >= written.version - 1
+        )
+        prefix = f"v{written.version}/"
+        report = verify_object(
+            store,
+            object_id,
+            self._clock,
+            known_digest=written.digest,
+            only=(lambda path: path.startswith(prefix)) if is_new_only else None,
+        )
+        # reading only what is new does not put off the next reading of the whole
+        verified_at = earlier.verified_at if is_new_only and earlier is not None else self._clock.now()
+        state = CopyState.VERIFIED if report.is_good else CopyState.SUSPECT
+        return Copy(object_id, store.info.id, written.version, state, now, verified_at, report.evidence)
+
+    def _follow_journal(self, store: Store, name: str) -> None:
+        """Give another store the lines it lacks; one that is down gets them with a later append."""
+        try:
+            lines, have = self._stores[0].read_log(name).lines, store.read_log(name).lines
+            if lines[: len(have)] == have:
+                store.append_log(name, lines[len(have) :], durable=True)
+            else:
+                store.replace_log(name, lines)
+        except _UNREADABLE:
+            return
+
+
+def _journal_of(archive_id: UUID) -> str:
+    return f"journal/{archive_id}.ndjson"
+
+
+def _state_of(inventory: ocfl.Inventory, version: int | None) -> dict[str, str]:
+    name = inventory.head if version is None else f"v{version}"
+    if name not in inventory.versions:
+        raise UnknownObjectError(f"{inventory.id} has no version {version}.")
+    return {path: digest for digest, paths in inventory.versions[name].state.items() for path in paths}
+
+
+def _read_checked(store: Store, object_id: str, inventory: ocfl.Inventory, path: str) -> bytes:
+    """A small file of an object whose bytes are compared with the inventory; raises CopyDamagedError."""
+    expected = inventory.content_paths().get(path)
+    if expected is None:
+        raise UnknownObjectError(f"{object_id} has no file {path!r}.")
+    data = read_whole(store, object_id, path)
+    if digest_bytes(data, (inventory.digest_algorithm,))[inventory.digest_algorithm] != expected.lower():
+        raise placing.SourceDamagedError(store, object_id, path)
+    return data
+
+
+def _part_named(name: str) -> PartRef | None:
+    """The part whose tree or log this is; None for uploads and for the trees of heads and copies."""
+    folder, _, rest = name.partition("/")
+    try:
+        return PartRef(UUID(folder), UUID(rest.removesuffix(".entries.ndjson")))
+    except ValueError:
+        return None
+
+
+def _sweep_key(name: str) -> tuple[str, ...]:
+    """What belongs together in staging: a part's tree and log, an upload's files."""
+    folder, _, rest = name.partition("/")
+    return folder, rest.removesuffix(".entries.ndjson").removeprefix("upload-")
+
+
+def _is_known(key: tuple[str, ...], known: Callable[[UUID, UUID | None], bool]) -> bool:
+    try:
+        return known(UUID(key[0]), UUID(key[1]) if key[1] else None)
+    except ValueError:
+        return False
+
+
+def _sweep(store: Store, name: str) -> None:
+    if name.endswith(".ndjson"):
+        store.replace_log(f"staging/{name}", [])
+    elif "/upload-" in name:
+        store.remove_upload(name)
+    else:
+        store.remove_tree(name)

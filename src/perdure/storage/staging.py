@@ -1,0 +1,347 @@
+"""Taking bytes in: every byte enters here, is digested while it streams, and lies at once where it will stay.
+
+Nothing here is durable before `sync`, except what an upload's checkpoint says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+from uuid import UUID
+
+from perdure.formats.content_paths import hashed_content_path, natural_content_path
+from perdure.kernel.digests import MultiDigest, digest_bytes
+from perdure.kernel.paths import display_path
+from perdure.storage.crash_points import crash_point
+from perdure.storage.errors import SourceChangedError, SourceRefusedError, UnknownUploadError, WrongSizeError
+from perdure.storage.model import DATA_PREFIX, PartRef, Received
+from perdure.storage.ports import Buffer, Sink, Store, Upload
+
+BLOCK = 1 << 20
+SMALL = 1 << 20  # a file up to this size is read and written in one step
+_COPY_BLOCK = 4 << 20
+_BLOCKS_IN_FLIGHT = 3
+_KEPT_DIGESTS = 256
+_OPEN_SOURCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hold us up
+
+
+def tree_of(part: PartRef) -> str:
+    """The name of a part's tree in staging."""
+    return f"{part.archive_id}/{part.part_id}"
+
+
+def log_of(part: PartRef) -> str:
+    """The name of the log of entries beside a part's tree."""
+    return f"staging/{part.archive_id}/{part.part_id}.entries.ndjson"
+
+
+def upload_of(part: PartRef, upload_id: UUID) -> str:
+    """The name of an upload; it belongs to the archive, so that it outlives the part it was begun for."""
+    return f"{part.archive_id}/upload-{upload_id}"
+
+
+class FileWriter:
+    """One staged file being written by one thread: any number of `write`, then `finish` or `abort`."""
+
+    def __init__(self, sink: Sink, content: str, digests: Iterable[str]) -> None:
+        self._sink = sink
+        self._content = content
+        self._digest = MultiDigest(digests)
+
+    @property
+    def size(self) -> int:
+        return self._digest.size
+
+    def write(self, data: Buffer) -> None:
+        """Take bytes in order; when it raises, the file is gone."""
+        with self._or_abort():
+            self._sink.write(data)
+            self._digest.update(data)
+
+    def finish(self, expected_size: int | None = None) -> Received:
+        """Close the file and tell what was received; raises WrongSizeError, and then the file is gone."""
+        with self._or_abort():
+            if expected_size is not None and self.size != expected_size:
+                raise WrongSizeError(f"{self.size} bytes came in place of {expected_size}.")
+            self._sink.close()
+        return Received(self._content, self.size, self._digest.hexdigests())
+
+    def abort(self) -> None:
+        """Remove the file; safe to call after anything, `finish` too, whose file it removes."""
+        self._sink.abort()
+
+    @contextmanager
+    def _or_abort(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._sink.abort()
+            raise
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far an upload was digested by this process."""
+
+    digest: MultiDigest
+
+
+class UploadWriter:
+    """A resumable file in the hands of one request; `close` it when the request ends, whatever happened."""
+
+    def __init__(self, staging: Staging, part: PartRef, name: str, upload: Upload, progress: _Progress | None) -> None:
+        self._staging = staging
+        self._part = part
+        self._name = name
+        self._upload = upload
+        attributes = json.loads(upload.attributes)
+        self._path = bytes.fromhex(attributes["path"])
+        self._names: list[str] = attributes["digests"]
+        self._digest = progress.digest if progress else MultiDigest(self._names)
+
+    @property
+    def offset(self) -> int:
+        """How many bytes are written; right after opening, how many are durable."""
+        return self._upload.size
+
+    @property
+    def durable_offset(self) -> int:
+        return self._upload.durable
+
+    def write(self, data: Buffer) -> None:
+        """Write at the offset."""
+        self._catch_up()
+        self._upload.write(data)
+        self._digest.update(data)
+
+    def flush_durable(self) -> int:
+        """Make what was written durable and return the offset, which no crash takes back."""
+        offset = self._upload.checkpoint()
+        crash_point("upload.flushed")
+        return offset
+
+    def finish(self, expected_size: int | None = None) -> Received:
+        """Make the upload a staged file of the part. Safe to call again after a crash at any step.
+
+        The upload's note stays until `forget_upload`, which belongs after the database's commit. Raises
+        WrongSizeError and keeps the upload when bytes are missing or too many.
+        """
+        earlier = self._find_finished()
+        if earlier:
+            return earlier
+        if expected_size is not None and self.offset != expected_size:
+            raise WrongSizeError(f"{self.offset} bytes came in place of {expected_size}.", offset=self.offset)
+        self._catch_up()
+        self.flush_durable()
+        return self._move(self._digest.hexdigests())
+
+    def close(self) -> None:
+        """Let go of the upload and remember how far it was digested, so that the next request need not begin anew."""
+        if self._upload.size == self._upload.durable:
+            self._staging.remember_progress(self._name, _Progress(self._digest))
+        self._upload.close()
+
+    def _catch_up(self) -> None:
+        """Digest what was written before this process knew of the upload: the state of a digest cannot be saved."""
+        if self._digest.size > self._upload.size:
+            self._digest = MultiDigest(self._names)
+        behind = self._upload.size - self._digest.size
+        if behind:
+            for block in self._upload.read(self._digest.size, behind):
+                self._digest.update(block)
+
+    def _move(self, digests: dict[str, str]) -> Received:
+        tree = tree_of(self._part)
+        for content in iter_content_names(self._path):
+            received = Received(content, self._upload.size, digests)
+            self._upload.keep_note(_note_of(tree, received))
+            crash_point("upload.noted")
+            if self._staging.store.move_upload(self._name, tree, DATA_PREFIX + content):
+                crash_point("upload.moved")
+                return received
+        raise AssertionError("the names never end")
+
+    def _find_finished(self) -> Received | None:
+        if self._upload.note is None or self._upload.size:
+            return None
+        note = json.loads(self._upload.note)
+        received = Received(note["content"], note["size"], note["digests"])
+        try:
+            present = self._staging.store.file_size(note["tree"], DATA_PREFIX + received.content)
+        except FileNotFoundError:
+            present = -1
+        if note["tree"] == tree_of(self._part) and present == received.size:
+            return received
+        if received.size == 0:
+            return None  # an empty upload that was not moved looks the same; moving it again is right
+        raise UnknownUploadError("The upload was finished, and its file is not staged in this part any more.")
+
+
+class Staging:
+    """The staged parts and uploads of the primary store. Safe to share between threads."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._progress: OrderedDict[str, _Progress] = OrderedDict()
+        self._lock = threading.Lock()
+        self._writers = ThreadPoolExecutor(max_workers=16, thread_name_prefix="copy-in")
+
+    def begin_file(self, part: PartRef, path: bytes, digests: Iterable[str]) -> FileWriter:
+        tree = tree_of(part)
+        for content in iter_content_names(path):
+            sink = self.store.create_file(tree, DATA_PREFIX + content)
+            if sink is not None:
+                return FileWriter(sink, content, digests)
+        raise AssertionError("the names never end")
+
+    def write_small(self, part: PartRef, path: bytes, data: Buffer, digests: Iterable[str]) -> Received:
+        tree, put_file = tree_of(part), self.store.put_file
+        for content in iter_content_names(path):
+            if put_file(tree, DATA_PREFIX + content, data):
+                return Received(content, len(data), digest_bytes(cast("bytes", data), digests))
+        raise AssertionError("the names never end")
+
+    # Copying in
+
+    def copy_in(
+        self, part: PartRef, source: bytes | Path, path: bytes, digests: Iterable[str], dir_fd: int | None
+    ) -> Received:
+        shown = os.fsencode(source)
+        fd = _open_source(source, shown, dir_fd)
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise SourceRefusedError(f"{display_path(shown)} is not a regular file.")
+            if before.st_size <= SMALL:
+                received = self._copy_small(part, fd, before, path, digests, shown)
+            else:
+                received = self._copy_large(part, fd, path, digests)
+            if not self._is_unchanged(before, received.size, source, dir_fd):
+                self.store.remove_files(tree_of(part), [DATA_PREFIX + received.content])
+                raise _changed(shown)
+        finally:
+            os.close(fd)
+        return replace(received, mtime_ns=before.st_mtime_ns, mode=stat.S_IMODE(before.st_mode))
+
+    def _copy_small(
+        self, part: PartRef, fd: int, before: os.stat_result, path: bytes, digests: Iterable[str], shown: bytes
+    ) -> Received:
+        data = os.read(fd, before.st_size + 1)
+        if len(data) != before.st_size:
+            raise _changed(shown)
+        return self.write_small(part, path, data, digests)
+
+    def _copy_large(self, part: PartRef, fd: int, path: bytes, digests: Iterable[str]) -> Received:
+        """Read and digest in this thread while another one writes the block before."""
+        writer = self.begin_file(part, path, ())
+        digest = MultiDigest(digests)
+        free = [bytearray(_COPY_BLOCK) for _ in range(_BLOCKS_IN_FLIGHT)]
+        busy: list[tuple[Future[None], bytearray]] = []
+        try:
+            while True:
+                if not free:
+                    future, block = busy.pop(0)
+                    future.result()
+                    free.append(block)
+                block = free.pop()
+                count = os.readv(fd, [block])
+                if not count:
+                    break
+                view = memoryview(block)[:count]
+                # one block at a time is with the writing thread, so their order is kept
+                if busy:
+                    busy[-1][0].result()
+                busy.append((self._writers.submit(writer.write, view), block))
+                digest.update(view)
+            for future, _ in busy:
+                future.result()
+            received = writer.finish(digest.size)
+        except BaseException:
+            for future, _ in busy:
+                future.exception()
+            writer.abort()
+            raise
+        return replace(received, digests=digest.hexdigests())
+
+    def _is_unchanged(self, before: os.stat_result, size: int, source: bytes | Path, dir_fd: int | None) -> bool:
+        try:
+            after = os.stat(source, dir_fd=dir_fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return size == before.st_size and _mark(before) == _mark(after)
+
+    # Uploads
+
+    def begin_upload(self, part: PartRef, upload_id: UUID, path: bytes, digests: Iterable[str]) -> None:
+        attributes = json.dumps({"path": path.hex(), "digests": sorted(digests)}).encode()
+        self.store.create_upload(upload_of(part, upload_id), attributes)
+
+    def open_upload(self, part: PartRef, upload_id: UUID) -> UploadWriter:
+        name = upload_of(part, upload_id)
+        try:
+            upload = self.store.open_upload(name)
+        except FileNotFoundError:
+            raise UnknownUploadError(f"There is no upload {upload_id}.") from None
+        with self._lock:
+            progress = self._progress.pop(name, None)
+        return UploadWriter(self, part, name, upload, progress)
+
+    def upload_offset(self, part: PartRef, upload_id: UUID) -> int:
+        try:
+            return self.store.upload_offset(upload_of(part, upload_id))
+        except FileNotFoundError:
+            raise UnknownUploadError(f"There is no upload {upload_id}.") from None
+
+    def forget_upload(self, part: PartRef, upload_id: UUID) -> None:
+        name = upload_of(part, upload_id)
+        with self._lock:
+            self._progress.pop(name, None)
+        self.store.remove_upload(name)
+
+    def remember_progress(self, name: str, progress: _Progress) -> None:
+        with self._lock:
+            self._progress[name] = progress
+            if len(self._progress) > _KEPT_DIGESTS:
+                self._progress.popitem(last=False)
+
+
+def iter_content_names(path: bytes, random_hex: Callable[[int], str] = secrets.token_hex) -> Iterator[str]:
+    """Where a file may be staged: under its own name if that is safe, then under names that nobody else has."""
+    natural = natural_content_path(path)
+    if natural is not None:
+        yield natural
+    hashed = hashed_content_path(path)
+    while True:
+        yield f"{hashed}.{random_hex(6)}"
+
+
+def _open_source(source: bytes | Path, shown: bytes, dir_fd: int | None) -> int:
+    try:
+        return os.open(source, _OPEN_SOURCE, dir_fd=dir_fd)
+    except FileNotFoundError:
+        raise _changed(shown) from None
+    except OSError as error:
+        raise SourceRefusedError(f"{display_path(shown)} cannot be read: {error.strerror}.") from error
+
+
+def _mark(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _changed(shown: bytes) -> SourceChangedError:
+    return SourceChangedError(f"{display_path(shown)} changed while it was read.")
+
+
+def _note_of(tree: str, received: Received) -> bytes:
+    note = {"tree": tree, "content": received.content, "size": received.size, "digests": dict(received.digests)}
+    return json.dumps(note, sort_keys=True).encode()

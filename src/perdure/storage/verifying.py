@@ -1,0 +1,273 @@
+"""Reading an object in one store, and comparing what the medium gives with what the inventory says."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from perdure.formats import ocfl
+from perdure.formats.errors import DamagedFormatError
+from perdure.formats.manifest import MANIFEST_NAME, iter_manifest
+from perdure.kernel.clock import Clock, format_time
+from perdure.kernel.digests import digest_bytes, make_digester
+from perdure.kernel.errors import DamagedError
+from perdure.storage.errors import StoreFailedError, VerificationStoppedError
+from perdure.storage.model import (
+    DATA_PREFIX,
+    KEPT_FINDINGS,
+    META_PREFIX,
+    Finding,
+    FindingKind,
+    VerifyReport,
+    classify_mismatch,
+)
+from perdure.storage.parallel import iter_batches, iter_in_threads, worker_count
+from perdure.storage.ports import Store
+
+Progress = Callable[[int, int], None]
+ShouldStop = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInventory:
+    """An inventory that agrees with its sidecar, its bytes and its digest."""
+
+    inventory: ocfl.Inventory
+    data: bytes
+    digest: str
+
+
+@dataclass(slots=True)
+class _Checked:
+    files: int = 0
+    bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+def read_whole(store: Store, object_id: str, path: str) -> bytes:
+    """A small file of an object; raises FileNotFoundError."""
+    return b"".join(store.read_object(object_id, path))
+
+
+def read_inventory(store: Store, object_id: str) -> StoredInventory:
+    """The inventory in the root of an object, checked against its sidecar.
+
+    Raises DamagedError where it does not agree, FileNotFoundError where the object or one of the two is not there.
+    """
+    return _check_inventory(object_id, lambda path: read_whole(store, object_id, path))
+
+
+def verify_object(
+    store: Store,
+    object_id: str,
+    clock: Clock,
+    *,
+    known_digest: str | None = None,
+    only: Callable[[str], bool] | None = None,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> VerifyReport:
+    """Read an object from its medium and compare it with its inventory, structure and every byte.
+
+    `known_digest` is the digest that the inventory itself must have; `only` restricts the reading of content to some
+    paths of the object (the structure is compared whole). Nothing is changed. Raises VerificationStoppedError when
+    asked to stop, StoreUnavailableError when the store cannot be reached.
+    """
+    started = clock.now()
+    checked = _Checked()
+    present = _walk(store, object_id, checked)
+    held = _verify_inventory(store, object_id, known_digest, checked) if present else None
+    if held is not None:
+        checked.findings += _find_structure_problems(object_id, held.inventory, present)
+        checked.findings += _verify_version_files(store, object_id, held, present)
+        _verify_content(store, object_id, held.inventory, present, only, checked, progress, should_stop)
+    return _report(store, object_id, checked, started, clock.now(), held, "whole" if only is None else "version")
+
+
+def _walk(store: Store, object_id: str, checked: _Checked) -> dict[str, int]:
+    try:
+        return dict(store.walk_object(object_id))
+    except FileNotFoundError:
+        checked.findings.append(Finding(FindingKind.MISSING, object_id, "", "the whole object is not there"))
+        return {}
+
+
+def _verify_inventory(
+    store: Store, object_id: str, known_digest: str | None, checked: _Checked
+) -> StoredInventory | None:
+    try:
+        held = _check_inventory(object_id, lambda path: b"".join(map(bytes, store.read_medium(object_id, path))))
+    except FileNotFoundError as error:
+        detail = f"{error.filename or 'the inventory or its sidecar'} is not there"
+    except DamagedError as error:
+        detail = error.detail
+    except StoreFailedError as error:
+        detail = f"cannot be read: {error.detail}"
+    else:
+        if known_digest is None or held.digest == known_digest:
+            return held
+        detail = f"the inventory has the digest {held.digest}, known is {known_digest}"
+    checked.findings.append(Finding(FindingKind.DAMAGED_INVENTORY, object_id, ocfl.INVENTORY_NAME, detail))
+    return None
+
+
+def _check_inventory(object_id: str, read: Callable[[str], bytes]) -> StoredInventory:
+    data = read(ocfl.INVENTORY_NAME)
+    inventory = ocfl.parse_inventory(data)
+    ocfl.check_sidecar(data, read(ocfl.sidecar_name(inventory.digest_algorithm)), inventory.digest_algorithm)
+    if inventory.id != object_id:
+        raise DamagedFormatError(f"the inventory is that of {inventory.id}")
+    digest = digest_bytes(data, (inventory.digest_algorithm,))[inventory.digest_algorithm]
+    return StoredInventory(inventory, data, digest)
+
+
+def _find_structure_problems(
+    object_id: str, inventory: ocfl.Inventory, present: Mapping[str, int]
+) -> Iterator[Finding]:
+    for problem in ocfl.iter_object_problems(inventory, present):
+        kind = FindingKind.EXTRA if problem.path in present else FindingKind.MISSING
+        yield Finding(kind, object_id, problem.path, f"{problem.detail} (OCFL {problem.rule})")
+    for path in ocfl.expected_files(inventory) & present.keys():
+        if present[path] < 0:
+            yield Finding(FindingKind.FLIPPED, object_id, path, "is no regular file")
+
+
+def _verify_version_files(
+    store: Store, object_id: str, held: StoredInventory, present: Mapping[str, int]
+) -> Iterator[Finding]:
+    """The declaration, and the inventory of each version: the newest is the root's, each fits its sidecar."""
+    algorithm = held.inventory.digest_algorithm
+    if ocfl.OBJECT_DECLARATION_NAME in present:
+        found = _try_read(store, object_id, ocfl.OBJECT_DECLARATION_NAME)
+        if found != ocfl.OBJECT_DECLARATION:
+            yield Finding(FindingKind.FLIPPED, object_id, ocfl.OBJECT_DECLARATION_NAME, "not the declaration of OCFL")
+    for version in held.inventory.versions:
+        names = [f"{version}/{ocfl.INVENTORY_NAME}", f"{version}/{ocfl.sidecar_name(algorithm)}"]
+        if not all(name in present for name in names):
+            continue  # reported as missing by the structure
+        data, sidecar = (_try_read(store, object_id, name) for name in names)
+        detail = _find_inventory_problem(held, version, data, sidecar)
+        if detail:
+            yield Finding(FindingKind.DAMAGED_INVENTORY, object_id, names[0], detail)
+
+
+def _find_inventory_problem(
+    held: StoredInventory, version: str, data: bytes | None, sidecar: bytes | None
+) -> str | None:
+    if data is None or sidecar is None:
+        return "cannot be read"
+    if version == held.inventory.head and data != held.data:
+        return "differs from the inventory in the root"
+    try:
+        ocfl.check_sidecar(data, sidecar, held.inventory.digest_algorithm)
+    except DamagedError as error:
+        return error.detail
+    return None
+
+
+def _try_read(store: Store, object_id: str, path: str) -> bytes | None:
+    try:
+        return b"".join(map(bytes, store.read_medium(object_id, path)))
+    except (StoreFailedError, FileNotFoundError):
+        return None
+
+
+def _verify_content(
+    store: Store,
+    object_id: str,
+    inventory: ocfl.Inventory,
+    present: Mapping[str, int],
+    only: Callable[[str], bool] | None,
+    checked: _Checked,
+    progress: Progress | None,
+    should_stop: ShouldStop | None,
+) -> None:
+    expected = inventory.content_paths()
+    to_read = [(path, present[path]) for path in expected if present.get(path, -1) >= 0 and (not only or only(path))]
+    wrong: list[tuple[str, str, int]] = []
+
+    def digest_batch(batch: list[tuple[str, int]]) -> list[tuple[str, str, int]]:
+        return [_digest_file(store, object_id, path, inventory.digest_algorithm, should_stop) for path, _ in batch]
+
+    for results in iter_in_threads(digest_batch, iter_batches(to_read), worker_count()):
+        checked.files += len(results)
+        checked.bytes += sum(size for _, _, size in results)
+        wrong += [result for result in results if result[1] != expected[result[0]].lower()]
+        if progress:
+            progress(checked.files, checked.bytes)
+    checked.findings += _name_damage(store, object_id, inventory, wrong)
+
+
+def _digest_file(
+    store: Store, object_id: str, path: str, algorithm: str, should_stop: ShouldStop | None
+) -> tuple[str, str, int]:
+    """Path, digest and size; the digest is empty for a file that cannot be read and its size then -1."""
+    digester, size = make_digester(algorithm), 0
+    try:
+        for block in store.read_medium(object_id, path):
+            if should_stop is not None and should_stop():
+                raise VerificationStoppedError(f"The verification of {object_id} was stopped.")
+            digester.update(block)
+            size += len(block)
+    except (StoreFailedError, FileNotFoundError):
+        return path, "", 0
+    return path, digester.hexdigest(), size
+
+
+def _name_damage(
+    store: Store, object_id: str, inventory: ocfl.Inventory, wrong: Iterable[tuple[str, str, int]]
+) -> Iterator[Finding]:
+    wrong = list(wrong)
+    if not wrong:
+        return
+    sizes = _manifest_sizes(store, object_id, {path for path, _, _ in wrong})
+    known = {digest.lower(): paths[0] for digest, paths in inventory.manifest.items()}
+    for path, digest, size in wrong:
+        if not digest:
+            yield Finding(FindingKind.UNREADABLE, object_id, path, "the medium does not give its bytes")
+            continue
+        kind, detail = classify_mismatch(digest, size, sizes.get(path), known)
+        yield Finding(kind, object_id, path, detail)
+
+
+def _manifest_sizes(store: Store, object_id: str, wrong: set[str]) -> dict[str, int]:
+    """The sizes that the part's manifest states: for naming the damage only, so an unreadable manifest is no error."""
+    path = META_PREFIX + MANIFEST_NAME
+    if path in wrong:
+        return {}
+    try:
+        entries = iter_manifest(io.BytesIO(read_whole(store, object_id, path)))
+        return {DATA_PREFIX + entry.content: entry.size for entry in entries if entry.content is not None}
+    except (FileNotFoundError, DamagedFormatError, StoreFailedError):
+        return {}
+
+
+def _report(
+    store: Store,
+    object_id: str,
+    checked: _Checked,
+    started: datetime,
+    ended: datetime,
+    held: StoredInventory | None,
+    scope: str,
+) -> VerifyReport:
+    findings = checked.findings
+    evidence: dict[str, object] = {
+        "read": store.abilities.medium_read,
+        "filesystem": store.abilities.filesystem,
+        "scope": scope,
+        "started_at": format_time(started),
+        "ended_at": format_time(ended),
+        "files": checked.files,
+        "bytes": checked.bytes,
+        "algorithm": held.inventory.digest_algorithm if held else None,
+        "inventory_digest": held.digest if held else None,
+        "finding_count": len(findings),
+        "findings": [
+            {"kind": item.kind.value, "content": item.content, "detail": item.detail}
+            for item in findings[:KEPT_FINDINGS]
+        ],
+    }
+    return VerifyReport(object_id, store.info.id, checked.files, checked.bytes, tuple(findings), evidence)
