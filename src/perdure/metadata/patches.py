@@ -230,15 +230,15 @@ def _get(document: Value, path: tuple[str, ...]) -> Value:
 def _put(document: Value, path: tuple[str, ...], value: Value, *, replacing: bool = False) -> Value:
     if not path:
         return value
-    parent, token = _get(document, path[:-1]), path[-1]
+    parent, place = _get(document, path[:-1]), path[-1]
     if isinstance(parent, dict):
-        parent[token] = value
+        parent[place] = value
     elif isinstance(parent, list) and replacing:
-        parent[int(token)] = value
-    elif isinstance(parent, list) and token == "-":
+        parent[int(place)] = value
+    elif isinstance(parent, list) and place == "-":
         parent.append(value)
-    elif isinstance(parent, list) and _INDEX.fullmatch(token) and int(token) <= len(parent):
-        parent.insert(int(token), value)
+    elif isinstance(parent, list) and _INDEX.fullmatch(place) and int(place) <= len(parent):
+        parent.insert(int(place), value)
     else:
         raise _does_not_fit(path)
     return document

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, select
@@ -382,9 +383,7 @@ def _build(leaves: dict[str, str]) -> Value:
         *above, last = map(unescape, pointer.split("/")[1:])
         owner = document
         for name in above:
-            inner = owner.setdefault(name, {})
-            assert isinstance(inner, dict)  # leaves never stand above leaves
-            owner = inner
+            owner = cast("dict[str, Value]", owner.setdefault(name, {}))  # leaves never stand above leaves
         owner[last] = parse_leaf(text)
     return document
 
