@@ -15,7 +15,7 @@ def format_size(count: float) -> str:
     """Bytes with the decimal unit people use for storage: `1.8 TB`, `150 kB`, `12 B`."""
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
         if count < 999.5 or unit == "PB":
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("the last unit always returns")
 
