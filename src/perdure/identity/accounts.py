@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from perdure.db import Database
 from perdure.events import EventLog
+from perdure.identity import events as facts
 from perdure.identity.callers import check_name, naming, require_identity, require_reader
 from perdure.identity.grants import Grants
 from perdure.identity.model import Account, Action, InstanceThing, Role, fold_name, has_administrator_powers, strongest
@@ -79,7 +80,7 @@ class Accounts:
         _check_quota(account.quota_bytes)
         tx.execute(insert(accounts).values(_row(account)))
         told = {"account": str(account.id), "kind": account.kind, "owner": str(account.owner_id)}
-        self._events.record(tx, "account.created", None, actor, told)
+        self._events.record(tx, facts.ACCOUNT_CREATED, None, actor, told)
         self._grants.give_first_owner_in(tx, actor, account.thing, account.owner_id)
         return account
 
@@ -132,7 +133,7 @@ class Accounts:
             changed = _changed(account, name, quota_bytes, allowed_profiles)
             _check_quota(changed.quota_bytes)
             tx.execute(update(accounts).where(accounts.c.id == account_id).values(_row(changed)))
-            self._events.record(tx, "account.changed", None, actor, _told(account, changed))
+            self._events.record(tx, facts.ACCOUNT_CHANGED, None, actor, _told(account, changed))
         return changed
 
     def _visible(self, actor: Actor, after: UUID | None, limit: int) -> Select[*tuple[object, ...]]:

@@ -70,5 +70,5 @@ def naming(what: str) -> Iterator[None]:
         if isinstance(error.orig, UniqueViolation):
             raise NameTakenError(f"The {what} is in use.") from error
         if isinstance(error.orig, ForeignKeyViolation):
-            raise BadInputError(f"The {what} names an organisation, identity or group that does not exist.") from error
+            raise BadInputError("This names an organisation, identity or group that does not exist.") from error
         raise

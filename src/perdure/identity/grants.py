@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from perdure.db import Database
 from perdure.events import EventLog
+from perdure.identity import events as facts
 from perdure.identity.callers import naming
 from perdure.identity.errors import LastOwnerError
 from perdure.identity.model import (
@@ -87,7 +88,7 @@ class Grants:
             raise NotFoundError("There is no such grant.")
         tx.execute(delete(grants).where(grants.c.id == grant_id))
         _require_lasting_owner(tx, on)
-        self._record(tx, "grant.revoked", actor, on, _grant(row))
+        self._record(tx, facts.GRANT_REVOKED, actor, on, _grant(row))
 
     def list_grants(
         self, actor: Actor, on: GrantedThing, *, after: UUID | None = None, limit: int = 1000
@@ -146,7 +147,7 @@ class Grants:
         statement = fresh.on_conflict_do_update(index_elements=target, set_=renewed).returning(grants)
         with naming("grant"):
             grant = _grant(tx.execute(statement).one())
-        self._record(tx, "grant.given", actor, on, grant)
+        self._record(tx, facts.GRANT_GIVEN, actor, on, grant)
         return grant
 
     def _record(self, tx: Connection, event_type: str, actor: Actor, on: GrantedThing, grant: Grant) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from perdure.db import Database
 from perdure.events import EventLog
+from perdure.identity import events as facts
 from perdure.identity.callers import check_name, naming, require_reader, require_self_management
 from perdure.identity.model import Group, fold_name, has_administrator_powers
 from perdure.identity.tables import group_members, groups
@@ -45,7 +46,7 @@ class Groups:
                     name_folded=fold_name(group.name),
                 )
             )
-            self._events.record(tx, "group.created", None, actor, {"group": str(group.id)})
+            self._events.record(tx, facts.GROUP_CREATED, None, actor, {"group": str(group.id)})
             self._put_member(tx, actor, group.id, identity_id, is_manager=True)
         return group
 
@@ -69,7 +70,7 @@ class Groups:
             ).rowcount
             if gone:
                 told = {"group": str(group_id), "identity": str(identity_id)}
-                self._events.record(tx, "group.member_removed", None, actor, told)
+                self._events.record(tx, facts.GROUP_MEMBER_REMOVED, None, actor, told)
 
     def get_group(self, actor: Actor, group_id: UUID) -> Group:
         """One group with its members; raises NotFoundError to everybody outside it."""
@@ -91,7 +92,7 @@ class Groups:
         change = {"is_manager": is_manager}
         tx.execute(row.on_conflict_do_update(index_elements=["group_id", "identity_id"], set_=change))
         told = {"group": str(group_id), "identity": str(identity_id), "is_manager": is_manager}
-        self._events.record(tx, "group.member_added", None, actor, told)
+        self._events.record(tx, facts.GROUP_MEMBER_ADDED, None, actor, told)
 
     def _require_manager(self, tx: Connection, actor: Actor, group_id: UUID) -> None:
         if actor.kind is not ActorKind.SYSTEM:

@@ -12,6 +12,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from perdure.db import Database
 from perdure.events import EventLog
+from perdure.identity import events as facts
+from perdure.identity import throttle
 from perdure.identity.accounts import Accounts
 from perdure.identity.callers import check_name, naming, require_reader, require_session
 from perdure.identity.errors import BadCredentialsError, LastAdministratorError
@@ -27,13 +29,14 @@ from perdure.identity.model import (
 from perdure.identity.passwords import Passwords
 from perdure.identity.rights import Rights
 from perdure.identity.sessions import end_sessions
-from perdure.identity.tables import credentials, identities, organisations
+from perdure.identity.tables import accounts, credentials, identities, organisations
 from perdure.kernel.actor import SYSTEM, Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import BadInputError, NotFoundError
 from perdure.kernel.ids import new_id
 
 _PASSWORD_BYTES = 15  # 20 characters of base 64
+_OWN_SESSION = "own session"  # stands where the throttle has an address
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +73,20 @@ class People:
 
         Without a password one is made up. Safe to call at every start: an existing login is left as it is.
         """
+        login = check_login(login)
         with self._db.begin() as tx:
             if _find_by_login(tx, login) is not None:
                 return login, None
         password = password or secrets.token_urlsafe(_PASSWORD_BYTES)
         secret = self._passwords.hash_new(password, login)
         with naming("login name"), self._db.begin() as tx:
-            home = _put_organisation(tx, organisation)
-            card = IdentityCard(new_id(), home, ActorKind.PERSON, check_login(login), None, True, True)
-            self._create(tx, SYSTEM, _NewPerson(card, None, check_login(login), secret), None)
+            restored = _find_restored_administrator(tx, login)
+            if restored is not None:
+                self._give_login_in(tx, SYSTEM, restored, login, secret)
+            else:
+                home = _put_organisation(tx, organisation)
+                card = IdentityCard(new_id(), home, ActorKind.PERSON, login, None, True, True)
+                self._create(tx, SYSTEM, _NewPerson(card, None, login, secret), None)
         return login, password
 
     def create_local_account(
@@ -119,35 +127,32 @@ class People:
         login, stored = self._password_of(actor, identity_id)
         if identity_id == actor.identity_id:
             require_session(actor)
-            with self._passwords.turn():
-                if not self._passwords.is_right(stored, current or ""):
-                    raise BadCredentialsError("The current password is wrong.")
+            self._require_current(login, stored, current or "")
         secret = self._passwords.hash_new(password, login)
         with self._db.begin() as tx:
             tx.execute(update(credentials).where(credentials.c.identity_id == identity_id).values(secret=secret))
             end_sessions(tx, identity_id)
-            self._events.record(tx, "password.changed", None, actor, {"identity": str(identity_id)})
+            self._events.record(tx, facts.PASSWORD_CHANGED, None, actor, {"identity": str(identity_id)})
 
     def give_login(self, actor: Actor, identity_id: UUID, *, login: str, password: str) -> None:
         """Give a login to an identity that has none, as after a rebuild from the stores; for administrators."""
         with self._db.begin() as tx:
             self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
         secret = self._passwords.hash_new(password, login)
-        with naming("login name"), self._db.begin() as tx:
-            self._insert_password(tx, identity_id, check_login(login), secret)
-            self._events.record(tx, "login.given", None, actor, {"identity": str(identity_id)})
+        with naming("login"), self._db.begin() as tx:
+            self._give_login_in(tx, actor, identity_id, check_login(login), secret)
 
     def disable_identity(self, actor: Actor, identity_id: UUID) -> None:
         """Refuse this identity from now on and end its sessions; its grants and tokens wait. Safe to call twice."""
-        self._change(actor, identity_id, "identity.disabled", state="disabled")
+        self._change(actor, identity_id, facts.IDENTITY_DISABLED, state="disabled")
 
     def enable_identity(self, actor: Actor, identity_id: UUID) -> None:
         """Let a disabled identity in again. Safe to call twice."""
-        self._change(actor, identity_id, "identity.enabled", state="active")
+        self._change(actor, identity_id, facts.IDENTITY_ENABLED, state="active")
 
     def set_administrator(self, actor: Actor, identity_id: UUID, *, is_administrator: bool) -> None:
         """Give or take the powers of an administrator. Safe to call twice."""
-        event_type = "administrator.named" if is_administrator else "administrator.dismissed"
+        event_type = facts.ADMINISTRATOR_NAMED if is_administrator else facts.ADMINISTRATOR_DISMISSED
         self._change(actor, identity_id, event_type, is_administrator=is_administrator)
 
     def find_identity(self, actor: Actor, login: str) -> IdentityCard | None:
@@ -191,7 +196,7 @@ class People:
         with naming("organisation name"), self._db.begin() as tx:
             self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
             tx.execute(insert(organisations).values(id=organisation.id, name=organisation.name, ror=ror))
-            self._events.record(tx, "organisation.created", None, actor, {"organisation": str(organisation.id)})
+            self._events.record(tx, facts.ORGANISATION_CREATED, None, actor, {"organisation": str(organisation.id)})
         return organisation
 
     def list_organisations(self, actor: Actor) -> list[Organisation]:
@@ -218,9 +223,13 @@ class People:
         )
         self._insert_password(tx, card.id, person.login, person.secret)
         told = {"identity": str(card.id), "kind": card.kind.value, "is_administrator": card.is_administrator}
-        self._events.record(tx, "identity.created", None, actor, told)
+        self._events.record(tx, facts.IDENTITY_CREATED, None, actor, told)
         account = Account(new_id(), card.organisation_id, "personal", person.login, card.id, quota_bytes, None)
         return self._accounts.create_account_in(tx, actor, account)
+
+    def _give_login_in(self, tx: Connection, actor: Actor, identity_id: UUID, login: str, secret: str) -> None:
+        self._insert_password(tx, identity_id, login, secret)
+        self._events.record(tx, facts.LOGIN_GIVEN, None, actor, {"identity": str(identity_id)})
 
     def _insert_password(self, tx: Connection, identity_id: UUID, login: str, secret: str) -> None:
         tx.execute(
@@ -233,6 +242,15 @@ class People:
                 created_at=self._clock.now(),
             )
         )
+
+    def _require_current(self, login: str, stored: str, current: str) -> None:
+        with self._passwords.turn():
+            with self._db.begin() as tx:  # a stolen session must not serve to guess the password either
+                throttle.count_attempt(tx, login, _OWN_SESSION, is_known_address=True, now=self._clock.now())
+            if not self._passwords.is_right(stored, current):
+                raise BadCredentialsError("The current password is wrong.")
+        with self._db.begin() as tx:
+            throttle.forgive_attempt(tx, login, _OWN_SESSION, is_known_address=True)
 
     def _password_of(self, actor: Actor, identity_id: UUID) -> tuple[str, str]:
         query = select(credentials.c.subject, credentials.c.secret).where(credentials.c.identity_id == identity_id)
@@ -279,6 +297,22 @@ def _find_by_login(tx: Connection, login: str) -> IdentityCard | None:
         .where(credentials.c.kind == "password", credentials.c.subject == fold_name(login))
     ).first()
     return None if row is None else _card(row)
+
+
+def _find_restored_administrator(tx: Connection, login: str) -> UUID | None:
+    """An administrator who came back from the stores without his login: his personal account has its name."""
+    found: UUID | None = tx.execute(
+        select(identities.c.id)
+        .join(accounts, accounts.c.owner_id == identities.c.id)
+        .outerjoin(credentials, credentials.c.identity_id == identities.c.id)
+        .where(
+            identities.c.is_administrator,
+            accounts.c.kind == "personal",
+            accounts.c.name_folded == fold_name(login),
+            credentials.c.id.is_(None),
+        )
+    ).scalar()
+    return found
 
 
 def _lock_administrators(tx: Connection) -> None:

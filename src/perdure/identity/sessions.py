@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from perdure.db import Database
 from perdure.events import EventLog
+from perdure.identity import events as facts
 from perdure.identity import throttle
 from perdure.identity.callers import require_identity, require_self_management
 from perdure.identity.errors import BadCredentialsError, TokenExpiredError
@@ -65,10 +66,17 @@ class Sessions:
             is_right = self._passwords.is_right(known.secret if known else None, password)
             fresh_hash = self._passwords.find_rehash(known.secret, password) if known and is_right else None
         with self._db.begin() as tx:
-            if known and is_right and known.state == "active":
+            if (
+                known
+                and is_right
+                and known.state == "active"
+                and _use_password(tx, known, fresh_hash, self._clock.now())
+            ):
                 throttle.forgive_attempt(tx, login, client.address, is_known_address=is_known_address)
-                return self._open(tx, known, client, fresh_hash)
-            self._events.record(tx, "session.refused", None, ANONYMOUS, {"identity": known and str(known.identity_id)})
+                return self._open(tx, known.identity_id, client)
+            self._events.record(
+                tx, facts.SESSION_REFUSED, None, ANONYMOUS, {"identity": known and str(known.identity_id)}
+            )
         raise BadCredentialsError("The login name or the password is wrong.")
 
     def log_out(self, secret: str) -> None:
@@ -81,7 +89,7 @@ class Sessions:
         with self._db.begin() as tx:
             ended = tx.execute(delete(sessions).where(sessions.c.digest == digest).returning(sessions.c.id)).scalar()
             if ended:
-                self._events.record(tx, "session.closed", None, actor, {"session": str(ended)})
+                self._events.record(tx, facts.SESSION_CLOSED, None, actor, {"session": str(ended)})
             revoked = tx.execute(
                 update(tokens)
                 .where(tokens.c.digest == digest, tokens.c.revoked_at.is_(None))
@@ -89,7 +97,7 @@ class Sessions:
                 .returning(tokens.c.id)
             ).scalar()
             if revoked:
-                self._events.record(tx, "token.revoked", None, actor, {"token": str(revoked)})
+                self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(revoked)})
 
     def authenticate(self, secret: str) -> Actor:
         """Who bears this session secret or API token, with groups and scope: one query.
@@ -130,7 +138,7 @@ class Sessions:
             ).rowcount
             if not gone:
                 raise NotFoundError("You have no such session.")
-            self._events.record(tx, "session.closed", None, actor, {"session": str(session_id)})
+            self._events.record(tx, facts.SESSION_CLOSED, None, actor, {"session": str(session_id)})
 
     def forget_ended(self) -> int:
         """Remove what is kept of sessions long ended and of old failures; for a daily job."""
@@ -149,15 +157,13 @@ class Sessions:
         throttle.count_attempt(tx, login, client.address, is_known_address=is_known_address, now=self._clock.now())
         return known, is_known_address
 
-    def _open(
-        self, tx: Connection, known: Row[*tuple[object, ...]], client: Client, fresh_hash: str | None
-    ) -> tuple[str, Actor]:
+    def _open(self, tx: Connection, identity_id: UUID, client: Client) -> tuple[str, Actor]:
         now, secret, session_id = self._clock.now(), new_secret(SESSION_PREFIX), new_id()
         tx.execute(
             insert(sessions).values(
                 id=session_id,
                 digest=digest_secret(secret),
-                identity_id=known.identity_id,
+                identity_id=identity_id,
                 client_address=client.address,
                 client_agent=client.agent,
                 created_at=now,
@@ -165,16 +171,24 @@ class Sessions:
                 last_used_at=now,
             )
         )
-        used = update(credentials).where(credentials.c.id == known.id).values(last_used_at=now)
-        tx.execute(used.values(secret=fresh_hash) if fresh_hash else used)
         actor = _actor(tx.execute(_BEARERS[sessions.name], {"digest": digest_secret(secret)}).one())
-        self._events.record(tx, "session.opened", None, actor, {"session": str(session_id)})
+        self._events.record(tx, facts.SESSION_OPENED, None, actor, {"session": str(session_id)})
         return secret, actor
 
 
 def end_sessions(tx: Connection, identity_id: UUID) -> None:
     """End every session of an identity, as after a new password."""
     tx.execute(delete(sessions).where(sessions.c.identity_id == identity_id))
+
+
+def _use_password(tx: Connection, known: Row[*tuple[object, ...]], fresh_hash: str | None, now: datetime) -> bool:
+    """Note the use; False when the password was changed since it was compared."""
+    change = (
+        update(credentials)
+        .where(credentials.c.id == known.id, credentials.c.secret == known.secret)
+        .values(last_used_at=now, secret=fresh_hash or known.secret)
+    )
+    return tx.execute(change).rowcount == 1
 
 
 def _bearer_query(table: Table) -> Select[*tuple[object, ...]]:

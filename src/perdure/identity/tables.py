@@ -49,13 +49,14 @@ credentials = Table(
     "credentials",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("identity_id", Uuid, ForeignKey("identities.id"), nullable=False, index=True),
+    Column("identity_id", Uuid, ForeignKey("identities.id"), nullable=False),
     Column("kind", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("secret", Text, nullable=False),
     Column("created_at", _moment, nullable=False),
     Column("last_used_at", _moment),
     UniqueConstraint("kind", "subject"),
+    UniqueConstraint("identity_id", "kind"),
     CheckConstraint("kind = 'password'", name="kind"),
 )
 

@@ -10,6 +10,7 @@ from sqlalchemy import Row, insert, select, update
 
 from perdure.db import Database
 from perdure.events import EventLog
+from perdure.identity import events as facts
 from perdure.identity.callers import check_name, require_identity, require_self_management
 from perdure.identity.model import Token, Verb, is_scope_within
 from perdure.identity.secrets import TOKEN_PREFIX, digest_secret, new_secret, shown_part
@@ -62,7 +63,7 @@ class Tokens:
         )
         with self._db.begin() as tx:
             tx.execute(insert(tokens).values(_row(token, identity_id, digest_secret(secret))))
-            self._events.record(tx, "token.created", None, actor, _told(token))
+            self._events.record(tx, facts.TOKEN_CREATED, None, actor, _told(token))
         return secret, token
 
     def list_tokens(self, actor: Actor) -> list[Token]:
@@ -82,7 +83,7 @@ class Tokens:
                 raise NotFoundError("You have no such token.")
             if row.revoked_at is None:
                 tx.execute(update(tokens).where(mine).values(revoked_at=self._clock.now()))
-                self._events.record(tx, "token.revoked", None, actor, {"token": str(token_id)})
+                self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(token_id)})
 
     def _check_expiry(self, expires_at: datetime | None, now: datetime) -> datetime:
         expiry = expires_at or now + self._default_life

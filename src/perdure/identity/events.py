@@ -1,0 +1,27 @@
+"""What this domain records; ids only, so that no name, address or secret is fixed in the log."""
+
+from __future__ import annotations
+
+ORGANISATION_CREATED = "organisation.created"
+IDENTITY_CREATED = "identity.created"
+IDENTITY_DISABLED = "identity.disabled"
+IDENTITY_ENABLED = "identity.enabled"
+ADMINISTRATOR_NAMED = "administrator.named"
+ADMINISTRATOR_DISMISSED = "administrator.dismissed"
+LOGIN_GIVEN = "login.given"
+PASSWORD_CHANGED = "password.changed"  # noqa: S105  # a type of event, no password
+
+SESSION_OPENED = "session.opened"
+SESSION_CLOSED = "session.closed"
+SESSION_REFUSED = "session.refused"
+TOKEN_CREATED = "token.created"  # noqa: S105  # a type of event, no token
+TOKEN_REVOKED = "token.revoked"  # noqa: S105  # a type of event, no token
+
+ACCOUNT_CREATED = "account.created"
+ACCOUNT_CHANGED = "account.changed"
+GRANT_GIVEN = "grant.given"
+GRANT_REVOKED = "grant.revoked"
+
+GROUP_CREATED = "group.created"
+GROUP_MEMBER_ADDED = "group.member_added"
+GROUP_MEMBER_REMOVED = "group.member_removed"
