@@ -101,5 +101,5 @@ def digest_bytes(data: bytes, names: Iterable[str]) -> dict[str, str]:
 
 
 def find_digest_mismatch(stated: Mapping[str, str], computed: Mapping[str, str]) -> str | None:
-    """The name of the first stated digest that differs from the computed one, or None; unknown names are passed over."""
+    """The name of the first stated digest that differs from the computed one, or None; unknown names are skipped."""
     return next((n for n, value in stated.items() if n in computed and computed[n] != value.lower()), None)

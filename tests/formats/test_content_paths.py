@@ -1,0 +1,77 @@
+"""Content paths keep names where every system can, and never meet on any."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perdure.formats.content_paths import hashed_content_path, natural_content_path, plan_content_paths
+
+from .strategies import paths
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "scan_001/frame.h5", "ä/ö.txt", "a b", "-x", ".hidden", "100%", "inventory.json", "数据/图"]
+)
+def test_a_portable_name_is_kept(name: str) -> None:
+    assert natural_content_path(name.encode()) == name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"caf\xe9", "a\u0308".encode(), b"a\\b", b"a\nb", b"a\x7f", b"a:b", b"a*", b"a?", b'a"', b"a|b", b"<a>", b"a.",
+        b"a ", b" a", b"_/a", b"_", "\uff3f/a".encode(), b"con", b"Aux.txt", b"d/LPT1.dat", "com\u00b9".encode(),
+        "a\u200bb".encode(), "\ue000".encode(), "a\u2028".encode(), "\x85".encode(), b"x" * 201,
+        b"/".join([b"x" * 99] * 8),
+    ],
+)  # fmt: skip
+def test_a_name_that_some_system_refuses_is_not_kept(path: bytes) -> None:
+    assert natural_content_path(path) is None
+    assert dict(plan_content_paths([path])) == {path: hashed_content_path(path)}
+
+
+@pytest.mark.parametrize(
+    ("twins", "others"),
+    [
+        (["A", "a"], ["b"]),
+        (["é", "É"], ["e"]),
+        (["straße", "STRASSE"], ["strase"]),
+        (["x/Data", "X/data"], ["x/date"]),
+        (["a", "A/b"], ["c/a"]),
+        (["ﬁle", "file"], ["fil"]),
+        (["d/Raw/x", "d/raw"], ["d/row/x"]),
+    ],
+)
+def test_twins_lose_their_names_and_others_keep_them(twins: list[str], others: list[str]) -> None:
+    planned = dict(plan_content_paths([name.encode() for name in twins + others]))
+    assert planned == {
+        **{name.encode(): hashed_content_path(name.encode()) for name in twins},
+        **{name.encode(): name for name in others},
+    }
+
+
+def test_folders_that_differ_in_case_only_may_stay() -> None:
+    assert dict(plan_content_paths([b"Raw/a", b"raw/b"])) == {b"Raw/a": "Raw/a", b"raw/b": "raw/b"}
+
+
+@given(st.lists(paths, unique=True, max_size=12), st.randoms(use_true_random=False))
+def test_no_two_files_meet_and_the_order_does_not_matter(listed: list[bytes], chance: random.Random) -> None:
+    planned = list(plan_content_paths(listed))
+    assert [path for path, _ in planned] == listed
+    for fold in (str, lambda name: unicodedata.normalize("NFD", name).casefold(), str.lower, str.upper):
+        folded = [fold(content) for _, content in planned]
+        folders = {name[:end] for name in folded for end, character in enumerate(name) if character == "/"}
+        assert len(set(folded)) == len(listed)
+        assert not folders & set(folded)
+    chance.shuffle(listed)
+    assert dict(plan_content_paths(listed)) == dict(planned)
+
+
+def test_a_path_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        list(plan_content_paths([b"a", b"a"]))

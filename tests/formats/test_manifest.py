@@ -1,0 +1,216 @@
+"""A manifest loses nothing, has one spelling, and coreutils agrees with its checksum list."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from perdure.formats.canonical import canonical_line
+from perdure.formats.errors import DamagedFormatError
+from perdure.formats.manifest import (
+    ManifestEntry,
+    SupersededEntry,
+    checksum_line,
+    checksum_list_name,
+    entry_to_line,
+    iter_manifest,
+    iter_manifest_lines,
+    iter_sha512sum_lines,
+    line_to_entry,
+    line_to_superseded,
+    parse_checksum_line,
+    superseded_to_line,
+    write_manifest,
+)
+from perdure.kernel.digests import digest_bytes
+
+from .strategies import entries, paths, sorted_entries
+
+FILE = {"path": "a", "kind": "file", "size": 1, "digests": {"crc32": "e8b7be43", "sha256": "0" * 64}}
+
+
+@given(entries())
+def test_a_line_reads_back_equal(entry: ManifestEntry) -> None:
+    line = entry_to_line(entry)
+    assert line_to_entry(line) == entry
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+
+
+@given(paths)
+def test_a_name_stands_as_text_or_as_its_bytes(path: bytes) -> None:
+    fields = json.loads(entry_to_line(ManifestEntry(path, "hidden")))
+    if "path" in fields:
+        assert fields["path"].encode() == path
+    else:
+        assert base64.b64decode(fields["path_bytes"]) == path
+        with pytest.raises(UnicodeDecodeError):
+            path.decode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"path": "../a"},
+        {"path": "/a"},
+        {"path": None},
+        {"path": 1},
+        {"path_bytes": "YQ=="},
+        {"path": None, "path_bytes": "YQ=="},
+        {"path": None, "path_bytes": "!"},
+        {"path": "\ud800"},
+        {"path": None, "path_bytes": None},
+        {"kind": "socket"},
+        {"kind": ["file"]},
+        {"size": -1},
+        {"size": 1.0},
+        {"size": True},
+        {"size": None},
+        {"mode": 0o10000},
+        {"mode": "644"},
+        {"mtime_ns": 1.5},
+        {"mtime_ns": None},
+        {"digests": {"sha256": "0" * 64}},
+        {"digests": {"crc32": "e8b7be43"}},
+        {"digests": {"crc32": "e8b7be43", "sha256": "0" * 63}},
+        {"digests": {"crc32": "E8B7BE43", "sha256": "0" * 64}},
+        {"digests": {"crc32": 1, "sha256": "0" * 64}},
+        {"digests": []},
+        {"content": 1},
+        {"metadata": "x"},
+        {"target": "b"},
+        {"kind": "directory"},
+        {"kind": "symlink"},
+        {"extra": 1},
+    ],
+)
+def test_a_line_that_is_wrong_is_refused(change: Mapping[str, object]) -> None:
+    assert line_to_entry(canonical_line(FILE)).path == b"a"
+    fields = {**FILE, **change}
+    if "path_bytes" in change and "path" in change:
+        del fields["path"]
+    spelled = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    with pytest.raises(DamagedFormatError):
+        line_to_entry(spelled.encode("utf-8", "surrogatepass") + b"\n")
+
+
+@pytest.mark.parametrize("line", [b"", b"[]\n", b"{}\n", json.dumps(FILE).encode() + b"\n", canonical_line(FILE)[:-1]])
+def test_another_spelling_is_refused(line: bytes) -> None:
+    with pytest.raises(DamagedFormatError):
+        line_to_entry(line)
+
+
+@given(sorted_entries())
+def test_a_manifest_reads_back_equal(listed: list[ManifestEntry]) -> None:
+    first, second = io.BytesIO(), io.BytesIO()
+    assert write_manifest(listed, first) == len(listed)
+    write_manifest(listed, second)
+    assert first.getvalue() == second.getvalue()
+    first.seek(0)
+    assert list(iter_manifest(first)) == listed
+    first.seek(0)
+    assert b"".join(iter_manifest_lines(first)) == gzip.decompress(first.getvalue())
+
+
+@pytest.mark.parametrize("names", [[b"b", b"a"], [b"a", b"a"]])
+def test_entries_out_of_order_are_refused(names: list[bytes]) -> None:
+    listed = [ManifestEntry(name, "hidden") for name in names]
+    with pytest.raises(ValueError, match="order"):
+        write_manifest(listed, io.BytesIO())
+    written = gzip.compress(b"".join(map(entry_to_line, listed)))
+    with pytest.raises(DamagedFormatError, match="sorted"):
+        list(iter_manifest(io.BytesIO(written)))
+
+
+@given(st.data())
+@settings(max_examples=30)
+def test_a_manifest_that_is_cut_or_flipped_is_never_read_as_another(data: st.DataObject) -> None:
+    listed = [ManifestEntry(b"%04d" % number, "directory", mode=number) for number in range(50)]
+    whole = io.BytesIO()
+    write_manifest(listed, whole)
+    raw = bytearray(whole.getvalue())
+    if data.draw(st.booleans()):
+        del raw[data.draw(st.integers(1, len(raw) - 1)) :]
+    else:
+        place = data.draw(st.integers(10, len(raw) - 1))  # the header before holds no content
+        raw[place] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(DamagedFormatError):
+        list(iter_manifest(io.BytesIO(bytes(raw))))
+
+
+def test_a_line_without_end_takes_no_memory_without_end() -> None:
+    bomb = gzip.compress(b" " * (8 << 20))
+    with pytest.raises(DamagedFormatError, match="too long"):
+        list(iter_manifest(io.BytesIO(bomb)))
+
+
+@given(st.integers(1, 99), paths)
+def test_superseded_entries_read_back(part: int, path: bytes) -> None:
+    entry = SupersededEntry(part, path)
+    assert line_to_superseded(superseded_to_line(entry)) == entry
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}\n", b'{"part":0,"path":"a"}\n', b'{"part":true,"path":"a"}\n', b'{"path":"a", "part":1}\n']
+)
+def test_a_wrong_line_of_superseded_entries_is_refused(line: bytes) -> None:
+    with pytest.raises(DamagedFormatError):
+        line_to_superseded(line)
+
+
+@given(paths)
+@example(b"a\\nb")
+@example(b"\\\n\r\\r")
+def test_a_checksum_line_reads_back(path: bytes) -> None:
+    line = checksum_line("ab" * 64, path)
+    assert parse_checksum_line(line) == (path, "ab" * 64)
+    assert line.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"zz  a\n", b"ab" * 32 + b" a\n", b"\\" + b"ab" * 32 + b"  a\\x\n", b"ab" * 32 + b"  \n"]
+)
+def test_a_wrong_checksum_line_is_refused(line: bytes) -> None:
+    with pytest.raises(DamagedFormatError):
+        parse_checksum_line(line)
+
+
+@pytest.mark.parametrize("algorithm", ["sha512", "sha256"])
+def test_coreutils_write_and_accept_the_same_list(tmp_path: Path, algorithm: str) -> None:
+    names = [
+        b"plain",
+        b"with space",
+        b"back\\slash",
+        b"new\nline",
+        b"re\rturn",
+        b"caf\xe9",
+        "ü/ö".encode(),
+        b"-n",
+        b"*x",
+    ]
+    listed = []
+    for name in sorted(names):
+        target = os.path.join(os.fsencode(tmp_path), name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        Path(os.fsdecode(target)).write_bytes(name)
+        listed.append(ManifestEntry(name, "file", len(name), digests=digest_bytes(name, ["crc32", algorithm])))
+    listed.append(ManifestEntry(b"zfolder", "directory"))
+    lines = b"".join(iter_sha512sum_lines(listed, algorithm))
+    program = f"{algorithm}sum"
+    written = subprocess.run([program, "--", *sorted(names)], cwd=tmp_path, capture_output=True, check=True)  # noqa: S603 - a fixed program
+    assert written.stdout == lines
+    (tmp_path / checksum_list_name(algorithm)).write_bytes(lines)
+    check = [program, "--check", "--strict", "--quiet", checksum_list_name(algorithm)]
+    assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 0  # noqa: S603 - a fixed program
+    (tmp_path / "plain").write_bytes(b"PLAIN")
+    assert subprocess.run(check, cwd=tmp_path, capture_output=True, check=False).returncode == 1  # noqa: S603 - a fixed program
