@@ -164,3 +164,129 @@ class StoresNotEmptyError(ConflictError):
     code = "database_not_empty"
     title = "The database already holds archives"
     next_step = "Rebuild into a new, migrated database, and compare the two before you switch."
+
+
+class UnknownIdentifierError(NotFoundError):
+    code = "identifier_unknown"
+    title = "The registrar does not know this identifier"
+    next_step = "Check the identifier; only identifiers that were reserved here can be registered."
+
+
+# Filling
+
+
+class NoRoomError(ConflictError):
+    """`limit` and `wanted` in `extra` are in the unit that the sentence names."""
+
+    code = "quota_exceeded"
+    status = 413
+    title = "This is more than may be stored here"
+    next_step = "Remove what is not needed, or ask for more room: the sentence says whose limit it is."
+
+
+class DigestMismatchError(BadInputError):
+    """What arrived is not what the sender digested."""
+
+    code = "digest_mismatch"
+    title = "The bytes received do not have the stated digest"
+    next_step = "Send the file again; what was received is not kept."
+
+
+class RefusedItemError(BadInputError):
+    code = "item_refused"
+    title = "This cannot be stored in an archive"
+    next_step = "Correct what the sentence names, or leave it out."
+
+
+class PathTakenError(ConflictError):
+    code = "path_taken"
+    title = "Something else has this path already"
+    next_step = "Choose another path, or remove first what is there."
+
+
+class TooManyItemsError(BadInputError):
+    code = "too_many_items"
+    status = 413
+    title = "The request holds more than is taken at once"
+    next_step = "Split it; the limits are at the root of the API."
+
+
+class UploadEndedError(ConflictError):
+    """The upload is finished, abandoned or past its time."""
+
+    code = "upload_ended"
+    status = 410
+    title = "The upload has ended"
+    next_step = "Ask the plan what is still missing, and begin a new upload for it."
+
+
+class UploadOffsetError(ConflictError):
+    """`offset` in `extra` says where to go on."""
+
+    code = "upload_offset"
+    title = "The upload goes on at another offset"
+    next_step = "Ask for the upload's offset and send from there."
+
+
+class NothingToHideError(ConflictError):
+    code = "nothing_to_hide"
+    title = "No ancestor of the archive shows anything at this path"
+    next_step = "Only what was inherited can be hidden; remove what is the archive's own."
+
+
+class FolderNotAllowedError(NotAllowedError):
+    code = "folder_not_allowed"
+    title = "The server may not read this folder"
+    next_step = "Name a folder below one of the allowed roots, or ask the operator to allow it."
+
+
+# Closing and reading
+
+
+class EmptyArchiveError(ConflictError):
+    code = "archive_empty"
+    title = "There is nothing in the archive"
+    next_step = "Add files first, or discard the archive."
+
+
+class RecordIncompleteError(ConflictError):
+    """`missing` in `extra` names the fields."""
+
+    code = "record_incomplete"
+    title = "The record lacks what the profile demands of a closed archive"
+    next_step = "Fill in the named fields, then close again."
+
+
+class UploadsUnfinishedError(ConflictError):
+    """`uploads` in `extra` lists ids and paths."""
+
+    code = "uploads_unfinished"
+    title = "Uploads into the archive are not finished"
+    next_step = "Finish or abort them, or close with `discard_uploads`."
+
+
+class NotEnoughStoresError(ConflictError):
+    """`wanted` and `usable` in `extra` say how many copies the profile demands and which stores could hold one."""
+
+    code = "not_enough_stores"
+    title = "There are not as many stores as the profile demands copies"
+    next_step = "Ask the operator to connect another store, or change to a profile with fewer copies."
+
+
+class NotAFileError(ConflictError):
+    code = "not_a_file"
+    title = "This is not a file"
+    next_step = "List the folder, or follow the symbolic link's target."
+
+
+class NotClosedError(ConflictError):
+    code = "not_closed"
+    title = "Only a closed archive has this"
+    next_step = "Close the archive first."
+
+
+class ReceiptNotReadyError(TryAgainError):
+    code = "receipt_not_ready"
+    status = 409
+    title = "There is no receipt yet"
+    next_step = "Wait until as many copies are verified as the profile demands; do not delete the source before."

@@ -59,6 +59,7 @@ archives = Table(
     Column("journalled", BigInteger, nullable=False, server_default="0"),
     Column("metadata_journalled", BigInteger, nullable=False, server_default="0"),
     Column("head_revision", BigInteger, nullable=False, server_default="0"),
+    Column("metadata_sequence", BigInteger, nullable=False, server_default="0"),
     Column("metadata_folded", BigInteger, nullable=False, server_default="0"),
     Column("changed_at", _moment, nullable=False),
     Column("close_job", Uuid),
@@ -89,7 +90,7 @@ parts = Table(
     Column("inventory_digest", Text),
     Column("manifest_digest", Text),
     Column("sealed_at", _moment),
-    CheckConstraint("state IN ('filling','full','sealed')", name="state_known"),
+    CheckConstraint("state IN ('filling','full','sealing','sealed')", name="state_known"),
     CheckConstraint("state <> 'sealed' OR inventory_digest IS NOT NULL", name="sealed_has_digest"),
 )
 

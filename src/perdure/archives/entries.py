@@ -1,0 +1,256 @@
+"""The rows of `files`: entries of the archives' layers, read sorted and loaded in bulk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, and_, delete, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+
+from perdure.archives.model import Entry, EntryKind
+from perdure.archives.tables import files
+from perdure.archives.union import (
+    Blocker,
+    LayerEntry,
+    after,
+    end_of_folder,
+    iter_union,
+    possible_blockers,
+    resolve,
+)
+from perdure.db import Database
+from perdure.formats.content_paths import hashed_content_path, natural_content_path
+from perdure.kernel.paths import iter_ancestors
+
+_KINDS = (EntryKind.FILE, EntryKind.DIRECTORY, EntryKind.SYMLINK, EntryKind.HIDDEN)
+_CODES = {kind: code for code, kind in enumerate(_KINDS)}
+_HIDDEN = _CODES[EntryKind.HIDDEN]
+_FOLDERLESS = (_CODES[EntryKind.FILE], _CODES[EntryKind.SYMLINK])
+_CONTENT_DIGEST_BY_SIZE = {64: "sha512", 32: "sha256"}
+_CHUNK = 5_000
+COLUMNS = (
+    "archive_id", "path", "kind", "size", "mtime_ns", "mode", "digest", "crc32", "digests", "target", "part",
+    "content", "added_at",
+)  # fmt: skip
+
+
+def default_content(path: bytes) -> str:
+    """Where a file lies below its part's content folder unless its row says otherwise."""
+    return natural_content_path(path) or hashed_content_path(path)
+
+
+def row_to_entry(row: Row[Any]) -> Entry:  # Any: a row of this table, whose columns SQLAlchemy does not type
+    kind = _KINDS[row.kind]
+    is_file = kind is EntryKind.FILE
+    return Entry(
+        archive_id=row.archive_id,
+        path=row.path,
+        kind=kind,
+        size=row.size,
+        mtime_ns=row.mtime_ns,
+        mode=row.mode,
+        digests=_read_digests(row.digest, row.crc32, row.digests) if is_file else {},
+        target=row.target,
+        part=row.part or None,
+        content=(row.content or default_content(row.path)) if is_file else None,
+        added_at=row.added_at,
+    )
+
+
+def _read_digests(digest: bytes, crc32: int, others: Mapping[str, str] | None) -> dict[str, str]:
+    return {_CONTENT_DIGEST_BY_SIZE[len(digest)]: digest.hex(), "crc32": f"{crc32:08x}", **(others or {})}
+
+
+def entry_to_row(entry: Entry, content_digest: str, added_at: datetime) -> tuple[object, ...]:
+    """The values of COLUMNS."""
+    is_file = entry.kind is EntryKind.FILE
+    others = {name: value for name, value in entry.digests.items() if name not in (content_digest, "crc32")}
+    return (
+        entry.archive_id,
+        entry.path,
+        _CODES[entry.kind],
+        entry.size,
+        entry.mtime_ns,
+        entry.mode,
+        bytes.fromhex(entry.digests[content_digest]) if is_file else None,
+        int(entry.digests["crc32"], 16) if is_file else None,
+        others or None,
+        entry.target,
+        entry.part or 0,
+        entry.content if is_file and entry.content != default_content(entry.path) else None,
+        added_at,
+    )
+
+
+# Reading
+
+
+def find_own(tx: Connection, archive_id: UUID, paths: Sequence[bytes]) -> dict[bytes, Entry]:
+    """The archive's own entries at these paths."""
+    query = select(files).where(files.c.archive_id == archive_id, files.c.path == func.any(_paths(paths)))
+    return {row.path: row_to_entry(row) for row in tx.execute(query)} if paths else {}
+
+
+def find_visible(tx: Connection, layers: Sequence[UUID], paths: Iterable[bytes]) -> dict[bytes, Entry]:
+    """The entries that the union of the layers shows at these paths."""
+    wanted = list(paths)
+    rows: dict[bytes, dict[int, LayerEntry]] = {}
+    needed = list({*wanted, *(ancestor for path in wanted for ancestor in iter_ancestors(path))})
+    for start in range(0, len(needed), _CHUNK):
+        chunk = needed[start : start + _CHUNK]
+        for layer, query in enumerate(_select_layers(layers)):
+            for row in tx.execute(query.where(files.c.path == func.any(_paths(chunk)))):
+                rows.setdefault(row.path, {})[layer] = LayerEntry(row_to_entry(row), row.covered)
+    found = ((path, resolve(path, rows)) for path in wanted)
+    return {path: entry for path, entry in found if entry is not None}
+
+
+def iter_visible(
+    tx: Connection, layers: Sequence[UUID], *, start: bytes = b"", end: bytes | None = None, chunk: int = _CHUNK
+) -> Iterator[Entry]:
+    """What the union shows from `start` to before `end`, sorted by path; rows are fetched `chunk` at a time."""
+    scans = [
+        EntryScan(tx, query, start=start, end=end, chunk=chunk) for query in _select_layers(layers)
+    ]
+    return iter_union(scans, _find_blockers(tx, layers, start) if len(layers) > 1 else ())
+
+
+def iter_own(
+    tx: Connection, archive_id: UUID, *, start: bytes = b"", end: bytes | None = None, part: int | None = None,
+    chunk: int = _CHUNK,
+) -> Iterator[Entry]:  # fmt: skip
+    """The archive's own entries, hiding ones included, sorted by path; of one part only when it is given."""
+    query = _select_layers([archive_id])[0]
+    if part is not None:
+        query = query.where(files.c.part == part)
+    scan = EntryScan(tx, query, start=start, end=end, chunk=chunk)
+    while (head := scan.head()) is not None:
+        yield head.entry
+        scan.advance()
+
+
+class EntryScan:
+    """One layer's rows from `start` to before `end`, fetched in chunks by key, so that it may be long."""
+
+    def __init__(
+        self, tx: Connection, query: Select[Any], *, start: bytes, end: bytes | None, chunk: int
+    ) -> None:  # Any: see row_to_entry
+        self._tx = tx
+        self._query = query.order_by(files.c.path).limit(chunk)
+        self._chunk = chunk
+        self._start = start
+        self._end = end
+        self._rows: Sequence[Row[Any]] = ()
+        self._index = 0
+        self._is_last = False
+
+    def head(self) -> LayerEntry | None:
+        if self._index >= len(self._rows) and not self._is_last:
+            self._fetch()
+        if self._index >= len(self._rows):
+            return None
+        row = self._rows[self._index]
+        return LayerEntry(row_to_entry(row), row.covered)
+
+    def advance(self) -> None:
+        self._index += 1
+
+    def seek(self, start: bytes) -> None:
+        while self._index < len(self._rows) and self._rows[self._index].path < start:
+            self._index += 1
+        if self._index >= len(self._rows):
+            self._start = max(self._start, start)
+
+    def _fetch(self) -> None:
+        query = self._query.where(files.c.path >= self._start)
+        if self._end is not None:
+            query = query.where(files.c.path < self._end)
+        self._rows = self._tx.execute(query).all()
+        self._index = 0
+        self._is_last = len(self._rows) < self._chunk
+        if self._rows:
+            self._start = after(self._rows[-1].path)
+
+
+def _select_layers(layers: Sequence[UUID]) -> list[Select[Any]]:
+    return [_select_layer(layer, layers[:index]) for index, layer in enumerate(layers)]
+
+
+def _select_layer(layer: UUID, uppers: Sequence[UUID]) -> Select[Any]:
+    """The layer's rows, each with whether a layer above has an entry in the folder of its name."""
+    if not uppers:
+        return select(files, literal(False).label("covered")).where(files.c.archive_id == layer)
+    above = files.alias("above")
+    inside = select(1).where(
+        above.c.archive_id.in_(uppers),
+        above.c.path > files.c.path.op("||")(literal(b"/", BYTEA)),
+        above.c.path < files.c.path.op("||")(literal(b"0", BYTEA)),
+        above.c.kind != _HIDDEN,
+    )
+    covered = and_(files.c.kind.in_(_FOLDERLESS), inside.exists())
+    return select(files, covered.label("covered")).where(files.c.archive_id == layer)
+
+
+def _find_blockers(tx: Connection, layers: Sequence[UUID], start: bytes) -> list[Blocker]:
+    candidates = possible_blockers(start)
+    if not candidates:
+        return []
+    numbers = {layer: number for number, layer in enumerate(layers)}
+    query = select(files.c.archive_id, files.c.path).where(
+        files.c.archive_id.in_(layers),
+        files.c.path == func.any(_paths(candidates)),
+        files.c.kind != _CODES[EntryKind.DIRECTORY],
+    )
+    return [Blocker(row.path, numbers[row.archive_id]) for row in tx.execute(query)]
+
+
+# Writing: the archive's row is locked by the caller
+
+
+def load_entries(
+    db: Database, tx: Connection, entries: Sequence[Entry], *, content_digest: str, added_at: datetime
+) -> None:
+    """Load entries at paths where the archive has none."""
+    db.copy_rows(tx, files, COLUMNS, (entry_to_row(entry, content_digest, added_at) for entry in entries))
+
+
+def delete_entries(tx: Connection, archive_id: UUID, paths: Sequence[bytes]) -> None:
+    """Delete the archive's own rows at these paths."""
+    if paths:
+        tx.execute(delete(files).where(files.c.archive_id == archive_id, files.c.path == func.any(_paths(paths))))
+
+
+def find_occupied_folders(tx: Connection, archive_id: UUID, paths: Sequence[bytes]) -> set[bytes]:
+    """Which of these paths are folders of the archive's own entries, hiding ones apart."""
+    if not paths:
+        return set()
+    wanted = func.unnest(_paths(paths)).column_valued("wanted")
+    inside = select(1).where(
+        files.c.archive_id == archive_id,
+        files.c.path > wanted.op("||")(literal(b"/", BYTEA)),
+        files.c.path < wanted.op("||")(literal(b"0", BYTEA)),
+        files.c.kind != _HIDDEN,
+    )
+    return set(tx.execute(select(wanted).where(inside.exists())).scalars())
+
+
+def count_entries(tx: Connection, archive_id: UUID) -> dict[EntryKind, tuple[int, int]]:
+    """The number and the bytes of the archive's own entries by kind."""
+    query = select(files.c.kind, func.count(), func.coalesce(func.sum(files.c.size), 0)).where(
+        files.c.archive_id == archive_id
+    )
+    return {_KINDS[kind]: (count, int(size)) for kind, count, size in tx.execute(query.group_by(files.c.kind))}
+
+
+def in_folder(folder: bytes) -> Any:  # Any: an SQL condition
+    """The condition of being a path itself, or inside the folder of that name."""
+    return or_(
+        files.c.path == folder, and_(files.c.path > folder + b"/", files.c.path < (end_of_folder(folder) or b""))
+    )
+
+
+def _paths(paths: Sequence[bytes]) -> Any:  # Any: an SQL parameter
+    return literal(list(paths), ARRAY(BYTEA))

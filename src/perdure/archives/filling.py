@@ -1,0 +1,292 @@
+"""Fill an open archive: plan, single files, batches, resumable uploads; remove and hide.
+
+What comes in takes four steps: room is reserved in a short transaction; the bytes go to where they will stay, digested
+in one pass; they and their manifest lines are made durable; a second transaction makes them the archive's. Only then
+are they acknowledged. Whatever stops between two steps leaves bytes that nobody was promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, delete, select, update
+
+from perdure.archives import events
+from perdure.archives.entries import find_visible
+from perdure.archives.errors import RefusedItemError, TooManyItemsError, UploadEndedError, UploadOffsetError
+from perdure.archives.items import (
+    MAX_BATCH_FILES,
+    MAX_PLAN_ITEMS,
+    BatchItem,
+    PlanAnswer,
+    PlanItem,
+    RemoveReport,
+    UploadView,
+    Verdict,
+    compare_item,
+    digests_to_take,
+    find_batch_conflicts,
+    find_item_problem,
+)
+from perdure.archives.layers import list_layers
+from perdure.archives.model import Archive, ArchiveState, EntryKind, UploadState
+from perdure.archives.placing import (
+    ACTIVE_UPLOADS,
+    Reservation,
+    release,
+    reserve,
+    select_active_uploads,
+    stream_lifetime,
+)
+from perdure.archives.receiving import BatchReceiver, FileReceiver, Landing, UploadReceiver
+from perdure.archives.records import Context, load, require_archive, require_state
+from perdure.archives.removing import remove_paths
+from perdure.archives.tables import parts, uploads
+from perdure.identity.model import Action
+from perdure.kernel.actor import SYSTEM, Actor
+from perdure.kernel.errors import BadInputError, NotFoundError
+from perdure.kernel.paths import display_path
+from perdure.storage.errors import UnknownUploadError
+from perdure.storage.model import PartRef
+
+_MAX_UPLOAD_LIFETIME = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a client says of one file beside its bytes."""
+
+    mtime_ns: int | None = None
+    mode: int | None = None
+    digests: Mapping[str, str] | None = None
+
+    def as_item(self, path: bytes, size: int) -> BatchItem:
+        return BatchItem(path, EntryKind.FILE, size, self.mtime_ns, self.mode, None, dict(self.digests or {}))
+
+
+class Filling:
+    """Use cases of those who put content into an archive that is open."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    def plan(self, actor: Actor, archive_id: UUID, items: Sequence[PlanItem]) -> list[PlanAnswer]:
+        """What of this is missing or different, in the order given; what the union shows needs no sending."""
+        if len(items) > MAX_PLAN_ITEMS:
+            raise TooManyItemsError(f"{len(items)} items; a plan takes {MAX_PLAN_ITEMS}.")
+        with self._ctx.db.begin() as tx:
+            archive = require_archive(tx, self._ctx, actor, Action.FILL, archive_id)
+            require_state(archive, ArchiveState.OPEN)
+            problems = [find_item_problem(item) for item in items]
+            good = [item.path for item, problem in zip(items, problems, strict=True) if problem is None]
+            shown = find_visible(tx, list_layers(tx, archive_id), good)
+        return [
+            PlanAnswer(item.path, Verdict.REFUSED, problem)
+            if problem
+            else PlanAnswer(item.path, compare_item(item, shown.get(item.path)))
+            for item, problem in zip(items, problems, strict=True)
+        ]
+
+    def begin_file(
+        self,
+        actor: Actor,
+        archive_id: UUID,
+        path: bytes,
+        size: int,
+        *,
+        mtime_ns: int | None = None,
+        mode: int | None = None,
+        stated_digests: Mapping[str, str] | None = None,
+        replace: bool = True,
+    ) -> FileReceiver:
+        """Take one file in one stream; its size is known, so that its room is reserved before it comes."""
+        item = Attributes(mtime_ns, mode, stated_digests).as_item(path, size)
+        _require_item(item)
+        archive, reservation = self._reserve(actor, archive_id, 1, size)
+        return FileReceiver(Landing(self._ctx, actor, archive, reservation), item, replace=replace)
+
+    def begin_batch(self, actor: Actor, archive_id: UUID, items: Sequence[BatchItem]) -> BatchReceiver:
+        """Take many small entries at once: the contents of the files come concatenated in the order of the items."""
+        if len(items) > MAX_BATCH_FILES:
+            raise TooManyItemsError(f"{len(items)} items; a batch takes {MAX_BATCH_FILES}.")
+        if any(item.size < 0 for item in items):
+            raise BadInputError("An item has a negative size.", field="items")
+        problems = {index: problem for index, item in enumerate(items) if (problem := find_item_problem(item))}
+        good = [index for index in range(len(items)) if index not in problems]
+        conflicts = find_batch_conflicts([items[index] for index in good])
+        problems.update({good[index]: problem for index, problem in conflicts.items()})
+        wanted = [item for index, item in enumerate(items) if index not in problems]
+        archive, reservation = self._reserve(actor, archive_id, len(wanted), sum(item.size for item in wanted))
+        return BatchReceiver(Landing(self._ctx, actor, archive, reservation), items, problems)
+
+    # Uploads that go on over many requests
+
+    def create_upload(
+        self,
+        actor: Actor,
+        archive_id: UUID,
+        path: bytes,
+        size: int,
+        attributes: Attributes | None = None,
+        expires: datetime | None = None,
+    ) -> UploadView:
+        """Begin a resumable upload of a file; it is abandoned when it is not finished before it expires."""
+        attributes = attributes or Attributes()
+        item = attributes.as_item(path, size)
+        _require_item(item)
+        now = self._ctx.clock.now()
+        until = min(expires or now + self._ctx.settings.upload_lifetime, now + _MAX_UPLOAD_LIFETIME)
+        kept = {"mtime_ns": item.mtime_ns, "mode": item.mode, "digests": dict(item.digests)}
+        archive, reservation = self._reserve(actor, archive_id, 1, size, path=path, attributes=kept, until=until)
+        names = digests_to_take(archive.profile.digests, item.digests)
+        self._ctx.storage.begin_upload(reservation.part, reservation.id, path, digests=frozenset(names))
+        return UploadView(reservation.id, archive_id, path, UploadState.RESERVED, 0, size, until)
+
+    def get_upload(self, actor: Actor, upload_id: UUID) -> UploadView:
+        """How far an upload is; raises NotFoundError."""
+        with self._ctx.db.begin() as tx:
+            row = self._require_upload(tx, actor, upload_id)
+        return self._view(row)
+
+    def list_uploads(self, actor: Actor, archive_id: UUID) -> list[UploadView]:
+        """The resumable uploads into an archive that are not ended, oldest first."""
+        with self._ctx.db.begin() as tx:
+            require_archive(tx, self._ctx, actor, Action.FILL, archive_id)
+            query = _with_part_id(select_active_uploads(archive_id)).where(uploads.c.path.is_not(None))
+            rows = tx.execute(query.order_by(uploads.c.id)).all()
+        return [self._view(row) for row in rows]
+
+    def open_upload(self, actor: Actor, upload_id: UUID, offset: int) -> UploadReceiver:
+        """Go on with an upload at its durable offset.
+
+        Raises UploadOffsetError with the offset when it is another one, UploadEndedError when there is nothing to go
+        on with, and UploadBusyError while another request writes to it.
+        """
+        ctx = self._ctx
+        with ctx.db.begin() as tx:
+            row = self._require_upload(tx, actor, upload_id)
+            archive = load(tx, row.archive_id)
+            require_state(archive, ArchiveState.OPEN)
+            _require_active(row, ctx.clock.now())
+            tx.execute(
+                update(uploads).where(uploads.c.id == upload_id).values(state=UploadState.RECEIVING.value)
+            )
+        part = PartRef(row.archive_id, row.part_id)
+        writer = ctx.storage.open_upload(part, upload_id)
+        if writer.offset != offset:
+            found = writer.offset
+            writer.close()
+            raise UploadOffsetError(f"The upload goes on at {found}, not at {offset}.", offset=found)
+        reservation = Reservation(row.id, part, row.part, 1, row.byte_count, row.expires_at)
+        given = Attributes(row.attributes["mtime_ns"], row.attributes["mode"], row.attributes["digests"])
+        landing = Landing(ctx, actor, archive, reservation, ended_as=UploadState.FINISHED)
+        return UploadReceiver(landing, given.as_item(row.path, row.byte_count), writer)
+
+    def abort_upload(self, actor: Actor, upload_id: UUID) -> None:
+        """End an upload and discard what came; safe to call twice."""
+        with self._ctx.db.begin() as tx:
+            row = self._require_upload(tx, actor, upload_id)
+            archive = load(tx, row.archive_id, lock=True)
+            release(tx, self._ctx, archive, upload_id, state=UploadState.ABANDONED)
+        self._ctx.storage.forget_upload(PartRef(row.archive_id, row.part_id), upload_id)
+
+    def expire_uploads(self) -> int:
+        """End every reservation that is past its time, and return how many; a periodic job."""
+        ctx = self._ctx
+        with ctx.db.begin() as tx:
+            query = _with_part_id(select(uploads)).where(uploads.c.expires_at < ctx.clock.now())
+            due = tx.execute(query.order_by(uploads.c.expires_at).limit(1000)).all()
+        return sum(self._expire(row) for row in due)
+
+    # Taking out
+
+    def remove(self, actor: Actor, archive_id: UUID, paths: Sequence[bytes], *, recursive: bool = True) -> RemoveReport:
+        """Take paths out of an open archive; what is inherited from its ancestors is hidden instead."""
+        return remove_paths(self._ctx, actor, archive_id, paths, recursive=recursive)
+
+    def hide(self, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) -> RemoveReport:
+        """Hide inherited paths; raises NothingToHideError, changing nothing, when one is not inherited."""
+        return remove_paths(self._ctx, actor, archive_id, paths, recursive=True, only_inherited=True)
+
+    def _reserve(
+        self,
+        actor: Actor,
+        archive_id: UUID,
+        entries: int,
+        size: int,
+        *,
+        path: bytes | None = None,
+        attributes: Mapping[str, object] | None = None,
+        until: datetime | None = None,
+    ) -> tuple[Archive, Reservation]:
+        ctx = self._ctx
+        with ctx.db.begin() as tx:
+            archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
+            require_state(archive, ArchiveState.OPEN)
+            ctx.storage.check_room(size)
+            return archive, reserve(
+                tx,
+                ctx,
+                actor,
+                archive,
+                entries=entries,
+                size=size,
+                expires_at=until or ctx.clock.now() + stream_lifetime(size),
+                path=path,
+                attributes=attributes,
+            )
+
+    def _require_upload(self, tx: Connection, actor: Actor, upload_id: UUID) -> Row[Any]:  # Any: row of the table
+        row = tx.execute(_with_part_id(select(uploads)).where(uploads.c.id == upload_id)).one_or_none()
+        if row is None or row.path is None:
+            raise UnknownUploadError(f"There is no upload {upload_id}.")
+        try:
+            require_archive(tx, self._ctx, actor, Action.FILL, row.archive_id)
+        except NotFoundError:
+            raise UnknownUploadError(f"There is no upload {upload_id}.") from None
+        return row
+
+    def _view(self, row: Row[Any]) -> UploadView:  # Any: row of the table
+        state = UploadState(row.state)
+        offset = row.byte_count if state is UploadState.FINISHED else 0
+        if row.state in ACTIVE_UPLOADS:
+            offset = self._ctx.storage.upload_offset(PartRef(row.archive_id, row.part_id), row.id)
+        return UploadView(row.id, row.archive_id, row.path, state, offset, row.byte_count, row.expires_at)
+
+    def _expire(self, row: Row[Any]) -> bool:  # Any: row of the table
+        ctx = self._ctx
+        with ctx.db.begin() as tx:
+            archive = load(tx, row.archive_id, lock=True)
+            is_late = uploads.c.expires_at < ctx.clock.now()
+            if tx.execute(select(1).where(uploads.c.id == row.id, is_late)).first() is None:
+                return False
+            was_active = release(tx, ctx, archive, row.id, state=None)
+            if was_active and row.path is not None:
+                told = {"upload": str(row.id), "bytes": row.byte_count}
+                ctx.events.record(tx, events.UPLOAD_EXPIRED, archive.id, SYSTEM, told)
+            tx.execute(delete(uploads).where(uploads.c.id == row.id))
+        if row.path is not None:
+            ctx.storage.forget_upload(PartRef(row.archive_id, row.part_id), row.id)
+        return was_active
+
+
+def _require_item(item: BatchItem) -> None:
+    problem = find_item_problem(item)
+    if problem:
+        raise RefusedItemError(f"{display_path(item.path[:200])!r}: {problem}.", path=display_path(item.path[:200]))
+
+
+def _require_active(row: Row[Any], now: datetime) -> None:  # Any: row of the table
+    if row.state not in ACTIVE_UPLOADS:
+        raise UploadEndedError(f"The upload is {row.state}.", state=row.state)
+    if row.expires_at < now:
+        raise UploadEndedError("The upload was not finished in its time.", state="expired")
+
+
+def _with_part_id(query: Select[Any]) -> Select[Any]:  # Any: all columns of the table
+    same = (parts.c.archive_id == uploads.c.archive_id) & (parts.c.number == uploads.c.part)
+    return query.add_columns(parts.c.id.label("part_id")).join(parts, same)

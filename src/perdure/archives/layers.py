@@ -1,0 +1,180 @@
+"""The layers of an archive, and changes of its own one while it is open.
+
+The functions that change something run in a transaction that holds the archive's row; what they leave to do with
+staged bytes is done after the commit, so that a crash between the two loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from perdure.archives.entries import delete_entries, find_occupied_folders, find_own, load_entries
+from perdure.archives.model import Archive, Entry, EntryKind, PartState
+from perdure.archives.placing import Reservation, add_usage
+from perdure.archives.records import Context
+from perdure.archives.tables import archives, parts, superseded
+from perdure.formats.manifest import ManifestEntry, SupersededEntry, superseded_to_line
+from perdure.kernel.paths import display_path, iter_ancestors
+from perdure.storage.model import PartRef
+
+_FOLDERLESS = (EntryKind.FILE, EntryKind.SYMLINK)
+
+
+@dataclass(slots=True)
+class Aftermath:
+    """What is to be done with staged bytes once the transaction is committed."""
+
+    discarded: dict[PartRef, list[str]] = field(default_factory=dict)
+    removed: dict[PartRef, list[SupersededEntry]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """Which entries are in the layer now, and why the others are not, by path."""
+
+    stored: list[Entry]
+    refused: dict[bytes, str]
+    aftermath: Aftermath
+
+
+def list_layers(tx: Connection, archive_id: UUID) -> list[UUID]:
+    """The archive, its parent, the parent's parent and so on."""
+    chain = select(archives.c.id, archives.c.parent_id).where(archives.c.id == archive_id).cte("chain", recursive=True)
+    parents = select(archives.c.id, archives.c.parent_id).join(chain, archives.c.id == chain.c.parent_id)
+    found = dict(tx.execute(select(chain.union_all(parents))).tuples().all())
+    layers = [archive_id]
+    while (parent := found.get(layers[-1])) is not None:
+        layers.append(parent)
+    return layers
+
+
+def to_manifest_entry(entry: Entry, metadata: Mapping[str, object] | None = None) -> ManifestEntry:
+    """The entry as manifests and the log of a staged part have it."""
+    return ManifestEntry(
+        path=entry.path,
+        kind=entry.kind.value,
+        size=entry.size,
+        mtime_ns=entry.mtime_ns,
+        mode=entry.mode,
+        digests=entry.digests,
+        target=entry.target,
+        content=entry.content,
+        metadata=metadata,
+    )
+
+
+def put_entries(
+    tx: Connection,
+    ctx: Context,
+    archive: Archive,
+    reservation: Reservation,
+    entries: Sequence[Entry],
+    *,
+    at: datetime,
+    replace: bool = True,
+) -> PutResult:
+    """Put entries of the reserved part into the archive's layer, in the place of what is at their paths.
+
+    An entry that contradicts the layer is refused with its reason. The entries do not contradict each other.
+    """
+    ancestors = {ancestor for entry in entries for ancestor in iter_ancestors(entry.path)}
+    present = find_own(tx, archive.id, [*{entry.path for entry in entries}, *ancestors])
+    occupied = find_occupied_folders(tx, archive.id, [e.path for e in entries if e.kind in _FOLDERLESS])
+    refused: dict[bytes, str] = {}
+    for entry in entries:
+        problem = _find_conflict(entry, present, occupied, replace=replace)
+        if problem:
+            refused[entry.path] = problem
+    stored = [entry for entry in entries if entry.path not in refused]
+    old = [present[entry.path] for entry in stored if entry.path in present]
+    delete_entries(tx, archive.id, [entry.path for entry in old])
+    load_entries(ctx.db, tx, stored, content_digest=archive.profile.digests[0], added_at=at)
+    _count(tx, archive, reservation.number, stored, sign=1)
+    aftermath = retire(tx, archive, old, at=at, part=reservation)
+    dropped = [entry.content for entry in entries if entry.path in refused and entry.content is not None]
+    if dropped:
+        aftermath.discarded.setdefault(reservation.part, []).extend(dropped)
+    if refused:
+        gone = [SupersededEntry(reservation.number, path) for path in refused if path not in present]
+        aftermath.removed.setdefault(reservation.part, []).extend(gone)
+    return PutResult(stored, refused, aftermath)
+
+
+def retire(tx: Connection, archive: Archive, old: Sequence[Entry], *, at: datetime, part: Reservation) -> Aftermath:
+    """Account for entries whose rows were deleted; `part` is where their successors are, or the note of their removal.
+
+    What lies in a staged part is discarded; a part that is sealed, or is being sealed, keeps it as superseded.
+    """
+    aftermath = Aftermath()
+    if not old:
+        return aftermath
+    known = tx.execute(select(parts.c.number, parts.c.id, parts.c.state).where(parts.c.archive_id == archive.id))
+    states = {row.number: (PartRef(archive.id, row.id), PartState(row.state)) for row in known}
+    staged: dict[int, list[Entry]] = {}
+    kept: list[Entry] = []
+    for entry in old:
+        is_staged = states[entry.part or 0][1] in (PartState.FILLING, PartState.FULL)
+        staged.setdefault(entry.part or 0, []).append(entry) if is_staged else kept.append(entry)
+    for number, entries in staged.items():
+        ref = states[number][0]
+        _count(tx, archive, number, entries, sign=-1)
+        aftermath.discarded[ref] = [entry.content for entry in entries if entry.content is not None]
+        if number != part.number:
+            aftermath.removed[ref] = [SupersededEntry(number, entry.path) for entry in entries]
+    if kept:
+        _supersede(tx, archive, kept, at)
+        aftermath.removed.setdefault(part.part, []).extend(SupersededEntry(e.part or 0, e.path) for e in kept)
+    return aftermath
+
+
+def carry_out(ctx: Context, aftermath: Aftermath) -> None:
+    """Note durably what was removed, then discard its bytes; call it after the commit."""
+    for part, entries in aftermath.removed.items():
+        if entries:
+            ctx.storage.log_staged(part, [superseded_to_line(entry).rstrip(b"\n") for entry in entries])
+            ctx.storage.sync(part)
+    for part, contents in aftermath.discarded.items():
+        if contents:
+            ctx.storage.discard_staged(part, contents)
+
+
+def _find_conflict(
+    entry: Entry, present: Mapping[bytes, Entry], occupied: set[bytes], *, replace: bool
+) -> str | None:
+    for ancestor in iter_ancestors(entry.path):
+        if ancestor in present and present[ancestor].kind in _FOLDERLESS:
+            return f"{display_path(ancestor)!r} is a {present[ancestor].kind.value}, not a folder"
+    old = present.get(entry.path)
+    if entry.path in occupied:
+        return "a folder with content has this path"
+    if old is None:
+        return None
+    if not replace and old.kind is not EntryKind.HIDDEN:
+        return "the path is taken, and the request does not want to replace it"
+    if entry.kind is EntryKind.DIRECTORY and old.kind in _FOLDERLESS:
+        return f"a {old.kind.value} has this path"
+    if entry.kind is EntryKind.DIRECTORY and old.kind is EntryKind.HIDDEN:
+        return "the inherited folder of this name is hidden; put something into it instead"
+    return None
+
+
+def _count(tx: Connection, archive: Archive, number: int, entries: Sequence[Entry], *, sign: int) -> None:
+    files = sign * sum(entry.kind is EntryKind.FILE for entry in entries)
+    size = sign * sum(entry.size for entry in entries)
+    tx.execute(
+        update(parts)
+        .where(parts.c.archive_id == archive.id, parts.c.number == number)
+        .values(file_count=parts.c.file_count + files, byte_count=parts.c.byte_count + size)
+    )
+    add_usage(tx, archive.account_id, files=files, size=size)
+
+
+def _supersede(tx: Connection, archive: Archive, entries: Sequence[Entry], at: datetime) -> None:
+    rows = [{"archive_id": archive.id, "part": e.part, "path": e.path, "at": at} for e in entries]
+    tx.execute(insert(superseded).on_conflict_do_nothing(), rows)

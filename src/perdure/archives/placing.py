@@ -1,0 +1,241 @@
+"""Room for what is to come: quotas, parts and reservations, before the first byte flows.
+
+Every function runs in a transaction that holds the archive's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from perdure.archives.errors import NoRoomError
+from perdure.archives.model import Archive, Part, PartState, UploadState, part_has_room
+from perdure.archives.records import Context
+from perdure.archives.tables import account_usage, archives, parts, uploads
+from perdure.kernel.actor import Actor
+from perdure.kernel.ids import new_id
+from perdure.storage.model import PartRef
+
+SEAL_JOB = "archives.seal"
+ACTIVE_UPLOADS = (UploadState.RESERVED.value, UploadState.RECEIVING.value)
+_STREAM_LIFETIME = timedelta(minutes=10)
+_SLOW_BYTES_PER_SECOND = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Room in one part for so many entries and bytes, until `expires_at`."""
+
+    id: UUID
+    part: PartRef
+    number: int
+    entries: int
+    size: int
+    expires_at: datetime
+
+
+def stream_lifetime(size: int) -> timedelta:
+    """How long a transfer in one request may take before its reservation counts as left behind."""
+    return _STREAM_LIFETIME + timedelta(seconds=size / _SLOW_BYTES_PER_SECOND)
+
+
+def reserve(
+    tx: Connection,
+    ctx: Context,
+    actor: Actor,
+    archive: Archive,
+    *,
+    entries: int,
+    size: int,
+    expires_at: datetime,
+    path: bytes | None = None,
+    attributes: Mapping[str, object] | None = None,
+) -> Reservation:
+    """Reserve room for entries of so many bytes in all; raises NoRoomError naming the limit.
+
+    With a path it is an upload that may go on over many requests.
+    """
+    _require_quota(tx, ctx, archive, entries, size)
+    part = _take_part(tx, ctx, archive, entries, size)
+    reservation = Reservation(new_id(), PartRef(archive.id, part.id), part.number, entries, size, expires_at)
+    tx.execute(
+        insert(uploads).values(
+            id=reservation.id,
+            archive_id=archive.id,
+            part=part.number,
+            path=path,
+            state=UploadState.RESERVED.value,
+            file_count=entries,
+            byte_count=size,
+            attributes=dict(attributes or {}),
+            opened_by=actor.identity_id,
+            opened_at=ctx.clock.now(),
+            expires_at=expires_at,
+        )
+    )
+    return reservation
+
+
+def release(tx: Connection, ctx: Context, archive: Archive, upload_id: UUID, *, state: UploadState | None) -> bool:
+    """End a reservation: it goes into `state`, or altogether; whether it was still active."""
+    active = select(uploads.c.byte_count).where(uploads.c.id == upload_id, uploads.c.state.in_(ACTIVE_UPLOADS))
+    size = tx.execute(active.with_for_update()).scalar_one_or_none()
+    if size is None:
+        return False
+    if state is None:
+        tx.execute(delete(uploads).where(uploads.c.id == upload_id))
+    else:
+        tx.execute(update(uploads).where(uploads.c.id == upload_id).values(state=state.value))
+    add_usage(tx, archive.account_id, reserved=-size)
+    _seal_when_complete(tx, ctx, archive.id)
+    return True
+
+
+def renew(tx: Connection, reservation: Reservation, expires_at: datetime) -> Reservation:
+    """Let a reservation live longer."""
+    tx.execute(update(uploads).where(uploads.c.id == reservation.id).values(expires_at=expires_at))
+    return replace(reservation, expires_at=expires_at)
+
+
+def add_usage(tx: Connection, account_id: UUID, *, files: int = 0, size: int = 0, reserved: int = 0) -> None:
+    """Change what an account uses."""
+    usage = account_usage.c
+    statement = insert(account_usage).values(account_id=account_id)
+    tx.execute(statement.on_conflict_do_nothing())
+    tx.execute(
+        update(account_usage)
+        .where(usage.account_id == account_id)
+        .values(
+            byte_count=usage.byte_count + size,
+            file_count=usage.file_count + files,
+            reserved_bytes=usage.reserved_bytes + reserved,
+        )
+    )
+
+
+def list_parts(tx: Connection, archive_id: UUID) -> list[Part]:
+    """The archive's parts by number, with what they hold."""
+    query = select(parts).where(parts.c.archive_id == archive_id).order_by(parts.c.number)
+    return [_to_part(row, row.file_count, row.byte_count) for row in tx.execute(query)]
+
+
+def select_active_uploads(archive_id: UUID) -> Select[Any]:  # Any: all columns of the table
+    """The reservations of an archive that are not ended."""
+    return select(uploads).where(uploads.c.archive_id == archive_id, uploads.c.state.in_(ACTIVE_UPLOADS))
+
+
+def defer_seal(tx: Connection, ctx: Context, archive_id: UUID) -> None:
+    """Have the archive's full parts sealed."""
+    ctx.jobs.defer(
+        tx,
+        SEAL_JOB,
+        {"archive": str(archive_id)},
+        lock=f"archive {archive_id}",
+        queueing_lock=f"seal {archive_id}",
+        thing=archive_id,
+    )
+
+
+def _seal_when_complete(tx: Connection, ctx: Context, archive_id: UUID) -> None:
+    """Have full parts sealed once nothing is on its way into them."""
+    pending = select(1).where(
+        uploads.c.archive_id == archive_id, uploads.c.part == parts.c.number, uploads.c.state.in_(ACTIVE_UPLOADS)
+    )
+    ready = select(parts.c.number).where(
+        parts.c.archive_id == archive_id, parts.c.state == PartState.FULL.value, ~pending.exists()
+    )
+    if tx.execute(ready.limit(1)).first() is not None:
+        defer_seal(tx, ctx, archive_id)
+
+
+def _require_quota(tx: Connection, ctx: Context, archive: Archive, entries: int, size: int) -> None:
+    profile = archive.profile
+    add_usage(tx, archive.account_id, reserved=size)  # takes the account's row: two archives cannot share its last room
+    usage = tx.execute(select(account_usage).where(account_usage.c.account_id == archive.account_id)).one()
+    quota = ctx.identity.get_account_in(tx, archive.account_id).quota_bytes
+    _require_room("bytes of the account's quota", quota, usage.byte_count + usage.reserved_bytes)
+    if profile.archive_max_bytes is not None or profile.archive_max_files is not None:
+        files, used = _archive_use(tx, archive.id)
+        _require_room("bytes in one archive of this profile", profile.archive_max_bytes, used + size)
+        _require_room("files in one archive of this profile", profile.archive_max_files, files + entries)
+    if profile.total_max_bytes is not None:
+        used = _profile_use(tx, archive)
+        _require_room("bytes of this profile in the account", profile.total_max_bytes, used + size)
+
+
+def _require_room(what: str, limit: int | None, wanted: int) -> None:
+    if limit is not None and wanted > limit:
+        raise NoRoomError(f"The limit is {limit} {what}; with this it would be {wanted}.", limit=limit, wanted=wanted)
+
+
+def _archive_use(tx: Connection, archive_id: UUID) -> tuple[int, int]:
+    """Files and bytes, reserved ones included."""
+    held = select(func.coalesce(func.sum(parts.c.file_count), 0), func.coalesce(func.sum(parts.c.byte_count), 0))
+    coming = select_active_uploads(archive_id).with_only_columns(
+        func.coalesce(func.sum(uploads.c.file_count), 0), func.coalesce(func.sum(uploads.c.byte_count), 0)
+    )
+    files, size = tx.execute(held.where(parts.c.archive_id == archive_id)).one()
+    more_files, more = tx.execute(coming).one()
+    return int(files + more_files), int(size + more)
+
+
+def _profile_use(tx: Connection, archive: Archive) -> int:
+    same = (archives.c.account_id == archive.account_id) & (
+        archives.c.profile["name"].as_string() == archive.profile.name
+    )
+    held = select(func.coalesce(func.sum(parts.c.byte_count), 0)).join(archives, archives.c.id == parts.c.archive_id)
+    coming = select(func.coalesce(func.sum(uploads.c.byte_count), 0)).join(
+        archives, archives.c.id == uploads.c.archive_id
+    )
+    size = tx.execute(held.where(same)).scalar_one() + tx.execute(
+        coming.where(same, uploads.c.state.in_(ACTIVE_UPLOADS))
+    ).scalar_one()
+    return int(size)
+
+
+def _take_part(tx: Connection, ctx: Context, archive: Archive, entries: int, size: int) -> Part:
+    """The part that takes this; a new one when the last one has no room."""
+    newest = select(parts).where(parts.c.archive_id == archive.id).order_by(parts.c.number.desc()).limit(1)
+    row = tx.execute(newest).one_or_none()
+    part = None if row is None else _to_part(row, row.assigned_files, row.assigned_bytes)
+    if part is None or not part_has_room(part, entries, size):
+        part = _add_part(tx, ctx, archive, part)
+    tx.execute(
+        update(parts)
+        .where(parts.c.archive_id == archive.id, parts.c.number == part.number)
+        .values(
+            assigned_files=parts.c.assigned_files + entries,
+            assigned_bytes=parts.c.assigned_bytes + size,
+        )
+    )
+    return part
+
+
+def _add_part(tx: Connection, ctx: Context, archive: Archive, last: Part | None) -> Part:
+    number = 1 if last is None else last.number + 1
+    part = Part(new_id(), archive.id, number, PartState.FILLING, 0, 0)
+    tx.execute(insert(parts).values(archive_id=archive.id, number=number, id=part.id, state=part.state.value))
+    if last is not None and last.state is PartState.FILLING:
+        full = update(parts).where(parts.c.archive_id == archive.id, parts.c.number == last.number)
+        tx.execute(full.values(state=PartState.FULL.value))
+        _seal_when_complete(tx, ctx, archive.id)
+    return part
+
+
+def _to_part(row: Row[Any], files: int, size: int) -> Part:  # Any: a row of the table
+    return Part(
+        id=row.id,
+        archive_id=row.archive_id,
+        number=row.number,
+        state=PartState(row.state),
+        file_count=files,
+        byte_count=size,
+        inventory_digest=row.inventory_digest,
+        manifest_digest=row.manifest_digest,
+    )

@@ -1,0 +1,381 @@
+"""Bytes on their way into an open archive: single files, batches, resumable uploads, and how they land.
+
+A receiver belongs to one request and one thread at a time. Its bytes lie in staging from the first write on; they are
+the archive's when `finish` returns, and nobody's before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha512
+from uuid import UUID
+
+from perdure.archives import events
+from perdure.archives.errors import DigestMismatchError, PathTakenError, UploadEndedError
+from perdure.archives.items import BatchItem, ItemResult, digests_to_take, kept_digests
+from perdure.archives.layers import PutResult, carry_out, put_entries, to_manifest_entry
+from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, UploadState
+from perdure.archives.placing import Reservation, release, renew, stream_lifetime
+from perdure.archives.records import Context, load, require_state
+from perdure.formats.manifest import SupersededEntry, entry_to_line, superseded_to_line
+from perdure.kernel.actor import Actor
+from perdure.kernel.digests import find_digest_mismatch
+from perdure.kernel.errors import PerdureError
+from perdure.kernel.paths import display_path
+from perdure.storage.crash_points import crash_point
+from perdure.storage.errors import WrongSizeError
+from perdure.storage.model import PartRef, Received
+from perdure.storage.ports import Buffer
+from perdure.storage.staging import SMALL, FileWriter, UploadWriter
+
+
+class Landing:
+    """Reserved room in a part, and the step that makes what lies there the archive's."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        actor: Actor,
+        archive: Archive,
+        reservation: Reservation,
+        *,
+        ended_as: UploadState | None = None,
+    ) -> None:
+        self.ctx = ctx
+        self.archive = archive
+        self.reservation = reservation
+        self._actor = actor
+        self._ended_as = ended_as
+        self._is_ended = False
+
+    @property
+    def part(self) -> PartRef:
+        return self.reservation.part
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the reservation is used up."""
+        return self._is_ended
+
+    def digests_of(self, item: BatchItem) -> frozenset[str]:
+        """The digests to take while the item's bytes come in."""
+        return frozenset(digests_to_take(self.archive.profile.digests, item.digests))
+
+    def make_entry(self, item: BatchItem, received: Received | None = None) -> Entry:
+        """The entry of an item, with what was received of it."""
+        return Entry(
+            archive_id=self.archive.id,
+            path=item.path,
+            kind=item.kind,
+            size=item.size,
+            mtime_ns=item.mtime_ns,
+            mode=item.mode,
+            digests=kept_digests(self.archive.profile.digests, received.digests) if received else {},
+            target=item.target,
+            part=self.reservation.number,
+            content=received.content if received else None,
+        )
+
+    def keep_alive(self) -> None:
+        """Renew the reservation of a slow stream when half of its time is gone."""
+        now = self.ctx.clock.now()
+        lifetime = stream_lifetime(self.reservation.size)
+        if self.reservation.expires_at - now < lifetime / 2:
+            with self.ctx.db.begin() as tx:
+                self.reservation = renew(tx, self.reservation, now + lifetime)
+
+    def settle(self, entries: Sequence[Entry], *, replace: bool = True) -> PutResult:
+        """Make entries durable and the archive's, in this order; what the layer refuses is discarded.
+
+        Raises what the archive's state says when it takes nothing any more, and UploadEndedError when the reservation
+        has ended; nothing is kept then.
+        """
+        ctx, part = self.ctx, self.part
+        if entries:
+            ctx.storage.log_staged(part, [entry_to_line(to_manifest_entry(entry)).rstrip(b"\n") for entry in entries])
+            ctx.storage.sync(part)
+        crash_point("fill.synced")
+        result: PutResult | None = None
+        with ctx.db.begin() as tx:
+            archive = load(tx, self.archive.id, lock=True)
+            was_active = release(tx, ctx, archive, self.reservation.id, state=self._ended_as)
+            if was_active and archive.state is ArchiveState.OPEN:
+                now = ctx.clock.now()
+                result = put_entries(tx, ctx, archive, self.reservation, entries, at=now, replace=replace)
+                if result.stored:
+                    ctx.events.record(tx, events.FILES_ADDED, archive.id, self._actor, _describe(result.stored))
+        self._is_ended = True
+        crash_point("fill.committed")
+        if result is None:
+            self._take_back(entries)
+            require_state(archive, ArchiveState.OPEN)
+            raise UploadEndedError("The time for this transfer was over before it ended, or it was given up.")
+        carry_out(ctx, result.aftermath)
+        return result
+
+    def give_up(self, contents: Sequence[str] = (), *, state: UploadState | None = None) -> None:
+        """Return the reserved room and discard what was staged; safe to call after anything."""
+        if not self._is_ended:
+            with self.ctx.db.begin() as tx:
+                archive = load(tx, self.archive.id, lock=True)
+                release(tx, self.ctx, archive, self.reservation.id, state=state)
+            self._is_ended = True
+        if contents:
+            self.ctx.storage.discard_staged(self.part, contents)
+
+    def _take_back(self, entries: Sequence[Entry]) -> None:
+        """Undo what was logged and staged for entries that never became the archive's."""
+        gone = [superseded_to_line(SupersededEntry(self.reservation.number, entry.path)) for entry in entries]
+        contents = [entry.content for entry in entries if entry.content is not None]
+        if entries:
+            self.ctx.storage.log_staged(self.part, [line.rstrip(b"\n") for line in gone])
+        self.ctx.storage.discard_staged(self.part, contents)
+
+
+class FileReceiver:
+    """One file in one stream."""
+
+    def __init__(self, landing: Landing, item: BatchItem, *, replace: bool) -> None:
+        self._landing = landing
+        self._item = item
+        self._replace = replace
+        self._inflow = Inflow(landing, item)
+
+    def write(self, data: Buffer) -> None:
+        """Take bytes in order; raises WrongSizeError when there are more than were announced."""
+        self._landing.keep_alive()
+        self._inflow.write(data)
+
+    def finish(self) -> Entry:
+        """Make the file the archive's and return its entry; when it raises, nothing of it is kept.
+
+        Raises WrongSizeError, DigestMismatchError, and PathTakenError when it cannot be at its path.
+        """
+        try:
+            received = self._inflow.finish()
+        except PerdureError:
+            self._landing.give_up()
+            raise
+        wrong = find_digest_mismatch(self._item.digests, received.digests)
+        if wrong:
+            self._landing.give_up([received.content])
+            raise _mismatch(self._item, wrong)
+        return _require_stored(
+            self._landing.settle([self._landing.make_entry(self._item, received)], replace=self._replace)
+        )
+
+    def abort(self) -> None:
+        """Discard what came; safe to call after anything but a `finish` that returned."""
+        self._inflow.abort()
+        self._landing.give_up()
+
+
+class BatchReceiver:
+    """The contents of many files, concatenated in the order of the items."""
+
+    def __init__(self, landing: Landing, items: Sequence[BatchItem], problems: Mapping[int, str]) -> None:
+        self._landing = landing
+        self._items = items
+        self._problems = dict(problems)
+        self._received: dict[int, Received] = {}
+        self._waiting: Iterator[int] = (i for i, item in enumerate(items) if item.kind is EntryKind.FILE)
+        self._index: int | None = None
+        self._left = 0
+        self._inflow: Inflow | None = None
+        self._next_file()
+
+    def write(self, data: Buffer) -> None:
+        """Take bytes in order, cut anywhere; raises WrongSizeError when there are more than the items have."""
+        self._landing.keep_alive()
+        view = memoryview(data)
+        while len(view):
+            if self._index is None:
+                self.abort()
+                raise WrongSizeError("More bytes came than the items of the batch have.")
+            piece, view = view[: self._left], view[self._left :]
+            if self._inflow is not None:
+                self._inflow.write(piece)
+            self._left -= len(piece)
+            if not self._left:
+                self._end_file()
+
+    def finish(self) -> list[ItemResult]:
+        """Make what was received the archive's; what became of each item, in their order.
+
+        Raises WrongSizeError when bytes are missing; nothing is kept then.
+        """
+        if self._index is not None:
+            self.abort()
+            raise WrongSizeError("Fewer bytes came than the items of the batch have.")
+        kept = [index for index in range(len(self._items)) if index not in self._problems]
+        entries = [self._landing.make_entry(self._items[index], self._received.get(index)) for index in kept]
+        result = self._landing.settle(entries)
+        digests = {entry.path: entry.digests for entry in result.stored}
+        return [self._result(index, item, result, digests) for index, item in enumerate(self._items)]
+
+    def abort(self) -> None:
+        """Discard what came; safe to call after anything but a `finish` that returned."""
+        if self._inflow is not None:
+            self._inflow.abort()
+        self._landing.give_up([received.content for received in self._received.values()])
+        self._received.clear()
+
+    def _result(
+        self, index: int, item: BatchItem, result: PutResult, digests: Mapping[bytes, Mapping[str, str]]
+    ) -> ItemResult:
+        problem = self._problems.get(index) or result.refused.get(item.path)
+        return ItemResult(item.path, problem is None, problem, {} if problem else digests[item.path])
+
+    def _next_file(self) -> None:
+        """Go to the next file that has bytes to come."""
+        for index in self._waiting:
+            item = self._items[index]
+            self._index, self._left = index, item.size
+            self._inflow = None if index in self._problems else Inflow(self._landing, item)
+            if self._left:
+                return
+            self._end_file(go_on=False)
+        self._index = None
+
+    def _end_file(self, *, go_on: bool = True) -> None:
+        index = self._index
+        if index is not None and self._inflow is not None:
+            received = self._inflow.finish()
+            wrong = find_digest_mismatch(self._items[index].digests, received.digests)
+            if wrong:
+                self._problems[index] = f"the bytes received do not have the stated {wrong}"
+                self._landing.ctx.storage.discard_staged(self._landing.part, [received.content])
+            else:
+                self._received[index] = received
+        self._inflow = None
+        if go_on:
+            self._next_file()
+
+
+class UploadReceiver:
+    """One request's piece of a resumable upload; `close` it when the request ends, whatever happened."""
+
+    def __init__(self, landing: Landing, item: BatchItem, writer: UploadWriter) -> None:
+        self._landing = landing
+        self._item = item
+        self._writer = writer
+
+    @property
+    def id(self) -> UUID:
+        return self._landing.reservation.id
+
+    @property
+    def offset(self) -> int:
+        """How many bytes of the file are written."""
+        return self._writer.offset
+
+    @property
+    def size(self) -> int:
+        return self._item.size
+
+    @property
+    def is_complete(self) -> bool:
+        return self._writer.offset == self._item.size
+
+    def write(self, data: Buffer) -> None:
+        """Write at the offset; raises WrongSizeError, writing nothing, past the announced size."""
+        if self._writer.offset + len(data) > self._item.size:
+            raise WrongSizeError(f"More than the announced {self._item.size} bytes came.", offset=self._writer.offset)
+        self._writer.write(data)
+
+    def checkpoint(self) -> int:
+        """Make what was written durable and return the offset, which no crash takes back."""
+        return self._writer.flush_durable()
+
+    def finish(self) -> Entry:
+        """Make the complete file the archive's and return its entry. Safe to call again after a crash at any step.
+
+        Raises WrongSizeError when bytes are missing, and then the upload goes on; DigestMismatchError and
+        PathTakenError end it.
+        """
+        landing = self._landing
+        received = self._writer.finish(self._item.size)
+        wrong = find_digest_mismatch(self._item.digests, received.digests)
+        if wrong:
+            landing.give_up([received.content], state=UploadState.ABANDONED)
+            self._forget()
+            raise _mismatch(self._item, wrong)
+        try:
+            return _require_stored(landing.settle([landing.make_entry(self._item, received)]))
+        finally:
+            if landing.is_ended:
+                self._forget()
+
+    def close(self) -> None:
+        """Let go of the upload; safe to call twice."""
+        self._writer.close()
+
+    def _forget(self) -> None:
+        self._writer.close()
+        self._landing.ctx.storage.forget_upload(self._landing.part, self.id)
+
+
+class Inflow:
+    """The bytes of one file of known size: a small one is gathered and written in one step."""
+
+    def __init__(self, landing: Landing, item: BatchItem) -> None:
+        self._landing = landing
+        self._item = item
+        self._gathered = bytearray()
+        self._writer: FileWriter | None = None
+        if item.size > SMALL:
+            digests = landing.digests_of(item)
+            self._writer = landing.ctx.storage.begin_file(landing.part, item.path, digests=digests)
+
+    def write(self, data: Buffer) -> None:
+        if self._writer is not None:
+            if self._writer.size + len(data) > self._item.size:
+                raise _wrong_size(self._item, self._writer.size + len(data))
+            self._writer.write(data)
+            return
+        if len(self._gathered) + len(data) > self._item.size:
+            raise _wrong_size(self._item, len(self._gathered) + len(data))
+        self._gathered += data
+
+    def finish(self) -> Received:
+        """Close the file; raises WrongSizeError, and then it is gone."""
+        if self._writer is not None:
+            return self._writer.finish(self._item.size)
+        if len(self._gathered) != self._item.size:
+            raise _wrong_size(self._item, len(self._gathered))
+        landing = self._landing
+        return landing.ctx.storage.write_small(
+            landing.part, [(self._item.path, bytes(self._gathered))], landing.digests_of(self._item)
+        )[0]
+
+    def abort(self) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+
+
+def _describe(entries: Sequence[Entry]) -> dict[str, object]:
+    """What the event of a batch says: how much, and the digest of the list."""
+    digest = sha512()
+    for entry in sorted(entries, key=lambda entry: entry.path):
+        digest.update(entry_to_line(to_manifest_entry(entry)))
+    return {
+        "count": len(entries),
+        "bytes": sum(entry.size for entry in entries),
+        "list_digest": digest.hexdigest(),
+    }
+
+
+def _require_stored(result: PutResult) -> Entry:
+    for path, reason in result.refused.items():
+        raise PathTakenError(f"{display_path(path)!r}: {reason}.", path=display_path(path))
+    return result.stored[0]
+
+
+def _wrong_size(item: BatchItem, size: int) -> WrongSizeError:
+    return WrongSizeError(f"{display_path(item.path)!r}: {size} bytes came in place of {item.size}.")
+
+
+def _mismatch(item: BatchItem, name: str) -> DigestMismatchError:
+    return DigestMismatchError(
+        f"{display_path(item.path)!r} does not have the stated {name}.", path=display_path(item.path), digest=name
+    )

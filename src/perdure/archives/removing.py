@@ -1,0 +1,129 @@
+"""Take paths out of an open archive, or hide what its ancestors show there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection, select
+
+from perdure.archives import events
+from perdure.archives.entries import delete_entries, find_own, in_folder, iter_visible, row_to_entry
+from perdure.archives.errors import NothingToHideError, TooManyItemsError
+from perdure.archives.items import MAX_PLAN_ITEMS, RemoveReport
+from perdure.archives.layers import carry_out, list_layers, put_entries, retire, to_manifest_entry
+from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind
+from perdure.archives.placing import Reservation, release, reserve, stream_lifetime
+from perdure.archives.records import Context, require_archive, require_state
+from perdure.archives.tables import files
+from perdure.archives.union import after, end_of_folder, start_of_folder
+from perdure.formats.manifest import SupersededEntry, entry_to_line
+from perdure.identity.model import Action
+from perdure.kernel.actor import Actor
+from perdure.kernel.paths import check_path, display_path
+
+_CHUNK = 10_000
+
+
+def remove_paths(
+    ctx: Context,
+    actor: Actor,
+    archive_id: UUID,
+    paths: Sequence[bytes],
+    *,
+    recursive: bool,
+    only_inherited: bool = False,
+) -> RemoveReport:
+    """Remove own entries at and below the paths, and hide what the ancestors show there.
+
+    A large folder goes in several transactions; the same call goes on where it stopped. `only_inherited` raises
+    NothingToHideError for a path at which no ancestor shows anything.
+    """
+    if len(paths) > MAX_PLAN_ITEMS:
+        raise TooManyItemsError(f"{len(paths)} paths; at most {MAX_PLAN_ITEMS} are taken at once.")
+    wanted = sorted({check_path(path) for path in paths})
+    with ctx.db.begin() as tx:
+        archive = require_archive(tx, ctx, actor, Action.FILL, archive_id)
+        require_state(archive, ArchiveState.OPEN)
+        inherited = _find_inherited(tx, archive, wanted, recursive=recursive)
+    if only_inherited and (strange := [path for path in wanted if path not in inherited]):
+        raise NothingToHideError(f"Nothing is inherited at {display_path(strange[0])!r}.")
+    removed, found = 0, set(inherited)
+    for path in wanted:
+        while kinds := _remove_some(ctx, actor, archive_id, path, recursive=recursive, keep_hiding=path in inherited):
+            removed += sum(kind is not EntryKind.HIDDEN for kind in kinds)
+            found.add(path)
+    hidden = _hide(ctx, actor, archive_id, sorted(inherited)) if inherited else 0
+    return RemoveReport(removed, hidden, tuple(path for path in wanted if path not in found))
+
+
+def _find_inherited(tx: Connection, archive: Archive, paths: Sequence[bytes], *, recursive: bool) -> set[bytes]:
+    """The paths at or below which the ancestors' union shows something."""
+    layers = list_layers(tx, archive.id)[1:]
+    return {path for path in paths if _is_shown(tx, layers, path, recursive=recursive)} if layers else set()
+
+
+def _is_shown(tx: Connection, layers: Sequence[UUID], path: bytes, *, recursive: bool) -> bool:
+    at_path = iter_visible(tx, layers, start=path, end=after(path), chunk=1)
+    if next(at_path, None) is not None:
+        return True
+    inside = iter_visible(tx, layers, start=start_of_folder(path), end=end_of_folder(path), chunk=10)
+    return recursive and next(inside, None) is not None
+
+
+def _remove_some(
+    ctx: Context, actor: Actor, archive_id: UUID, path: bytes, *, recursive: bool, keep_hiding: bool
+) -> list[EntryKind]:
+    """Remove up to a chunk of own entries at and below a path, and return their kinds."""
+    with ctx.db.begin() as tx:
+        archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
+        require_state(archive, ArchiveState.OPEN)
+        condition = in_folder(path) if recursive else files.c.path == path
+        query = select(files).where(files.c.archive_id == archive_id, condition).order_by(files.c.path).limit(_CHUNK)
+        old = [row_to_entry(row) for row in tx.execute(query)]
+        if keep_hiding:
+            old = [entry for entry in old if entry.path != path or entry.kind is not EntryKind.HIDDEN]
+        if not old:
+            return []
+        note = _reserve_note(tx, ctx, actor, archive)
+        delete_entries(tx, archive_id, [entry.path for entry in old])
+        aftermath = retire(tx, archive, old, at=ctx.clock.now(), part=note)
+        # The successor of a removed entry is nothing, so its own part's log must say so, too.
+        own_log = aftermath.removed.setdefault(note.part, [])
+        own_log.extend(SupersededEntry(note.number, e.path) for e in old if e.part == note.number)
+        release(tx, ctx, archive, note.id, state=None)
+        told = {"count": len(old), "bytes": sum(entry.size for entry in old), "path": display_path(path)}
+        ctx.events.record(tx, events.FILES_REMOVED, archive_id, actor, told)
+    carry_out(ctx, aftermath)
+    return [entry.kind for entry in old]
+
+
+def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) -> int:
+    """Write hiding entries at these paths where there are none yet, and return how many."""
+    with ctx.db.begin() as tx:
+        archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
+        require_state(archive, ArchiveState.OPEN)
+        present = find_own(tx, archive_id, paths)
+        reservation = _reserve_note(tx, ctx, actor, archive, entries=len(paths))
+        entries = [
+            Entry(archive_id, path, EntryKind.HIDDEN, part=reservation.number)
+            for path in paths
+            if path not in present
+        ]
+        result = put_entries(tx, ctx, archive, reservation, entries, at=ctx.clock.now())
+        release(tx, ctx, archive, reservation.id, state=None)
+        if result.stored:
+            told = {"count": len(result.stored), "paths": [display_path(e.path) for e in result.stored[:100]]}
+            ctx.events.record(tx, events.FILES_HIDDEN, archive_id, actor, told)
+        lines = [entry_to_line(to_manifest_entry(entry)).rstrip(b"\n") for entry in result.stored]
+        if lines:  # before the commit: a rebuild may know of hiding too early, never too late
+            ctx.storage.log_staged(reservation.part, lines)
+            ctx.storage.sync(reservation.part)
+    carry_out(ctx, result.aftermath)
+    return len(result.stored)
+
+
+def _reserve_note(tx: Connection, ctx: Context, actor: Actor, archive: Archive, *, entries: int = 0) -> Reservation:
+    """A place in the archive's newest part for entries without bytes, or for notes of removals."""
+    until = ctx.clock.now() + stream_lifetime(0)
+    return reserve(tx, ctx, actor, archive, entries=entries, size=0, expires_at=until)
