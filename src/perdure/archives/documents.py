@@ -32,7 +32,8 @@ def description_document(description: Description) -> JsonObject:
     """A description as JSON; `parse_description` reads it back."""
     document = asdict(description)
     document["creators"] = [
-        {name: value for name, value in asdict(creator).items() if value is not None} for creator in description.creators
+        {name: value for name, value in asdict(creator).items() if value is not None}
+        for creator in description.creators
     ]
     return {name: _plain(value) for name, value in document.items()}
 

@@ -50,7 +50,6 @@ class Journal:
                 marks = {
                     "journalled": state.journalled + len(records),
                     "metadata_journalled": state.metadata_journalled + len(changes),
-                    "changed_at": max(row.at for row in (*records, *changes)),
                 }
                 tx.execute(update(archives).where(archives.c.id == archive_id).values(**marks))
         return len(lines)

@@ -63,7 +63,9 @@ def open_archive(
         answer = recall_answer(tx, actor, idempotency_key, asked)
         archive_id = UUID(answer["id"]) if answer else new_id()
         if answer is None:
-            archive = _plan_archive(ctx, actor, account, choose_profile(tx, account, request.profile), request, archive_id)
+            archive = _plan_archive(
+                ctx, actor, account, choose_profile(tx, account, request.profile), request, archive_id
+            )
             _write(tx, ctx, actor, archive)
             remember_answer(tx, ctx, actor, idempotency_key, asked, {"id": str(archive_id)})
     return _finish(ctx, heads, archive_id)

@@ -78,7 +78,9 @@ class Profiles:
         with self._ctx.db.begin() as tx:
             self._ctx.identity.require(tx, actor, Action.ADMINISTER, InstanceThing())
             save_profile(tx, check_profile(profile), offered=offered)
-            self._ctx.events.record(tx, events.PROFILE_DEFINED, None, actor, {"profile": profile.name, "offered": offered})
+            self._ctx.events.record(
+                tx, events.PROFILE_DEFINED, None, actor, {"profile": profile.name, "offered": offered}
+            )
         return profile
 
     def _find_account(self, tx: Connection, actor: Actor, account_id: UUID | None) -> Account | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, update
 
 from perdure.archives.documents import (
     JsonObject,
@@ -124,7 +124,14 @@ def make_context(
 
 
 def require_archive(
-    tx: Connection, ctx: Context, actor: Actor, action: Action, archive_id: UUID, *, lock: bool = False, share: bool = False
+    tx: Connection,
+    ctx: Context,
+    actor: Actor,
+    action: Action,
+    archive_id: UUID,
+    *,
+    lock: bool = False,
+    share: bool = False,
 ) -> Archive:
     """Load the archive if the actor may do this with it: the first statement of a use case.
 
@@ -158,15 +165,6 @@ def load_all(tx: Connection, *conditions: ColumnElement[bool], limit: int | None
     """The archives that fulfil the conditions on the table, newest first."""
     query = _select_archives().where(*conditions).order_by(archives.c.id.desc()).limit(limit)
     return [to_archive(row) for row in tx.execute(query)]
-
-
-def list_layers(tx: Connection, archive_id: UUID) -> list[UUID]:
-    """The archive and its ancestors, itself first: the layers of its union from the top."""
-    start = select(archives.c.id, archives.c.parent_id, literal(0).label("depth")).where(archives.c.id == archive_id)
-    chain = start.cte("layers", recursive=True)
-    step = select(archives.c.id, archives.c.parent_id, chain.c.depth + 1).where(archives.c.id == chain.c.parent_id)
-    chain = chain.union_all(step)
-    return list(tx.execute(select(chain.c.id).order_by(chain.c.depth)).scalars())
 
 
 def list_descendants(tx: Connection, archive_id: UUID) -> list[UUID]:

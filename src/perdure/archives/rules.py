@@ -114,7 +114,9 @@ def _check_creator(number: int, creator: Creator) -> Creator:
     orcid = _bare(creator.orcid, _ORCID_PREFIXES).upper() if creator.orcid else None
     if orcid and not is_orcid(orcid):
         raise _bad(f"{field}/orcid", f"{creator.orcid!r} is not an ORCID (0000-0002-1825-0097)")
-    ror = "https://ror.org/" + _bare(creator.affiliation_ror, _ROR_PREFIXES).lower() if creator.affiliation_ror else None
+    ror = (
+        "https://ror.org/" + _bare(creator.affiliation_ror, _ROR_PREFIXES).lower() if creator.affiliation_ror else None
+    )
     if ror:
         _check_ror(f"{field}/affiliation_ror", ror)
     return Creator(creator.name.strip(), orcid, creator.affiliation or None, ror)
@@ -160,7 +162,9 @@ def _bad(field: str, problem: str) -> BadDescriptionError:
 def check_access(access: Access, embargo_until: date | None, *, today: date) -> None:
     """Raises BadAccessError unless an embargo, and nothing else, has an end, which lies ahead."""
     if (access is Access.EMBARGOED) != (embargo_until is not None):
-        raise BadAccessError("An embargo needs the date of its end, and only an embargo has one.", field="embargo_until")
+        raise BadAccessError(
+            "An embargo needs the date of its end, and only an embargo has one.", field="embargo_until"
+        )
     if embargo_until is not None and embargo_until <= today:
         raise BadAccessError("The end of an embargo lies in the future.", field="embargo_until")
 
@@ -209,7 +213,9 @@ def check_profile_fits(archive: Archive, profile: Profile) -> None:
     if profile.archive_max_files is not None and archive.file_count > profile.archive_max_files:
         raise ProfileDoesNotFitError(f"The archive holds more than the profile's {profile.archive_max_files} files.")
     if archive.keep_until > latest_keep_until(profile, archive.opened_at):
-        raise ProfileDoesNotFitError(f"The archive is promised until {archive.keep_until}, longer than the profile allows.")
+        raise ProfileDoesNotFitError(
+            f"The archive is promised until {archive.keep_until}, longer than the profile allows."
+        )
 
 
 def _profile_problems(profile: Profile) -> Iterable[tuple[str, str]]:

@@ -1,0 +1,5 @@
+"""A store in a folder of a POSIX file system: local disks, and parallel file systems that keep its promises."""
+
+from perdure.adapters.posix.store import PosixStore
+
+__all__ = ["PosixStore"]

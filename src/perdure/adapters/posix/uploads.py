@@ -1,0 +1,110 @@
+"""A file that grows over several requests, and the durable record of how far it is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+
+from perdure.adapters.posix.files import BLOCK
+from perdure.adapters.posix.logs import Logs
+from perdure.adapters.posix.syncing import Syncer
+from perdure.adapters.posix.system import translated
+from perdure.storage.errors import StoreFailedError, UploadBusyError
+from perdure.storage.ports import Buffer
+
+ATTRIBUTES, OFFSET, NOTE = b"a", b"o", b"n"  # first byte of a line of the record
+
+
+class FileUpload:
+    """One upload in the hands of one holder; bytes are written at the offset, never appended by the system."""
+
+    def __init__(self, path: bytes, record: bytes, top: bytes, store: str, syncer: Syncer, logs: Logs) -> None:
+        self._record = record
+        self._top = top
+        self._store = store
+        self._syncer = syncer
+        self._logs = logs
+        self._fd: int | None = None
+        self.attributes, self.durable, self.note = read_record(logs, record)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if self.note is None:
+                raise
+            self.durable = 0  # its bytes were moved to where the note says
+        else:
+            self._take_hold(path)
+        self.size = self.durable
+
+    def write(self, data: Buffer) -> None:
+        assert self._fd is not None
+        view = memoryview(data)
+        with translated(self._store):
+            while view:
+                done = os.pwrite(self._fd, view, self.size)
+                self.size += done
+                view = view[done:]
+
+    def checkpoint(self) -> int:
+        assert self._fd is not None
+        if self.size > self.durable:
+            self._syncer.sync_file(self._fd)
+            with translated(self._store):
+                self._logs.append(self._record, self._top, [OFFSET + str(self.size).encode()], durable=True)
+            self.durable = self.size
+        return self.durable
+
+    def read(self, offset: int, length: int) -> Iterator[bytes]:
+        assert self._fd is not None
+        end = offset + length
+        while offset < end:
+            block = os.pread(self._fd, min(BLOCK, end - offset), offset)
+            if not block:
+                raise StoreFailedError(f"An upload in the store {self._store} lost bytes that were written.")
+            yield block
+            offset += len(block)
+
+    def keep_note(self, note: bytes) -> None:
+        with translated(self._store):
+            self._logs.append(self._record, self._top, [NOTE + note], durable=True)
+        self.note = note
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _take_hold(self, path: bytes) -> None:
+        assert self._fd is not None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # the record is read again under the lock: the holder before us may have gone further
+            _, self.durable, self.note = read_record(self._logs, self._record)
+            length = os.fstat(self._fd).st_size
+            if length < self.durable:
+                raise StoreFailedError(f"An upload in the store {self._store} lost bytes that were durable.")
+            if length > self.durable:
+                os.ftruncate(self._fd, self.durable)
+        except BlockingIOError:
+            self.close()
+            raise UploadBusyError("Another request holds this upload.") from None
+        except BaseException:
+            self.close()
+            raise
+
+
+def read_record(logs: Logs, record: bytes) -> tuple[bytes, int, bytes | None]:
+    """Attributes, durable length and note of an upload; raises FileNotFoundError."""
+    attributes: bytes | None = None
+    offset, note = 0, None
+    for line in logs.read(record).lines:
+        if line[:1] == ATTRIBUTES:
+            attributes = line[1:]
+        elif line[:1] == OFFSET:
+            offset = int(line[1:])
+        elif line[:1] == NOTE:
+            note = line[1:]
+    if attributes is None:
+        raise FileNotFoundError(record)
+    return attributes, offset, note

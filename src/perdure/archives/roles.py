@@ -1,0 +1,68 @@
+"""Roles on an archive: part of its record, kept by identity."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from perdure.archives.errors import GrantNotFoundError, MandatoryRoleMissingError
+from perdure.archives.model import Archive, ArchiveState, Profile
+from perdure.archives.records import Context, require_archive, require_state, save_grant_change
+from perdure.identity.grants import render_grant
+from perdure.identity.model import Action, Grant, Grantee, Role
+from perdure.kernel.actor import Actor
+
+_GRANTABLE = (ArchiveState.OPEN, ArchiveState.CLOSING, ArchiveState.CLOSED)
+
+
+def list_grants(ctx: Context, actor: Actor, archive_id: UUID) -> list[Grant]:
+    """The roles on the archive itself, ended ones too; those on its account are listed there."""
+    with ctx.db.begin() as tx:
+        require_archive(tx, ctx, actor, Action.MANAGE, archive_id)
+        return ctx.identity.list_grants_in(tx, archive_id)
+
+
+def grant(
+    ctx: Context, actor: Actor, archive_id: UUID, to: Grantee, role: Role, *, expires_at: datetime | None = None
+) -> Grant:
+    """Give a role, to one's own rank at most; giving it again sets its end anew."""
+    with ctx.changing(archive_id) as tx:
+        archive = require_archive(tx, ctx, actor, Action.MANAGE, archive_id, lock=True)
+        require_state(archive, *_GRANTABLE)
+        before = _documents(tx, ctx, archive_id)
+        given = ctx.identity.grant_in(tx, actor, archive.thing(), to, role, expires_at=expires_at)
+        key = str(given.id)
+        save_grant_change(tx, ctx, actor, archive, {key: before.get(key)}, {key: render_grant(given)})
+    return given
+
+
+def revoke(ctx: Context, actor: Actor, archive_id: UUID, grant_id: UUID) -> None:
+    """Take a role back; who holds it himself may always lay it down. Raises MandatoryRoleMissingError."""
+    with ctx.changing(archive_id) as tx:
+        archive = require_archive(tx, ctx, actor, Action.READ, archive_id, lock=True)
+        key = str(grant_id)
+        before = _documents(tx, ctx, archive_id)
+        if key not in before:
+            ctx.identity.require(tx, actor, Action.MANAGE, archive.thing())
+            raise GrantNotFoundError(f"The archive has no grant {key}.")
+        ctx.identity.revoke_grant_in(tx, actor, archive.thing(), grant_id)
+        require_mandatory_roles(tx, ctx, archive, archive.profile)
+        save_grant_change(tx, ctx, actor, archive, {key: before[key]}, {key: None})
+
+
+def require_mandatory_roles(tx: Connection, ctx: Context, archive: Archive, profile: Profile) -> None:
+    """Raises MandatoryRoleMissingError when nobody holds a role that the profile demands, here or on the account."""
+    now = ctx.clock.now()
+    grants = [*ctx.identity.list_grants_in(tx, archive.id), *ctx.identity.list_grants_in(tx, archive.account_id)]
+    held = {one.role.value for one in grants if one.expires_at is None or one.expires_at > now}
+    missing = sorted(set(profile.mandatory_roles) - held)
+    if missing:
+        raise MandatoryRoleMissingError(
+            f"The profile {profile.name} demands the role {', '.join(missing)}, which nobody would hold.", roles=missing
+        )
+
+
+def _documents(tx: Connection, ctx: Context, archive_id: UUID) -> dict[str, dict[str, object]]:
+    return {str(row["id"]): row for row in ctx.identity.export_grants(tx, archive_id)}
