@@ -9,7 +9,7 @@ import psycopg
 import psycopg.errors
 from psycopg import sql
 from psycopg.types.json import Json, Jsonb
-from sqlalchemy import Connection, MetaData, Table, create_engine, exc, make_url
+from sqlalchemy import Connection, MetaData, Table, create_engine, exc, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL
 from sqlalchemy.types import JSON
@@ -92,6 +92,11 @@ class Database:
                 return number
         except psycopg.IntegrityError as error:
             raise exc.IntegrityError(f"COPY {table.name}", None, error) from error
+
+    def clock(self) -> float:
+        """The present time of the database's clock, in seconds since 1970."""
+        with self.begin() as tx:
+            return float(tx.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
     def dispose(self) -> None:
         """Close every pooled connection; the next transaction opens new ones."""

@@ -1,0 +1,1 @@
+"""The composition root and the process tree: nothing else sees all of the program."""

@@ -1,0 +1,105 @@
+"""One process of the tree under `perdure serve`: web, data or worker.
+
+The supervisor gives its settings on standard input and keeps that pipe open: when it ends, however that happened, so
+does this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import uvicorn
+
+from perdure.app.composition import opened
+from perdure.app.logs import configure_logging
+from perdure.app.web import create_asgi
+from perdure.db.migrations import require_current_schema
+from perdure.doors.worker import work
+from perdure.settings import Settings, settings_from
+
+_GRACE = 20  # seconds for requests and jobs under way
+_AFTER_GRACE = 5  # seconds more before a process ends itself the hard way
+
+
+def run(role: str, settings: Settings, database_url: str) -> None:
+    """Do the work of one role until SIGTERM."""
+    configure_logging(level=settings.log_level, style=settings.log_format, process=role)
+    require_current_schema(database_url)
+    _PARTS[role](settings, database_url)
+
+
+def _serve(settings: Settings, database_url: str, *, role: str, port: int, planes: frozenset[str]) -> None:
+    with opened(settings, database_url, process=role) as application:
+        configuration = uvicorn.Config(
+            create_asgi(application, planes=planes),
+            host=settings.host,
+            port=port,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,  # the rings around each request log it, with its id
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE,
+        )
+        # One process, its socket made by uvicorn: with `workers` or a socket of ours TCP_NODELAY would be lost
+        uvicorn.Server(configuration).run()
+
+
+def _web(settings: Settings, database_url: str) -> None:
+    planes = frozenset({"api", "ui"}) if settings.data_port else frozenset({"api", "ui", "data"})
+    _serve(settings, database_url, role="web", port=settings.port, planes=planes)
+
+
+def _data(settings: Settings, database_url: str) -> None:
+    _serve(settings, database_url, role="data", port=settings.data_port, planes=frozenset({"data"}))
+
+
+def _worker(settings: Settings, database_url: str) -> None:
+    with opened(settings, database_url, process="worker") as application:
+        work(
+            application.jobs,
+            queues=settings.worker_queues,
+            concurrency=settings.worker_concurrency,
+            grace=_GRACE,
+        )
+
+
+_PARTS: Mapping[str, Callable[[Settings, str], None]] = {"web": _web, "data": _data, "worker": _worker}
+
+
+def _end_with_supervisor() -> None:
+    """Wait for the end of standard input, then stop as asked, at the latest after the grace."""
+    while os.read(0, 1024):  # not by sys.stdin: its lock, held here for ever, breaks the interpreter's end
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE + _AFTER_GRACE)
+    os._exit(1)
+
+
+def _read_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        read = os.read(0, 65536)
+        if not read:
+            sys.exit("This process is started by `perdure serve`.")
+        line += read
+    return line
+
+
+def main() -> None:
+    """The entry of a child: its role is the argument, the rest comes on standard input."""
+    given = json.loads(_read_line())
+    threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
+    run(sys.argv[1], settings_from(given["settings"]), given["database_url"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""`perdure serve` and `perdure demo`.
+
+This module imports little: its process only looks after others, which import the rest at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from perdure.app.logs import configure_logging
+from perdure.app.supervisor import serve, stopping_on_signals
+from perdure.doors.admin.plain import data_dir_option, plainly
+from perdure.settings import Settings, load_settings
+
+_LOGIN = "admin"
+
+
+@click.command("serve")
+@data_dir_option
+@click.option("--host", help="Address to listen on; PERDURE_HOST.")
+@click.option("--port", type=int, help="Port of the pages and the API, 0 for any; PERDURE_PORT.")
+@click.option("--data-port", type=int, help="Port of the data plane, 0 for the same as the API; PERDURE_DATA_PORT.")
+@plainly
+def serve_command(data_dir: Path | None, host: str | None, port: int | None, data_port: int | None) -> None:
+    """Start everything: web, data plane, worker and, unless PERDURE_DATABASE_URL names one, the database."""
+    settings = load_settings(data_dir=data_dir and str(data_dir), host=host, port=port, data_port=data_port)
+    configure_logging(level=settings.log_level, style=settings.log_format, process="serve")
+    stop_event = threading.Event()
+
+    def introduce(settings: Settings, database_url: str) -> None:
+        if settings.database_url is None:
+            first_login(settings, database_url)
+        _say_ready(settings)
+
+    with stopping_on_signals(stop_event):
+        serve(settings, on_ready=introduce, stop_event=stop_event)
+    click.echo("Stopped.")
+
+
+@click.command("demo")
+@data_dir_option
+@click.option("--once", is_flag=True, help="Stop when the demonstration is done.")
+@plainly
+def demo_command(data_dir: Path | None, once: bool) -> None:
+    """Start everything and run the main job on generated data: archive, close, verify, fetch back."""
+    settings = load_settings(data_dir=data_dir and str(data_dir))
+    configure_logging(level="warning", style=settings.log_format, process="demo")
+    click.echo(f"Starting database, web, data plane and worker; everything lies in {settings.data_dir}.")
+    stop_event = threading.Event()
+    failures: list[BaseException] = []
+
+    def begin(settings: Settings, database_url: str) -> None:
+        def show() -> None:
+            try:
+                _demonstrate(settings, database_url)
+            except Exception as error:
+                failures.append(error)
+                click.echo(f"The demonstration failed: {error}", err=True)
+            if once or failures:
+                stop_event.set()
+
+        threading.Thread(target=show, name="demo", daemon=True).start()
+
+    with stopping_on_signals(stop_event):
+        serve(settings, on_ready=begin, stop_event=stop_event)
+    click.echo("Stopped.")
+    if failures:
+        sys.exit(1)
+
+
+def first_login(settings: Settings, database_url: str) -> Path:
+    """Make the first administrator if there is none; the file, readable by us alone, that holds his password."""
+    from perdure.app.composition import opened  # noqa: PLC0415  # slow to import, and not needed to start
+
+    kept = settings.data_dir / "first-login"
+    with opened(settings, database_url, process="first login") as application:
+        login, password = application.identity.bootstrap_administrator(_LOGIN)
+    if password is not None:
+        with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(f"{login}\n{password}\n")
+    return kept
+
+
+def _demonstrate(settings: Settings, database_url: str) -> None:
+    from perdure.doors.admin.demo import run_demo  # noqa: PLC0415  # needs h5py, which a server does not have
+    from perdure_client import Client  # noqa: PLC0415  # beside the demonstration only
+    from perdure_client.settings import Session  # noqa: PLC0415
+
+    kept = first_login(settings, database_url)
+    login, password = kept.read_text().split()
+    with Client(Session(settings.public_url)) as visitor:
+        secret = visitor.log_in(login, password)["secret"]
+    with Client(Session(settings.public_url, secret)) as client:
+        run_demo(client, settings.data_dir / "demo", click.echo)
+    _say_ready(settings)
+
+
+def _say_ready(settings: Settings) -> None:
+    click.echo(f"Perdure is ready at {settings.public_url} (data at {settings.data_url}). Ctrl-C stops it.")
+    kept = settings.data_dir / "first-login"
+    if kept.is_file():
+        login, password = kept.read_text().split()
+        click.echo(
+            f"Log in as {login} with the password {password} (kept in {kept}; delete it when you have changed it)."
+        )

@@ -1,0 +1,250 @@
+"""`perdure serve`: the process tree that holds database, web, data plane and worker together."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+import structlog
+
+from perdure.db.embedded import EmbeddedServer
+from perdure.db.errors import DataFolderInUseError
+from perdure.db.migrations import migrate, require_current_schema
+from perdure.kernel.errors import ConflictError, TryAgainError
+from perdure.settings import Settings, plain_values, settings_from
+
+log = structlog.get_logger(__name__)
+
+_LOOK_EVERY = 0.2  # seconds
+_STOP_WITHIN = 30.0  # seconds for a child, longer than its own grace
+_READY_WITHIN = 60.0  # seconds
+_SETTLED_AFTER = 60.0  # seconds of life after which a child's next death counts as its first
+_LONGEST_WAIT = 30.0  # seconds between two starts of a child that keeps dying
+
+
+class PortInUseError(ConflictError):
+    code = "port_in_use"
+    title = "Another program listens on our port"
+    next_step = "Stop it, or choose other ports: PERDURE_PORT and PERDURE_DATA_PORT."
+
+
+class NotReadyError(TryAgainError):
+    code = "start_failed"
+    title = "The service did not become ready"
+    next_step = "Read the lines above; `perdure doctor` says what is wrong with the installation."
+
+
+@dataclass
+class _Child:
+    """One child process, started again whenever it dies, ever more slowly."""
+
+    role: str
+    briefing: bytes
+    process: subprocess.Popen[bytes] | None = None
+    deaths: int = 0
+    started: float = field(default=0.0)
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "perdure.app.process", self.role],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C is for the supervisor, which ends its children in order
+        )
+        self.started = time.monotonic()
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it died at once; the next look finds it
+            self.process.stdin.write(self.briefing)
+            self.process.stdin.flush()
+
+    def look_after(self) -> None:
+        assert self.process is not None
+        if self.process.poll() is None:
+            return
+        age = time.monotonic() - self.started
+        self.deaths = 0 if age > _SETTLED_AFTER else self.deaths
+        if age < min(_LONGEST_WAIT, 2.0**self.deaths - 1):
+            return
+        log.error("child_died", role=self.role, exit_code=self.process.returncode, deaths=self.deaths + 1)
+        self._let_go()
+        self.deaths += 1
+        self.start()
+
+    def ask_to_stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def end(self) -> None:
+        if self.process is None:
+            return
+        try:
+            self.process.wait(_STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            log.error("child_killed", role=self.role)
+            self.process.kill()
+            self.process.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
+
+
+def serve(settings: Settings, *, on_ready: Callable[[Settings, str], None], stop_event: threading.Event) -> None:
+    """Run everything until `stop_event` is set, then stop everything. Blocks.
+
+    `on_ready` is told the settings in force (ports that were 0 are chosen) and the database's URL when the service
+    answers; it must return soon, for nobody looks after the children meanwhile. Raises
+    DataFolderInUseError, PortInUseError, SchemaNewerError and, for a database of the operator's, SchemaBehindError.
+    """
+    settings = choose_ports(settings)
+    with _only_one(settings.data_dir), _database(settings) as (url, embedded):
+        children = [_Child(role, _briefing(settings, url)) for role in _roles(settings)]
+        try:
+            for child in children:
+                child.start()
+            _wait_until_ready(settings, children, stop_event)
+            if not stop_event.is_set():
+                on_ready(settings, url)
+            _look_after(children, embedded, stop_event)
+        finally:
+            log.info("stopping")
+            for child in children:
+                child.ask_to_stop()
+            for child in children:
+                child.end()
+
+
+@contextmanager
+def stopping_on_signals(stop_event: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set the event inside the block; a second one is not faster, so that nothing is torn."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stop_event.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def choose_ports(settings: Settings) -> Settings:
+    """The settings with a free port in place of a port 0; raises PortInUseError when a chosen one is taken."""
+    if settings.port == 0:
+        values = plain_values(settings) | {"port": _free_port(settings.host)}
+        told = {"public_url", "data_url"} if not settings.data_port else {"public_url"}
+        settings = settings_from({key: value for key, value in values.items() if key not in told})
+    for port in {settings.port, settings.data_port} - {0}:
+        if not _is_free(settings.host, port):
+            raise PortInUseError(f"Port {port} of {settings.host} is in use.", port=port)
+    return settings
+
+
+def _briefing(settings: Settings, database_url: str) -> bytes:
+    """What a child is told on its standard input, in one line; the address may hold a password, so not in its arguments."""
+    return json.dumps({"settings": plain_values(settings), "database_url": database_url}).encode() + b"\n"
+
+
+def _roles(settings: Settings) -> list[str]:
+    return ["web", "data", "worker"] if settings.data_port else ["web", "worker"]
+
+
+@contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(data_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            number = os.pread(lock, 32, 0).decode().strip()
+            raise DataFolderInUseError(f"`perdure serve` runs on {data_dir} already (process {number}).") from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[tuple[str, EmbeddedServer | None]]:
+    if settings.database_url is not None:
+        require_current_schema(settings.database_url)
+        yield settings.database_url, None
+        return
+    server = EmbeddedServer(settings.postgres_dir)
+    url = server.start()
+    try:
+        migrate(url)
+        yield url, server
+    finally:
+        server.stop()
+
+
+def _look_after(children: list[_Child], embedded: EmbeddedServer | None, stop_event: threading.Event) -> None:
+    while not stop_event.wait(_LOOK_EVERY):
+        if embedded is not None and embedded.ensure():
+            log.error("database_server_was_restarted")
+        for child in children:
+            child.look_after()
+
+
+def _wait_until_ready(settings: Settings, children: list[_Child], stop_event: threading.Event) -> None:
+    deadline = time.monotonic() + _READY_WITHIN
+    ports = [port for port in (settings.port, settings.data_port) if port]
+    while not stop_event.wait(0.05):
+        if all(_is_alive(settings.host, port) for port in ports):
+            return
+        if time.monotonic() > deadline:
+            raise NotReadyError(f"It did not answer within {_READY_WITHIN:.0f} seconds.")
+        for child in children:
+            if child.process is not None and child.process.poll() is not None:
+                raise NotReadyError(f"The process {child.role} ended with exit code {child.process.returncode}.")
+
+
+def _is_alive(host: str, port: int) -> bool:
+    shown = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else f"[{host}]" if ":" in host else host  # noqa: S104  # compared, not bound
+    try:
+        opener = build_opener(ProxyHandler({}))  # our own address is never behind a proxy
+        with opener.open(f"http://{shown}:{port}/healthz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _free_port(host: str) -> int:
+    with _socket(host) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _is_free(host: str, port: int) -> bool:
+    with _socket(host) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _socket(host: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.socket(family, socket.SOCK_STREAM)

@@ -1,0 +1,212 @@
+"""`perdure doctor`: look at an installation, say what is wrong and how to mend it. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from perdure.db import Database
+from perdure.db.embedded import EmbeddedServer, find_binaries
+from perdure.db.migrations import SchemaState, schema_state
+from perdure.kernel.errors import PerdureError
+from perdure.settings import Settings, StoreSettings
+
+_OLDEST_PYTHON = (3, 11)
+_LARGEST_CLOCK_STEP = 2.0  # seconds between our clock and the database's
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `mend` says what to do when it is not well."""
+
+    name: str
+    is_well: bool
+    said: str
+    mend: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything, one thing after the other; a look that itself breaks is a finding, too."""
+    for name, look in _LOOKS.items():
+        try:
+            yield from look(settings)
+        except (PerdureError, OSError) as error:
+            yield Finding(name, False, str(error), getattr(error, "next_step", "See the message."))
+
+
+def report(settings: Settings, *, as_json: bool) -> bool:
+    """Print the findings, as lines or as one JSON document; whether all is well."""
+    findings = list(examine(settings))
+    well = all(finding.is_well for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"well": well, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        return well
+    for finding in findings:
+        click.echo(f"{'ok     ' if finding.is_well else 'problem'}  {finding.name}: {finding.said}")
+        if not finding.is_well and finding.mend:
+            click.echo(f"         To mend it: {finding.mend}")
+    return well
+
+
+def _look_at_python(settings: Settings) -> Iterator[Finding]:
+    said = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    yield Finding("python", sys.version_info >= _OLDEST_PYTHON, said, "Install Python 3.11 or newer.")
+
+
+def _look_at_binaries(settings: Settings) -> Iterator[Finding]:
+    if settings.database_url is not None:
+        return
+    yield Finding("postgres binaries", True, str(find_binaries()))
+
+
+def _look_at_data_dir(settings: Settings) -> Iterator[Finding]:
+    folder = settings.data_dir
+    yield Finding(
+        "data folder",
+        _is_writable(folder),
+        str(folder),
+        f"Let the user {_user()} write there, or choose another folder with PERDURE_DATA_DIR.",
+    )
+    yield _free_space("data folder space", folder, settings.disk_reserve_bytes)
+
+
+def _look_at_stores(settings: Settings) -> Iterator[Finding]:
+    for store in settings.stores:
+        yield Finding(
+            f"store {store.name}",
+            _is_writable(store.path),
+            str(store.path),
+            "Mount it, or let this user write there; its path is in the settings.",
+        )
+        yield _free_space(f"store {store.name} space", store.path, settings.disk_reserve_bytes)
+    yield _distinct_devices(settings.stores)
+
+
+def _look_at_database(settings: Settings) -> Iterator[Finding]:
+    url = settings.database_url
+    if url is None:
+        server = EmbeddedServer(settings.postgres_dir)
+        if not server.is_served():
+            yield Finding("database", True, "embedded; it does not run, and starts with `perdure serve`")
+            return
+        url = server.url
+    state = schema_state(url)
+    mend = {
+        SchemaState.BEHIND: "Run `perdure admin migrate`.",
+        SchemaState.NEWER: "Start the newer release that migrated it.",
+        SchemaState.CURRENT: "",
+    }[state]
+    yield Finding("database schema", state is SchemaState.CURRENT, str(state), mend)
+    yield _clock_of(url)
+
+
+def _look_at_ports(settings: Settings) -> Iterator[Finding]:
+    served = _is_served(settings.data_dir)
+    for name, port in (("web port", settings.port), ("data port", settings.data_port)):
+        if port == 0:
+            continue
+        free = _is_free(settings.host, port)
+        said = f"{settings.host}:{port} " + ("is free" if free else "is ours" if served else "is taken")
+        yield Finding(
+            name, free or served, said, f"Stop the other program, or set PERDURE_{name.upper().replace(' ', '_')}."
+        )
+
+
+def _look_at_keys(settings: Settings) -> Iterator[Finding]:
+    keys = sorted(settings.keys_dir.iterdir()) if settings.keys_dir.is_dir() else []
+    for key in keys:
+        mode = stat.S_IMODE(key.stat().st_mode)
+        private = not mode & 0o077 or key.suffix == ".pub"
+        yield Finding(f"key {key.name}", private, f"mode {mode:04o}", f"chmod 600 {key}")
+
+
+_LOOKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
+    "python": _look_at_python,
+    "postgres binaries": _look_at_binaries,
+    "data folder": _look_at_data_dir,
+    "stores": _look_at_stores,
+    "database": _look_at_database,
+    "ports": _look_at_ports,
+    "keys": _look_at_keys,
+}
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether we may write there, or may make it where it is not there yet."""
+    return os.access(_nearest(folder), os.W_OK | os.X_OK)
+
+
+def _nearest(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _free_space(name: str, folder: Path, reserve: int) -> Finding:
+    free = shutil.disk_usage(_nearest(folder)).free
+    said = f"{free / 1e9:.1f} GB free, {reserve / 1e9:.1f} GB are kept in reserve"
+    return Finding(name, free > reserve, said, "Free some space: uploads are refused until there is more.")
+
+
+def _distinct_devices(stores: tuple[StoreSettings, ...]) -> Finding:
+    devices = {store.name: _nearest(store.path).stat().st_dev for store in stores}
+    if len(devices) == len(set(devices.values())):
+        return Finding("store devices", True, "each store has a device of its own")
+    return Finding(
+        "store devices",
+        len(stores) == 1 or not _are_mounted(stores),
+        "some stores share a device: good for trying out, but copies there do not survive its loss",
+        "Put each store on a disk or system of its own.",
+    )
+
+
+def _are_mounted(stores: tuple[StoreSettings, ...]) -> bool:
+    """Whether the operator placed the stores: stores of the default data folder are for trying out."""
+    return len({store.location for store in stores}) > 1 or len({store.medium for store in stores}) > 1
+
+
+def _clock_of(url: str) -> Finding:
+    database = Database(url, pool_size=1)
+    try:
+        step = database.clock() - time.time()
+    finally:
+        database.dispose()
+    return Finding(
+        "clock",
+        abs(step) <= _LARGEST_CLOCK_STEP,
+        f"{step:+.1f} s between the database's clock and ours",
+        "Let both machines keep time by NTP.",
+    )
+
+
+def _is_served(data_dir: Path) -> bool:
+    """Whether `perdure serve` runs on the folder: its process number stands in the lock file."""
+    try:
+        number = int((data_dir / "serve.lock").read_text())
+        os.kill(number, 0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _user() -> str:
+    return f"with the number {os.geteuid()}"

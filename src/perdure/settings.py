@@ -1,0 +1,319 @@
+"""What the operator chose: from a TOML file and the environment, checked, complete, unchangeable.
+
+The file is the one that `PERDURE_CONFIG` names, else `perdure.toml` in the working folder, else `config.toml` in the
+data folder. An environment variable `PERDURE_<FIELD>` is stronger than the file; lists are separated by commas there.
+A secret may be given by the name of a file that holds it: `<field>_file`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from perdure.kernel.errors import BadInputError
+
+PREFIX = "PERDURE_"
+SECRETS = frozenset({"database_url"})
+# Variables with our prefix that are no settings of the server: the client's, and those that choose settings or tests
+NOT_SETTINGS = frozenset(
+    {"PERDURE_CONFIG", "PERDURE_URL", "PERDURE_TOKEN", "PERDURE_CREDENTIALS", "PERDURE_REQUIRE", "PERDURE_CRASH_AT"}
+)
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "console", "json")
+STORE_KINDS = ("posix",)
+
+
+class BadSettingError(BadInputError):
+    code = "bad_setting"
+    title = "A setting cannot be used"
+    next_step = "Correct it; docs/operate/configure.md describes every setting."
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """One place for bytes. `location` and `medium` are what profiles ask for: two copies on one disk are no two copies."""
+
+    name: str
+    path: Path
+    kind: str = "posix"
+    location: str = "here"
+    medium: str = "disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting, with its default. `host`, `port` and the like are where we listen, `public_url` and `data_url`
+    what others are told, for a proxy in between."""
+
+    data_dir: Path
+    stores: tuple[StoreSettings, ...]
+    database_url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8440
+    data_port: int = 8441
+    public_url: str = ""
+    data_url: str = ""
+    ingest_roots: tuple[Path, ...] = ()
+    profiles_file: Path | None = None
+    log_level: str = "info"
+    log_format: str = "auto"
+    session_hours: int = 12
+    worker_concurrency: int = 4
+    worker_queues: tuple[str, ...] = ()
+    head_quiet_seconds: int = 120
+    upload_expiry_hours: int = 24
+    disk_reserve_bytes: int = 2 * 1024**3
+
+    @property
+    def postgres_dir(self) -> Path:
+        """Where the embedded server keeps its files."""
+        return self.data_dir / "postgres"
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where the signing keys lie, each a file of mode 0600."""
+        return self.data_dir / "keys"
+
+
+def load_settings(environment: Mapping[str, str] | None = None, **chosen: object) -> Settings:
+    """The settings of this process; `chosen` are the strongest (the command line's), None among them is passed over.
+
+    Raises BadSettingError, which names the key.
+    """
+    given = os.environ if environment is None else environment
+    values = _from_environment(given) | {name: value for name, value in chosen.items() if value is not None}
+    data_dir = Path(str(values.get("data_dir", "")) or default_data_dir(given)).expanduser()
+    from_file = _from_file(_find_file(given, data_dir))
+    return settings_from({"data_dir": str(data_dir)} | from_file | values)
+
+
+def settings_from(values: Mapping[str, object]) -> Settings:
+    """Settings from plain values, as TOML and JSON have them; raises BadSettingError."""
+    known = {entry.name: entry for entry in fields(Settings)}
+    read = _with_secrets_read(dict(values))
+    for key in read:
+        if key not in known:
+            raise BadSettingError(f"There is no setting {key!r}.", key=key)
+    parsed = {key: _PARSERS[key](key, value) for key, value in read.items()}
+    data_dir = parsed.setdefault("data_dir", default_data_dir(os.environ))
+    assert isinstance(data_dir, Path)
+    parsed.setdefault("stores", _default_stores(data_dir))
+    settings = Settings(**parsed)  # type: ignore[arg-type]  # each value comes from the parser of its own field
+    return _checked(_with_urls(settings))
+
+
+def plain_values(settings: Settings) -> dict[str, object]:
+    """The settings as JSON has them; `settings_from` reads them back. Holds secrets."""
+    return {key: value for key, value in _plain(asdict(settings)).items() if value is not None}
+
+
+def default_data_dir(environment: Mapping[str, str]) -> Path:
+    """The platform's folder for the data of a user's programs."""
+    home = Path(environment.get("HOME") or Path.home())
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "perdure"
+    return Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share") / "perdure"
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + key.upper()
+
+
+def is_required(key: str) -> bool:
+    """Whether a field of StoreSettings must be given."""
+    return any(f.name == key and f.default is MISSING for f in fields(StoreSettings))
+
+
+def _find_file(environment: Mapping[str, str], data_dir: Path) -> Path | None:
+    named = environment.get("PERDURE_CONFIG")
+    if named:
+        if not Path(named).is_file():
+            raise BadSettingError(f"PERDURE_CONFIG names {named}, which is not a file.", key="PERDURE_CONFIG")
+        return Path(named)
+    return next((path for path in (Path("perdure.toml"), data_dir / "config.toml") if path.is_file()), None)
+
+
+def _from_file(path: Path | None) -> dict[str, object]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadSettingError(f"{path} cannot be read: {error}.", key=str(path)) from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    known = {variable_of(entry.name): entry.name for entry in fields(Settings) if entry.name != "stores"}
+    known |= {variable_of(f"{secret}_file"): f"{secret}_file" for secret in SECRETS}
+    found: dict[str, object] = {}
+    for variable, value in environment.items():
+        if not variable.startswith(PREFIX) or variable in NOT_SETTINGS:
+            continue
+        if variable not in known:
+            raise BadSettingError(f"There is no setting for the variable {variable}.", key=variable)
+        found[known[variable]] = value
+    return found
+
+
+def _with_secrets_read(values: dict[str, object]) -> dict[str, object]:
+    for secret in SECRETS:
+        named = values.pop(f"{secret}_file", None)
+        if named is None:
+            continue
+        if values.get(secret) is not None:
+            raise BadSettingError(f"Give {secret} or {secret}_file, not both.", key=secret)
+        try:
+            values[secret] = Path(str(named)).read_text().strip()
+        except OSError as error:
+            raise BadSettingError(f"{secret}_file cannot be read: {error}.", key=f"{secret}_file") from error
+    return values
+
+
+def _default_stores(data_dir: Path) -> tuple[StoreSettings, ...]:
+    return tuple(StoreSettings(name=name, path=data_dir / "stores" / name) for name in ("first", "second"))
+
+
+def _with_urls(settings: Settings) -> Settings:
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104  # told, not bound
+    shown = f"[{host}]" if ":" in host else host
+    public = settings.public_url or f"http://{shown}:{settings.port}"
+    data = settings.data_url or (f"http://{shown}:{settings.data_port}" if settings.data_port else public)
+    values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
+    return Settings(**values | {"public_url": public.rstrip("/"), "data_url": data.rstrip("/")})
+
+
+def _checked(settings: Settings) -> Settings:
+    names = [store.name for store in settings.stores]
+    paths = [store.path for store in settings.stores]
+    if not names:
+        raise BadSettingError("At least one store is needed.", key="stores")
+    if len(set(names)) < len(names) or len(set(paths)) < len(paths):
+        raise BadSettingError("Each store needs a name and a path of its own.", key="stores")
+    if settings.data_port == settings.port and settings.port:
+        raise BadSettingError("data_port equals port; give 0 to serve both on one port.", key="data_port")
+    return settings
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise BadSettingError(f"{key} must be text.", key=key)
+    return value
+
+
+def _optional_text(key: str, value: object) -> str | None:
+    return _text(key, value) or None
+
+
+def _path(key: str, value: object) -> Path:
+    text = _text(key, value)
+    if not text:
+        raise BadSettingError(f"{key} must name a path.", key=key)
+    return Path(text).expanduser().absolute()
+
+
+def _optional_path(key: str, value: object) -> Path | None:
+    return _path(key, value) if value else None
+
+
+def _number(low: int, high: int) -> Callable[[str, object], int]:
+    def parse(key: str, value: object) -> int:
+        if isinstance(value, str) and value.strip().isdecimal():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise BadSettingError(f"{key} must be a whole number from {low} to {high}.", key=key)
+        return value
+
+    return parse
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[str, object], str]:
+    def parse(key: str, value: object) -> str:
+        text = _text(key, value)
+        if text not in choices:
+            raise BadSettingError(f"{key} must be one of {', '.join(choices)}.", key=key)
+        return text
+
+    return parse
+
+
+def _texts(key: str, value: object) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)):
+        raise BadSettingError(f"{key} must be a list.", key=key)
+    return tuple(text for text in (_text(key, part).strip() for part in parts) if text)
+
+
+def _paths(key: str, value: object) -> tuple[Path, ...]:
+    return tuple(_path(key, text) for text in _texts(key, value))
+
+
+def _url(key: str, value: object) -> str:
+    text = _text(key, value)
+    if text and (urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc):
+        raise BadSettingError(f"{key} must be an http or https URL.", key=key)
+    return text
+
+
+def _stores(key: str, value: object) -> tuple[StoreSettings, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(store, Mapping) for store in value):
+        raise BadSettingError("stores must be tables: [[stores]].", key=key)
+    return tuple(_store(store) for store in value)
+
+
+def _store(values: Mapping[str, object]) -> StoreSettings:
+    known = {entry.name for entry in fields(StoreSettings)}
+    for name in values:
+        if name not in known:
+            raise BadSettingError(f"A store has no setting {name!r}.", key=f"stores.{name}")
+    for name in known:
+        if is_required(name) and not values.get(name):
+            raise BadSettingError(f"A store needs {name!r}.", key=f"stores.{name}")
+    return StoreSettings(
+        name=_text("stores.name", values["name"]),
+        path=_path("stores.path", values["path"]),
+        kind=_one_of(STORE_KINDS)("stores.kind", values.get("kind", "posix")),
+        location=_text("stores.location", values.get("location", "here")),
+        medium=_text("stores.medium", values.get("medium", "disk")),
+    )
+
+
+_PARSERS: dict[str, Callable[[str, object], object]] = {
+    "data_dir": _path,
+    "stores": _stores,
+    "database_url": _optional_text,
+    "host": _text,
+    "port": _number(0, 65535),
+    "data_port": _number(0, 65535),
+    "public_url": _url,
+    "data_url": _url,
+    "ingest_roots": _paths,
+    "profiles_file": _optional_path,
+    "log_level": _one_of(LOG_LEVELS),
+    "log_format": _one_of(LOG_FORMATS),
+    "session_hours": _number(1, 24 * 90),
+    "worker_concurrency": _number(1, 256),
+    "worker_queues": _texts,
+    "head_quiet_seconds": _number(0, 24 * 3600),
+    "upload_expiry_hours": _number(1, 24 * 365),
+    "disk_reserve_bytes": _number(0, 2**60),
+}
+
+
+def _plain(value: dict[str, object]) -> dict[str, object]:
+    return {key: _plain_value(item) for key, item in value.items()}
+
+
+def _plain_value(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain_value(item) for item in value]
+    if isinstance(value, dict):
+        return _plain(value)
+    return value
