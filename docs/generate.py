@@ -30,9 +30,9 @@ def errors_page() -> str:
     lines = [
         "# Errors",
         "",
-        "Each answer of the API that is not a success is a problem document (RFC 9457) with a stable `code`, a sentence in",
-        "`detail`, and the `next_step`. Only those of the kind *try again* are worth a retry by a program. This page is",
-        "generated from the code.",
+        "Each answer of the API that is not a success is a problem document (RFC 9457) with a stable `code`, a",
+        "sentence in `detail`, and the `next_step`. Only those of the kind *try again* are worth a retry by a program.",
+        "This page is generated from the code.",
         "",
         "| code | status | kind | exit code | title | next step |",
         "|---|---|---|---|---|---|",
@@ -58,7 +58,7 @@ def cli_page() -> str:
         "# The command `perdure`",
         "",
         "Every command takes `--help`; those that answer something take `--json`. Progress goes to standard error,",
-        "results to standard output. The exit codes are in [errors.md](errors.md). This page is generated from the code.",
+        "results to standard output. The exit codes are in [errors.md](errors.md). This page is generated.",
     ]
     context = click.Context(command, info_name="perdure", max_content_width=100)
     for name in command.list_commands(context):

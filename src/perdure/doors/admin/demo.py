@@ -130,9 +130,8 @@ def _show(client: Client, one: Archive, say: Say) -> None:
     say(f"   Identifier: {one.identifier}{mark}")
     statement = client.statement(one.id)
     merkle = statement["merkle"]
-    say(
-        f"   Merkle root over {merkle['size']} manifest lines: {merkle['root'][:32]}…, signed with key {statement['key_id']}."
-    )
+    say(f"   Merkle root over {merkle['size']} manifest lines: {merkle['root'][:32]}…")
+    say(f"   The closing statement is signed with the key {statement['key_id']}.")
     for copy in client.copies(one.id):
         if copy["state"] == "verified":
             say(f"   {copy['kind']} in store {copy['store']}: verified {copy['verified_at']}")
@@ -157,9 +156,8 @@ def _prove(client: Client, one: Archive, source: Path, fetched: Path, say: Say) 
             "What came back is not what was sent.", next_step="Keep the data folder and report this."
         )
     here = f"{report.files:,} fetched, {report.kept:,} already here"
-    say(
-        f"   {here}; {format_count(found.files, 'file')} ({format_size(found.size)}) match the signed manifest and the source."
-    )
+    content = f"{format_count(found.files, 'file')} ({format_size(found.size)})"
+    say(f"   {here}; {content} match the signed manifest and the source.")
     say("   The same by plain tools:")
     say(f"     cd {fetched} && sha512sum --quiet -c {proof / 'manifest-sha512.txt'}")
 
