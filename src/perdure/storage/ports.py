@@ -67,13 +67,22 @@ class Store(Protocol):
     """One place for bytes."""
 
     @property
-    def info(self) -> StoreInfo: ...
+    def name(self) -> str: ...
+
+    @property
+    def info(self) -> StoreInfo:
+        """Raises StoreUnavailableError before `prepare`."""
+        ...
 
     @property
     def abilities(self) -> Abilities: ...
 
-    def prepare(self, instance_id: UUID) -> None:
-        """Create the store or open it, and probe its medium; raises ForeignStoreError. Safe to call twice."""
+    def prepare(self, instance_id: UUID, expected_id: UUID | None = None) -> None:
+        """Create the store or open it, and probe its medium. Safe to call twice.
+
+        A store that should have `expected_id` is never created: what is missing then is a mount. Raises
+        ForeignStoreError for a place that holds something else.
+        """
         ...
 
     def room(self) -> Room: ...

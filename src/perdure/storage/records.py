@@ -21,6 +21,11 @@ def save_store(tx: Connection, info: StoreInfo, abilities: Abilities) -> None:
     tx.execute(insert(stores).values(values).on_conflict_do_update(index_elements=["id"], set_=values))
 
 
+def find_store_id(tx: Connection, name: str) -> UUID | None:
+    """The identity that the store of this name had when it was last prepared."""
+    return tx.execute(select(stores.c.id).where(stores.c.name == name)).scalar_one_or_none()
+
+
 def save_object(tx: Connection, stored: StoredObject) -> None:
     """Insert an object or renew it; safe to call twice."""
     values = {**asdict(stored), "kind": stored.kind.value}

@@ -82,11 +82,13 @@ class Storage:
         reserve_bytes: int | None = None,
     ) -> None:
         self._db = db
-        self._stores = tuple(stores)
+        self._all = tuple(stores)
+        self._prepared: list[Store] = []
+        self._stores: tuple[Store, ...] = ()
         self._clock = clock or SystemClock()
         self._instance_id = instance_id
         self._reserve = reserve_bytes
-        self._staging = Staging(self._stores[0])
+        self._staging = Staging(self._all[0])
         self._sources: dict[str, tuple[float, list[UUID]]] = {}
 
     # Stores
@@ -96,12 +98,18 @@ class Storage:
 
         A store other than the primary that cannot be reached is left out until it is prepared again.
         """
-        for store in self._stores:
-            store.prepare(self._instance_id)
-            with self._db.begin() as tx:
-                records.save_store(tx, store.info, store.abilities)
+        for store in self._all:
+            if store in self._stores:
+                continue
+            try:
+                self._prepare(store)
+            except StoreUnavailableError:
+                if store is self._all[0]:
+                    raise
+        self._stores = tuple(store for store in self._all if store in self._prepared)
 
     def stores(self) -> list[StoreInfo]:
+        """The stores that are prepared, the primary first."""
         return [store.info for store in self._stores]
 
     def primary(self) -> StoreInfo:
@@ -510,6 +518,12 @@ class Storage:
 
     # Inside
 
+    def _prepare(self, store: Store) -> None:
+        with self._db.begin() as tx:
+            store.prepare(self._instance_id, records.find_store_id(tx, store.name))
+            records.save_store(tx, store.info, store.abilities)
+        self._prepared.append(store)
+
     def _store(self, store_id: UUID) -> Store:
         for store in self._stores:
             if store.info.id == store_id:
@@ -553,9 +567,9 @@ class Storage:
         """Place from the best copy; one that proves damaged becomes suspect, and the next one is tried."""
         failure: PerdureError | None = None
         for copy in rank_sources(copies, stored.version):
-            if copy.store_id == target.info.id:
+            source = next((store for store in self._stores if store.info.id == copy.store_id), None)
+            if source is None or source is target:
                 continue
-            source = self._store(copy.store_id)
             try:
                 held = read_inventory(source, stored.object_id)
                 if held.digest != stored.inventory_digest:

@@ -54,7 +54,7 @@ class Syncer:
             with self._lock:
                 self._started += 1
                 number = self._started
-            self._run(lambda: syncfs(self._fd))
+            self._run(lambda: syncfs(self._fd), shared=True)
             self._finished = number
 
     def sync_file(self, fd: int) -> None:
@@ -75,7 +75,7 @@ class Syncer:
             except FileNotFoundError:
                 continue  # removed meanwhile, with all that was in it
 
-    def _run(self, call: Callable[[], None]) -> None:
+    def _run(self, call: Callable[[], None], *, shared: bool = False) -> None:
         try:
             call()
         except FileNotFoundError:
@@ -83,7 +83,7 @@ class Syncer:
         except OSError as error:
             detail = f"The store {self._store} cannot be synced: {error.strerror}."
             known = translate(error, self._store) or StoreFailedError(detail)
-            if self.batch or isinstance(known, StoreFailedError):
+            if shared or isinstance(known, StoreFailedError):
                 # also when the medium was full: what a batch lost may belong to callers that have not asked yet
                 self._failure = StoreFailedError(detail)
             raise known from error

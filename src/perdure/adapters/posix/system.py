@@ -17,7 +17,10 @@ from perdure.storage.errors import StoreFailedError, StoreFullError, StoreUnavai
 from perdure.storage.model import Abilities
 
 _AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
+_NO_SUCH_FLAG = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 _SYNC_FILE_RANGE_WRITE = 2
 # Where syncfs(2) is known to wait for data and metadata. A file system in user space is not told of it.
 _HONEST_SYNCFS = frozenset(
@@ -43,10 +46,41 @@ def syncfs(fd: int) -> None:
 
 def exchange(first: bytes, second: bytes) -> None:
     """Swap two names in one step; raises OSError where the file system cannot."""
+    _rename_with(first, second, _RENAME_EXCHANGE)
+
+
+def move_new(source: bytes, target: bytes) -> None:
+    """Give a file a name that is free; raises FileExistsError.
+
+    One step where the system can; else a crash may leave the file under both names.
+    """
+    try:
+        _rename_with(source, target, _RENAME_NOREPLACE)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_FLAG:
+            raise
+        _link_new(source, target)
+
+
+def _link_new(source: bytes, target: bytes) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "the name is taken", target) from None
+        os.rename(source, target)
+    else:
+        os.unlink(source)
+
+
+def _rename_with(source: bytes, target: bytes, flag: int) -> None:
     if _libc is None or not hasattr(_libc, "renameat2"):
         raise OSError(errno.ENOSYS, "renameat2")
-    if _libc.renameat2(_AT_FDCWD, first, _AT_FDCWD, second, _RENAME_EXCHANGE) != 0:
-        _raise_errno("renameat2")
+    if _libc.renameat2(_AT_FDCWD, source, _AT_FDCWD, target, flag) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), source, None, target)
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:
