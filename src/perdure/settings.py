@@ -36,7 +36,7 @@ class BadSettingError(BadInputError):
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """One place for bytes. `location` and `medium` are what profiles ask for: two copies on one disk are no two copies."""
+    """One place for bytes; profiles ask for copies by `location` and `medium`: one disk holds no two copies."""
 
     name: str
     path: Path

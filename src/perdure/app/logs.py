@@ -10,7 +10,7 @@ from structlog.typing import Processor
 
 
 def configure_logging(*, level: str, style: str, process: str) -> None:
-    """Send our lines and every library's to standard error; `style` is json, console or auto (console at a terminal)."""
+    """Send our lines and every library's to standard error; `style` is json, console or auto: by the terminal."""
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,  # request_id, job_id

@@ -93,7 +93,7 @@ def _demonstrate(settings: Settings, database_url: str) -> None:
 
     kept = first_login(settings, database_url)
     login, password = kept.read_text().split()
-    with Client(Session(settings.public_url)) as visitor:
+    with Client(Session(settings.public_url, None)) as visitor:
         secret = visitor.log_in(login, password)["secret"]
     with Client(Session(settings.public_url, secret)) as client:
         run_demo(client, settings.data_dir / "demo", click.echo)

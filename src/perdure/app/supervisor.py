@@ -157,7 +157,7 @@ def choose_ports(settings: Settings) -> Settings:
 
 
 def _briefing(settings: Settings, database_url: str) -> bytes:
-    """What a child is told on its standard input, in one line; the address may hold a password, so not in its arguments."""
+    """What a child is told on standard input, in one line: an address with a password is no argument to show."""
     return json.dumps({"settings": plain_values(settings), "database_url": database_url}).encode() + b"\n"
 
 

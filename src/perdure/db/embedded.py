@@ -223,7 +223,7 @@ def open_embedded(folder: Path) -> Iterator[str]:
 
 
 def find_binaries(major: str | None = None) -> Path:
-    """The folder with `initdb` and `postgres`: of the installed wheel, or of the PATH; `major` (such as "18") if it matters.
+    """The folder with `initdb` and `postgres`, of the installed wheel or of the PATH, of that major version if named.
 
     Raises EmbeddedServerError when there is none.
     """

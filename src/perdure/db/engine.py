@@ -87,8 +87,9 @@ class Database:
             with raw_connection(tx).cursor() as cursor, cursor.copy(statement) as copy:
                 copy.set_types([_type_name(kind.compile(tx.dialect)) for kind in kinds])
                 number = 0
-                for number, row in enumerate(rows, start=1):
+                for row in rows:
                     copy.write_row(_wrap_json(row, wrappers))
+                    number += 1
                 return number
         except psycopg.IntegrityError as error:
             raise exc.IntegrityError(f"COPY {table.name}", None, error) from error

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from perdure.kernel.errors import ErrorKind, PerdureError
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 class JobState(StrEnum):
@@ -30,7 +30,7 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is: `done` of `total` in `unit` (`files`, `bytes`), `rate` units per second, a sentence for people."""
+    """How far a job is: `done` of `total` in `unit` (`files`, `bytes`), units per second, a sentence for people."""
 
     done: int | None = None
     total: int | None = None

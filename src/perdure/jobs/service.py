@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from perdure.db import Database
 from perdure.jobs.errors import JobAbandonedError, JobNotFoundError, JobStoppedError, JobUnknownError
-from perdure.jobs.model import Json, JobState, JobView, Progress, RetryRule, describe_error, plan_retry
+from perdure.jobs.model import JobState, JobView, Json, Progress, RetryRule, describe_error, plan_retry
 from perdure.jobs.tables import jobs as jobs_table
 from perdure.jobs.tables import periodic_runs
 from perdure.kernel.errors import PerdureError
@@ -124,7 +124,7 @@ class Jobs:
         self._kinds[kind] = JobKind(handler, queue, replace(rule, max_attempts=max_attempts) if retry is None else rule)
 
     def register_periodic(self, kind: str, every: float | timedelta, handler: Callable[[], object]) -> None:
-        """Have the workers call `handler` about every so many seconds: one worker at a time, never overlapping itself."""
+        """Have the workers call `handler` about every so many seconds; it never overlaps itself, on any machine."""
         if kind in self._periodic:
             raise ValueError(f"the periodic kind {kind!r} has a handler already")
         wait = every if isinstance(every, timedelta) else timedelta(seconds=every)
@@ -183,7 +183,7 @@ class Jobs:
         return job_id
 
     def cancel(self, tx: Connection, job_id: UUID) -> bool:
-        """End a job that has not ended: a waiting one never starts, a running one is asked to stop. False if it was over."""
+        """End a job: a waiting one never starts, a running one is asked to stop. False if it was over already."""
         cancelled = tx.execute(
             update(jobs_table)
             .where(jobs_table.c.id == job_id, jobs_table.c.state.in_([JobState.WAITING, JobState.RUNNING]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def _bootstrap_command(installation: Installation) -> click.Command:
     @plainly
     def bootstrap_command(data_dir: Path | None, login: str, organisation: str, password_stdin: bool) -> None:
         """Make the first administrator. An existing login is left as it is."""
-        given = click.get_text_stream("stdin").readline().rstrip("\n") if password_stdin else None
+        given = sys.stdin.readline().rstrip("\n") if password_stdin else None
         with installation.services(data_dir) as services:
             name, password = services.identity.bootstrap_administrator(login, given, organisation=organisation)
         if password is None:
