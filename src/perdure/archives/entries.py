@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, literal, or_, select
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Row,
+    Select,
+    Uuid,
+    and_,
+    bindparam,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 
 from perdure.archives.model import Entry, EntryKind
@@ -20,6 +35,7 @@ from perdure.archives.union import (
     iter_union,
     possible_blockers,
     resolve,
+    start_of_folder,
 )
 from perdure.db import Database
 from perdure.formats.content_paths import hashed_content_path, natural_content_path
@@ -97,25 +113,33 @@ def find_own(tx: Connection, archive_id: UUID, paths: Sequence[bytes]) -> dict[b
 def find_visible(tx: Connection, layers: Sequence[UUID], paths: Iterable[bytes]) -> dict[bytes, Entry]:
     """The entries that the union of the layers shows at these paths."""
     wanted = list(paths)
+    rows = load_rows(tx, layers, wanted)
+    found = ((path, resolve(path, rows)) for path in wanted)
+    return {path: entry for path, entry in found if entry is not None}
+
+
+def load_rows(tx: Connection, layers: Sequence[UUID], paths: Iterable[bytes]) -> dict[bytes, dict[int, LayerEntry]]:
+    """Each layer's row at each of these paths and at the folders above them."""
+    wanted = set(paths)
+    needed = list(wanted.union(*(iter_ancestors(path) for path in wanted)) if len(layers) > 1 else wanted)
     rows: dict[bytes, dict[int, LayerEntry]] = {}
-    needed = list({*wanted, *(ancestor for path in wanted for ancestor in iter_ancestors(path))})
     for start in range(0, len(needed), _CHUNK):
         chunk = needed[start : start + _CHUNK]
         for layer, query in enumerate(_select_layers(layers)):
             for row in tx.execute(query.where(files.c.path == func.any(_paths(chunk)))):
                 rows.setdefault(row.path, {})[layer] = LayerEntry(row_to_entry(row), row.covered)
-    found = ((path, resolve(path, rows)) for path in wanted)
-    return {path: entry for path, entry in found if entry is not None}
+    return rows
 
 
 def iter_visible(
     tx: Connection, layers: Sequence[UUID], *, start: bytes = b"", end: bytes | None = None, chunk: int = _CHUNK
 ) -> Iterator[Entry]:
     """What the union shows from `start` to before `end`, sorted by path; rows are fetched `chunk` at a time."""
-    scans = [
-        EntryScan(tx, query, start=start, end=end, chunk=chunk) for query in _select_layers(layers)
-    ]
-    return iter_union(scans, _find_blockers(tx, layers, start) if len(layers) > 1 else ())
+    if len(layers) == 1:
+        own = iter_own(tx, layers[0], start=start, end=end, chunk=chunk)
+        return (entry for entry in own if entry.kind is not EntryKind.HIDDEN)
+    scans = [EntryScan(tx, query, start=start, end=end, chunk=chunk) for query in _select_layers(layers)]
+    return iter_union(scans, _find_blockers(tx, layers, start))
 
 
 def iter_own(
@@ -132,6 +156,66 @@ def iter_own(
         scan.advance()
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """The first row of a layer that stands for a name in a folder; `is_inside` says that it lies deeper."""
+
+    name: bytes
+    entry: Entry
+    is_inside: bool
+
+    @property
+    def key(self) -> bytes:
+        """Where it stands among the folder's rows: `a` before `a-b` before what is inside `a`."""
+        return self.name + b"/" if self.is_inside else self.name
+
+
+def list_children(tx: Connection, layer: UUID, folder: bytes, *, start: bytes, limit: int) -> list[Child]:
+    """One layer's names in a folder with a key from `start` on, by key, without walking what is inside them."""
+    prefix = start_of_folder(folder)
+    parameters = {
+        "layer": layer,
+        "start": prefix + start,
+        "end": end_of_folder(folder) or b"\xff" * 8,
+        "prefix": len(prefix),
+        "limit": limit,
+    }
+    rows = tx.execute(_CHILDREN, parameters)
+    return [_to_child(row, prefix) for row in rows]
+
+
+# PostgreSQL makes rows of a recursive query one by one, as the outer one asks for them: each is one probe of the index.
+_CHILDREN = text(
+    """
+    WITH RECURSIVE walk AS (
+        (SELECT * FROM files WHERE archive_id = :layer AND path >= :start AND path < :end ORDER BY path LIMIT 1)
+        UNION ALL
+        SELECT found.* FROM walk CROSS JOIN LATERAL (
+            SELECT * FROM files WHERE archive_id = :layer AND path < :end AND path >= CASE
+                WHEN position('\\x2f'::bytea IN substring(walk.path FROM :prefix + 1)) > 0
+                THEN substring(
+                    walk.path FOR :prefix + position('\\x2f'::bytea IN substring(walk.path FROM :prefix + 1)) - 1
+                ) || '\\x30'::bytea
+                ELSE walk.path || '\\x00'::bytea END
+            ORDER BY path LIMIT 1
+        ) AS found
+    )
+    SELECT * FROM walk LIMIT :limit
+    """
+).bindparams(
+    bindparam("layer", type_=Uuid),
+    bindparam("start", type_=BYTEA),
+    bindparam("end", type_=BYTEA),
+    bindparam("prefix", type_=Integer),
+    bindparam("limit", type_=Integer),
+).columns(*files.c)
+
+
+def _to_child(row: Row[Any], prefix: bytes) -> Child:  # Any: see row_to_entry
+    name, slash, _ = row.path[len(prefix) :].partition(b"/")
+    return Child(name, row_to_entry(row), bool(slash))
+
+
 class EntryScan:
     """One layer's rows from `start` to before `end`, fetched in chunks by key, so that it may be long."""
 
@@ -146,19 +230,23 @@ class EntryScan:
         self._rows: Sequence[Row[Any]] = ()
         self._index = 0
         self._is_last = False
+        self._head: LayerEntry | None = None
 
     def head(self) -> LayerEntry | None:
-        if self._index >= len(self._rows) and not self._is_last:
-            self._fetch()
-        if self._index >= len(self._rows):
-            return None
-        row = self._rows[self._index]
-        return LayerEntry(row_to_entry(row), row.covered)
+        if self._head is None:
+            if self._index >= len(self._rows) and not self._is_last:
+                self._fetch()
+            if self._index < len(self._rows):
+                row = self._rows[self._index]
+                self._head = LayerEntry(row_to_entry(row), row.covered)
+        return self._head
 
     def advance(self) -> None:
+        self._head = None
         self._index += 1
 
     def seek(self, start: bytes) -> None:
+        self._head = None
         while self._index < len(self._rows) and self._rows[self._index].path < start:
             self._index += 1
         if self._index >= len(self._rows):

@@ -144,7 +144,8 @@ class Filling:
         archive, reservation = self._reserve(actor, archive_id, 1, size, path=path, attributes=kept, until=until)
         names = digests_to_take(archive.profile.digests, item.digests)
         self._ctx.storage.begin_upload(reservation.part, reservation.id, path, digests=frozenset(names))
-        return UploadView(reservation.id, archive_id, path, UploadState.RESERVED, 0, size, until)
+        state = UploadState.RESERVED
+        return UploadView(reservation.id, archive_id, path, state, 0, size, until, item.mtime_ns, item.mode)
 
     def get_upload(self, actor: Actor, upload_id: UUID) -> UploadView:
         """How far an upload is; raises NotFoundError."""
@@ -255,7 +256,18 @@ class Filling:
         offset = row.byte_count if state is UploadState.FINISHED else 0
         if row.state in ACTIVE_UPLOADS:
             offset = self._ctx.storage.upload_offset(PartRef(row.archive_id, row.part_id), row.id)
-        return UploadView(row.id, row.archive_id, row.path, state, offset, row.byte_count, row.expires_at)
+        given = row.attributes
+        return UploadView(
+            row.id,
+            row.archive_id,
+            row.path,
+            state,
+            offset,
+            row.byte_count,
+            row.expires_at,
+            given.get("mtime_ns"),
+            given.get("mode"),
+        )
 
     def _expire(self, row: Row[Any]) -> bool:  # Any: row of the table
         ctx = self._ctx

@@ -87,6 +87,8 @@ class UploadView:
     offset: int
     size: int
     expires_at: datetime
+    mtime_ns: int | None = None
+    mode: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,12 +98,17 @@ def resolve(path: bytes, rows: Mapping[bytes, Mapping[int, LayerEntry]]) -> Entr
     if not at_path:
         return None
     layer = min(at_path)
-    blocked = any(
-        upper < layer and row.is_blocking
-        for ancestor in iter_ancestors(path)
-        for upper, row in rows.get(ancestor, {}).items()
+    ceiling = find_ceiling(path, rows)
+    is_seen = at_path[layer].is_shown and (ceiling is None or layer <= ceiling)
+    return at_path[layer].entry if is_seen else None
+
+
+def find_ceiling(path: bytes, rows: Mapping[bytes, Mapping[int, LayerEntry]]) -> int | None:
+    """The uppermost layer that blocks the folders above a path: deeper layers are not seen there."""
+    layers = (
+        layer for ancestor in iter_ancestors(path) for layer, row in rows.get(ancestor, {}).items() if row.is_blocking
     )
-    return at_path[layer].entry if at_path[layer].is_shown and not blocked else None
+    return min(layers, default=None)
 
 
 def start_of_folder(folder: bytes) -> bytes:

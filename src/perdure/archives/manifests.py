@@ -1,0 +1,70 @@
+"""Manifest lines of a whole archive: from the sealed parts, or from the rows while it is open."""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import io
+from collections.abc import Iterator
+from uuid import UUID
+
+import orjson
+from sqlalchemy import select
+
+from perdure.archives.entries import iter_own
+from perdure.archives.layers import to_manifest_entry
+from perdure.archives.model import Entry, PartState
+from perdure.archives.placing import list_parts
+from perdure.archives.records import Context
+from perdure.archives.tables import superseded
+from perdure.formats.canonical import canonical_line
+from perdure.formats.manifest import MANIFEST_NAME, entry_to_line, iter_manifest_lines
+from perdure.storage.model import object_uri
+
+
+def iter_open_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
+    """The archive's own entries as lines, in order of path."""
+    with ctx.db.begin() as tx:
+        for entry in iter_own(tx, archive_id):
+            yield entry_to_line(to_manifest_entry(entry))
+
+
+def iter_sealed_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
+    """The lines of all sealed parts in order of path, without superseded ones: what the closing statement covers."""
+    with ctx.db.begin() as tx:
+        sealed = [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
+        rows = tx.execute(select(superseded.c.part, superseded.c.path).where(superseded.c.archive_id == archive_id))
+        gone: dict[int, set[bytes]] = {}
+        for number, path in rows.tuples():
+            gone.setdefault(number, set()).add(path)
+    streams = [_iter_part(ctx, part.id, gone.get(part.number, set())) for part in sealed]
+    return (line for _, line in heapq.merge(*streams, key=_first))
+
+
+def iter_part_lines(ctx: Context, part_id: UUID) -> Iterator[bytes]:
+    """The lines of one sealed part as they stand in its manifest."""
+    return iter_manifest_lines(io.BytesIO(ctx.storage.read_part_document(object_uri(part_id), MANIFEST_NAME)))
+
+
+def path_of(line: bytes) -> bytes:
+    """The path in a line that we wrote."""
+    fields = orjson.loads(line)
+    text = fields.get("path")
+    return text.encode("utf-8") if text is not None else base64.b64decode(fields["path_bytes"])
+
+
+def union_line(entry: Entry) -> bytes:
+    """The line of an entry that a union of several layers shows: the canonical one, and its layer."""
+    fields = orjson.loads(entry_to_line(to_manifest_entry(entry)))
+    return canonical_line({**fields, "layer": entry.archive_id.urn})
+
+
+def _iter_part(ctx: Context, part_id: UUID, gone: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    for line in iter_part_lines(ctx, part_id):
+        path = path_of(line)
+        if path not in gone:
+            yield path, line
+
+
+def _first(pair: tuple[bytes, bytes]) -> bytes:
+    return pair[0]

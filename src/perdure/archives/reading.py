@@ -1,0 +1,307 @@
+"""Read an archive: its entries, the bytes of a file, manifests and proofs, copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import Connection, func, select
+
+from perdure.archives.entries import count_entries, find_visible, iter_visible
+from perdure.archives.errors import EntryNotFoundError, NotAFileError, NotClosedError, ReceiptNotReadyError
+from perdure.archives.layers import list_layers, to_manifest_entry
+from perdure.archives.listing import EntryPage, find_folder, list_folder, list_tree
+from perdure.archives.manifests import iter_open_lines, iter_sealed_lines, union_line
+from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, PartState
+from perdure.archives.placing import list_parts
+from perdure.archives.records import Context, require_archive, require_state
+from perdure.archives.tables import archives, files, parts
+from perdure.formats.manifest import iter_sha512sum_lines
+from perdure.formats.merkle import inclusion_proof
+from perdure.formats.statement import ContentCounts
+from perdure.identity.model import Action
+from perdure.kernel.actor import Actor
+from perdure.kernel.errors import BadInputError
+from perdure.kernel.paths import check_path, display_path
+from perdure.storage.errors import UnknownObjectError
+from perdure.storage.model import CopyState, PartRef, object_uri
+
+Layers = Literal["union", "own"]
+MAX_PAGE = 10_000
+_READABLE = (ArchiveState.OPEN, ArchiveState.CLOSING, ArchiveState.CLOSED)
+_ETAG_DIGITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class CopyView:
+    """One copy of one object; `part` is None for the head. `evidence` says how it was read back."""
+
+    part: int | None
+    store: str
+    medium: str
+    location: str
+    state: CopyState
+    written_at: datetime | None
+    verified_at: datetime | None
+    evidence: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionProof:
+    """That `line` is leaf `index` of the `size` leaves under `root`; steps are hexadecimal, nearest sibling first."""
+
+    line: bytes
+    index: int
+    size: int
+    root: str
+    steps: list[str]
+
+
+class Content:
+    """The bytes of one file. `etag` is opaque and strong: other bytes have another one."""
+
+    def __init__(self, ctx: Context, entry: Entry) -> None:
+        self._ctx = ctx
+        self.entry = entry
+        self.etag = content_etag(entry)
+
+    def read(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Blocks of up to 1 MiB from `offset` on."""
+        wanted = self.entry.size - offset if length is None else min(length, self.entry.size - offset)
+        return read_entry(self._ctx, self.entry, offset, wanted) if wanted > 0 else iter(())
+
+    def local_path(self) -> Path | None:
+        """Where this machine can open the file by itself, or None: then `read`."""
+        with self._ctx.db.begin() as tx:
+            part, is_sealed = _find_part(tx, self.entry)
+        return self._ctx.storage.local_path(part.object_id, self.entry.content or "") if is_sealed else None
+
+
+class Reading:
+    """Use cases of those who may read an archive."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    def list_entries(
+        self,
+        actor: Actor,
+        archive_id: UUID,
+        *,
+        folder: bytes = b"",
+        recursive: bool = False,
+        cursor: str | None = None,
+        limit: int = 1000,
+        layers: Layers = "union",
+    ) -> EntryPage:
+        """A page of a folder, or of everything below it; `b""` is the top. The `archive_id` of an entry is its layer.
+
+        Raises EntryNotFoundError for a folder that is not there.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise BadInputError(f"A page has 1 to {MAX_PAGE} entries.", field="limit")
+        if folder:
+            check_path(folder)
+        with self._ctx.db.begin() as tx:
+            chain = self._require_layers(tx, actor, archive_id, layers)
+            listing = list_tree if recursive else list_folder
+            page = listing(tx, chain, folder, cursor=cursor, limit=limit)
+            if folder and not page.items and cursor is None:
+                _require_folder(tx, chain, folder)
+        return page
+
+    def stat(self, actor: Actor, archive_id: UUID, path: bytes) -> Entry:
+        """What is at a path; a folder without an entry of its own is made up. Raises EntryNotFoundError."""
+        check_path(path)
+        with self._ctx.db.begin() as tx:
+            return _find_entry(tx, self._require_layers(tx, actor, archive_id, "union"), path)
+
+    def open_content(self, actor: Actor, archive_id: UUID, path: bytes) -> Content:
+        """A file's bytes; raises EntryNotFoundError and NotAFileError."""
+        entry = self.stat(actor, archive_id, path)
+        if entry.kind is not EntryKind.FILE:
+            raise NotAFileError(f"{display_path(path)!r} is a {entry.kind.value}.", kind=entry.kind.value)
+        return Content(self._ctx, entry)
+
+    def counts(self, actor: Actor, archive_id: UUID) -> ContentCounts:
+        """What the archive holds of its own."""
+        with self._ctx.db.begin() as tx:
+            self._require(tx, actor, archive_id)
+            return to_counts(count_entries(tx, archive_id))
+
+    # Manifests and proofs
+
+    def iter_manifest(self, actor: Actor, archive_id: UUID, layers: Layers = "union") -> Iterator[bytes]:
+        """Manifest lines sorted by path.
+
+        Those of a closed archive's own layer are the leaves of its Merkle tree. In a union of several layers a line
+        also names its layer.
+        """
+        with self._ctx.db.begin() as tx:
+            archive = self._require(tx, actor, archive_id)
+            chain = list_layers(tx, archive_id) if layers == "union" else [archive_id]
+        return self._iter_lines(archive, chain)
+
+    def iter_checksums(self, actor: Actor, archive_id: UUID, layers: Layers = "union") -> Iterator[bytes]:
+        """The files' content digests as lines that `sha512sum -c` (or `sha256sum -c`) reads."""
+        with self._ctx.db.begin() as tx:
+            archive = self._require(tx, actor, archive_id)
+            chain = list_layers(tx, archive_id) if layers == "union" else [archive_id]
+        return self._iter_checksums(archive, chain)
+
+    def inclusion_proof(self, actor: Actor, archive_id: UUID, path: bytes) -> InclusionProof:
+        """That the closing statement covers the archive's own entry at a path."""
+        check_path(path)
+        with self._ctx.db.begin() as tx:
+            archive = self._require(tx, actor, archive_id)
+            statement = _require_statement(archive)
+            here = select(func.count()).where(files.c.archive_id == archive_id)
+            index = tx.execute(here.where(files.c.path < path)).scalar_one()
+            if not tx.execute(here.where(files.c.path == path)).scalar_one():
+                raise EntryNotFoundError(f"The archive itself has nothing at {display_path(path)!r}.")
+        found: list[bytes] = []
+        steps = inclusion_proof(_keep(iter_sealed_lines(self._ctx, archive_id), index, found), index)
+        merkle = statement["merkle"]
+        assert isinstance(merkle, dict)
+        return InclusionProof(found[0], index, merkle["size"], merkle["root"], steps)
+
+    def statement(self, actor: Actor, archive_id: UUID) -> Mapping[str, object]:
+        """The signed closing statement; raises NotClosedError."""
+        with self._ctx.db.begin() as tx:
+            return _require_statement(self._require(tx, actor, archive_id))
+
+    def receipt(self, actor: Actor, archive_id: UUID) -> Mapping[str, object]:
+        """The signed receipt that allows the source to be deleted; raises ReceiptNotReadyError."""
+        with self._ctx.db.begin() as tx:
+            _require_statement(self._require(tx, actor, archive_id))
+            receipt = tx.execute(select(archives.c.receipt).where(archives.c.id == archive_id)).scalar_one()
+        if receipt is None:
+            raise ReceiptNotReadyError("Not as many copies are verified yet as the profile demands.")
+        found: Mapping[str, object] = receipt
+        return found
+
+    def copies(self, actor: Actor, archive_id: UUID) -> list[CopyView]:
+        """Every copy of the head and of the sealed parts, parts by number after the head."""
+        with self._ctx.db.begin() as tx:
+            self._require(tx, actor, archive_id)
+            numbers: dict[str, int | None] = {object_uri(archive_id): None}
+            sealed = [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
+            numbers |= {object_uri(part.id): part.number for part in sealed}
+            found = self._ctx.storage.copies(tx, numbers)
+        stores = {store.id: store for store in self._ctx.storage.stores()}
+        return [
+            CopyView(
+                part=numbers[object_id],
+                store=stores[copy.store_id].name if copy.store_id in stores else str(copy.store_id),
+                medium=stores[copy.store_id].medium if copy.store_id in stores else "",
+                location=stores[copy.store_id].location if copy.store_id in stores else "",
+                state=copy.state,
+                written_at=copy.written_at,
+                verified_at=copy.verified_at,
+                evidence=copy.evidence,
+            )
+            for object_id in numbers
+            for copy in found[object_id]
+        ]
+
+    def _require(self, tx: Connection, actor: Actor, archive_id: UUID) -> Archive:
+        archive = require_archive(tx, self._ctx, actor, Action.READ, archive_id)
+        require_state(archive, *_READABLE)
+        return archive
+
+    def _require_layers(self, tx: Connection, actor: Actor, archive_id: UUID, layers: Layers) -> list[UUID]:
+        self._require(tx, actor, archive_id)
+        return list_layers(tx, archive_id) if layers == "union" else [archive_id]
+
+    def _iter_lines(self, archive: Archive, chain: list[UUID]) -> Iterator[bytes]:
+        if len(chain) > 1:
+            with self._ctx.db.begin() as tx:
+                yield from map(union_line, iter_visible(tx, chain))
+        elif archive.state is ArchiveState.CLOSED:
+            yield from iter_sealed_lines(self._ctx, archive.id)
+        else:
+            yield from iter_open_lines(self._ctx, archive.id)
+
+    def _iter_checksums(self, archive: Archive, chain: list[UUID]) -> Iterator[bytes]:
+        with self._ctx.db.begin() as tx:
+            entries = map(to_manifest_entry, iter_visible(tx, chain))
+            yield from iter_sha512sum_lines(entries, archive.profile.digests[0])
+
+
+def content_etag(entry: Entry) -> str:
+    """The beginning of the content digest."""
+    return (entry.digests.get("sha512") or entry.digests["sha256"])[:_ETAG_DIGITS]
+
+
+def read_entry(ctx: Context, entry: Entry, offset: int, length: int) -> Iterator[bytes]:
+    """Blocks of a file, wherever it lies; it may be sealed, or moved by sealing, between two looks."""
+    try:
+        blocks = _read_located(ctx, entry, offset, length)
+        first = next(blocks, b"")
+    except UnknownObjectError:
+        with ctx.db.begin() as tx:
+            entry = find_visible(tx, [entry.archive_id], [entry.path]).get(entry.path, entry)
+        blocks = _read_located(ctx, entry, offset, length)
+        first = next(blocks, b"")
+    yield bytes(first)
+    for block in blocks:
+        yield bytes(block)
+
+
+def to_counts(found: Mapping[EntryKind, tuple[int, int]]) -> ContentCounts:
+    """Counts by kind as the closing statement has them."""
+    number = {kind: count for kind, (count, _) in found.items()}
+    return ContentCounts(
+        files=number.get(EntryKind.FILE, 0),
+        directories=number.get(EntryKind.DIRECTORY, 0),
+        symlinks=number.get(EntryKind.SYMLINK, 0),
+        hidden=number.get(EntryKind.HIDDEN, 0),
+        size=found.get(EntryKind.FILE, (0, 0))[1],
+    )
+
+
+def _read_located(ctx: Context, entry: Entry, offset: int, length: int) -> Iterator[bytes]:
+    with ctx.db.begin() as tx:
+        part, is_sealed = _find_part(tx, entry)
+    content = entry.content or ""
+    if is_sealed:
+        return ctx.storage.read_object(part.object_id, content, offset, length)
+    return ctx.storage.read_staged(part, content, offset, length)
+
+
+def _find_part(tx: Connection, entry: Entry) -> tuple[PartRef, bool]:
+    query = select(parts.c.id, parts.c.state).where(
+        parts.c.archive_id == entry.archive_id, parts.c.number == entry.part
+    )
+    row = tx.execute(query).one()
+    return PartRef(entry.archive_id, row.id), row.state == PartState.SEALED.value
+
+
+def _find_entry(tx: Connection, layers: list[UUID], path: bytes) -> Entry:
+    entry = find_visible(tx, layers, [path]).get(path) or find_folder(tx, layers, path)
+    if entry is None:
+        raise EntryNotFoundError(f"There is nothing at {display_path(path)!r}.", path=display_path(path))
+    return entry
+
+
+def _require_folder(tx: Connection, layers: list[UUID], folder: bytes) -> None:
+    if _find_entry(tx, layers, folder).kind is not EntryKind.DIRECTORY:
+        raise EntryNotFoundError(f"{display_path(folder)!r} is not a folder.", path=display_path(folder))
+
+
+def _require_statement(archive: Archive) -> Mapping[str, object]:
+    if archive.statement is None:
+        raise NotClosedError(f"The archive is {archive.state.value}.", state=archive.state.value)
+    return archive.statement
+
+
+def _keep(lines: Iterator[bytes], index: int, found: list[bytes]) -> Iterator[bytes]:
+    """Pass lines on and keep the one at an index."""
+    for number, line in enumerate(lines):
+        if number == index:
+            found.append(line)
+        yield line
