@@ -207,10 +207,10 @@ def test_coreutils_write_and_accept_the_same_list(tmp_path: Path, algorithm: str
     listed.append(ManifestEntry(b"zfolder", "directory"))
     lines = b"".join(iter_sha512sum_lines(listed, algorithm))
     program = f"{algorithm}sum"
-    written = subprocess.run([program, "--", *sorted(names)], cwd=tmp_path, capture_output=True, check=True)  # noqa: S603 - a fixed program
+    written = subprocess.run([program, "--", *sorted(names)], cwd=tmp_path, capture_output=True, check=True)
     assert written.stdout == lines
     (tmp_path / checksum_list_name(algorithm)).write_bytes(lines)
     check = [program, "--check", "--strict", "--quiet", checksum_list_name(algorithm)]
-    assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 0  # noqa: S603 - a fixed program
+    assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 0
     (tmp_path / "plain").write_bytes(b"PLAIN")
-    assert subprocess.run(check, cwd=tmp_path, capture_output=True, check=False).returncode == 1  # noqa: S603 - a fixed program
+    assert subprocess.run(check, cwd=tmp_path, capture_output=True, check=False).returncode == 1

@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", "-W", "error", str(READER), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_reader_is_short_and_needs_the_standard_library_only() -> None:

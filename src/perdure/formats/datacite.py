@@ -31,7 +31,7 @@ def datacite_attributes(citation: Citation) -> dict[str, object]:
     """The record as the `attributes` of the REST API, without what is empty; `url` only where there is a page."""
     issued = citation.issued.isoformat()
     attributes: dict[str, object] = {
-        "identifiers": [{"identifier": citation.archive_urn, "identifierType": "URN"}],
+        "alternateIdentifiers": [{"alternateIdentifier": citation.archive_urn, "alternateIdentifierType": "URN"}],
         "creators": [_creator_attributes(creator) for creator in citation.creators],
         "titles": [{"title": citation.title}],
         "publisher": _publisher_attributes(citation.publisher),

@@ -80,12 +80,15 @@ class MerkleMark:
 
 @dataclass(frozen=True, slots=True)
 class CopyEvidence:
-    """One copy that was read back from its medium and compared, and how that was done (`evidence`)."""
+    """One copy that was read back from its medium and compared.
+
+    `evidence` says how: a sentence, or what the store noted while it read, ready for JSON.
+    """
 
     store: str
     location: str
     medium: str
-    evidence: str
+    evidence: str | Mapping[str, object]
     verified_at: datetime
     parts: Sequence[int]
 
@@ -263,7 +266,7 @@ def _copy_document(copy: CopyEvidence) -> dict[str, object]:
         "store": copy.store,
         "location": copy.location,
         "medium": copy.medium,
-        "evidence": copy.evidence,
+        "evidence": copy.evidence if isinstance(copy.evidence, str) else dict(copy.evidence),
         "verified_at": format_time(copy.verified_at),
         "parts": sorted(copy.parts),
     }
