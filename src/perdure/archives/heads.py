@@ -175,7 +175,8 @@ class _NextHead:
             changes[segment_name(RECORD_HISTORY, self._number)] = b"".join(line + b"\n" for line in self._records)
         if self._metadata_sequence > self._row.metadata_folded:
             changes[segment_name(METADATA_HISTORY, self._number)] = self._metadata_file
-        changes["parts.json"] = _document(build_parts_document(list_part_summaries(self._tx, self._archive.id)))
+        sealed = list_part_summaries(self._tx, self._archive.id)
+        changes["parts.json"] = _document(build_parts_document(sealed)) if sealed else None
         replaced = list_superseded(self._tx, self._archive.id)
         changes["superseded.ndjson"] = b"".join(map(superseded_to_line, replaced)) if replaced else None
         for name, value in self._signed().items():

@@ -18,7 +18,7 @@ _AT_ONCE = 500
 
 
 def warn_of_ends(ctx: Context) -> int:
-    """Record the warnings, and after the end the proposal to withdraw, that are due; returns how many. A periodic job."""
+    """Record the warnings, and after the end the proposals to withdraw, that are due; returns how many."""
     told = 0
     while True:
         with ctx.db.begin() as tx:

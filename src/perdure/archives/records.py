@@ -272,12 +272,13 @@ def save_change(
     before: Archive,
     after: Archive,
     *,
-    event: str,
+    event: str | None,
     data: Mapping[str, object] | None = None,
 ) -> Archive:
     """Save what a use case made of an archive that it loaded with `lock`; nothing happens when nothing differs.
 
-    Returns the archive with its new revision. `event` is recorded with the names of the changed members and `data`.
+    Returns the archive with its new revision. `event`, if any, is recorded with the names of the changed members and
+    `data`.
     """
     old, new = changed_members(record_document(before), record_document(after))
     if not new and before.statement == after.statement and before.tombstone == after.tombstone:

@@ -1,0 +1,310 @@
+"""See archives: one with all that belongs to it, many by text, what happened to them, what everybody may see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import BYTEA
+
+from perdure.archives.citing import landing_page
+from perdure.archives.errors import ArchiveNotFoundError
+from perdure.archives.journal import list_record_changes
+from perdure.archives.model import Archive, ArchiveState, Part
+from perdure.archives.placing import ACTIVE_UPLOADS, list_parts
+from perdure.archives.records import Context, load_all, readable_by, require_archive
+from perdure.archives.tables import account_usage, archives, files, uploads
+from perdure.events import Event
+from perdure.identity.model import Action
+from perdure.kernel.actor import Actor
+from perdure.kernel.errors import BadInputError
+from perdure.kernel.ids import parse_id, short_form
+from perdure.storage.model import CopyState, object_uri
+
+MAX_PAGE = 200
+MAX_EVENTS = 1000
+MAX_WAIT_SECONDS = 60.0
+MAX_TEXT_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveView:
+    """An archive as one actor sees it; `actions` is what he may do with it in principle, whatever its state."""
+
+    archive: Archive
+    actions: frozenset[Action]
+    parts: tuple[Part, ...] = ()
+    verified_copies: int = 0  # stores that hold a verified copy of every sealed part
+    children: tuple[UUID, ...] = ()
+    uploads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivePage:
+    """Archives, newest first, and where the next page begins (None: there is none)."""
+
+    items: tuple[ArchiveView, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordChange:
+    """One change of a record: the members that differ, as they were and as they are."""
+
+    revision: int
+    at: datetime
+    actor_id: UUID | None
+    actor_name: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPage:
+    """Changes in order, and where the next page begins (None: there is none)."""
+
+    items: tuple[RecordChange, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an account uses, and its limit (None: none)."""
+
+    account_id: UUID
+    bytes: int
+    reserved_bytes: int
+    files: int
+    quota_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublicPage:
+    """What may be shown to one actor under an archive's identifier. Fields that may not be shown are None or empty.
+
+    The files are shown only where `may_read` says so.
+    """
+
+    id: UUID
+    identifier: str | None
+    is_test_identifier: bool
+    state: ArchiveState
+    title: str
+    may_read: bool
+    archive: Archive | None
+    tombstone: Mapping[str, object] | None
+    url: str
+
+
+def get_view(ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
+    """One archive with its parts, copies and children."""
+    with ctx.db.begin() as tx:
+        archive = require_archive(tx, ctx, actor, Action.READ, archive_id)
+        children = load_all(tx, archives.c.parent_id == archive_id, readable_by(ctx, actor))
+        active = select(func.count()).where(uploads.c.archive_id == archive_id, uploads.c.state.in_(ACTIVE_UPLOADS))
+        own_parts = tuple(list_parts(tx, archive_id))
+        return ArchiveView(
+            archive=archive,
+            actions=ctx.identity.actions(tx, actor, archive.thing()),
+            parts=own_parts,
+            verified_copies=_count_verified(tx, ctx, own_parts),
+            children=tuple(child.id for child in children),
+            uploads=tx.execute(active).scalar_one(),
+        )
+
+
+def list_archives(
+    ctx: Context,
+    actor: Actor,
+    *,
+    text: str | None = None,
+    state: ArchiveState | None = None,
+    account_id: UUID | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> ArchivePage:
+    """The archives that the actor may read, newest first; `text` is looked for in record, paths and metadata.
+
+    Discarded archives are listed only when asked for by their state.
+    """
+    limit = max(1, min(limit, MAX_PAGE))
+    conditions = [readable_by(ctx, actor)]
+    if state is None:
+        conditions.append(archives.c.state != ArchiveState.DISCARDED.value)
+    else:
+        conditions.append(archives.c.state == state.value)
+    if account_id is not None:
+        conditions.append(archives.c.account_id == account_id)
+    if cursor is not None:
+        conditions.append(archives.c.id < _read_cursor(cursor))
+    if text:
+        conditions.append(_has_text(ctx, text))
+    with ctx.db.begin() as tx:
+        found = load_all(tx, *conditions, limit=limit + 1)
+        views = tuple(
+            ArchiveView(archive, ctx.identity.actions(tx, actor, archive.thing())) for archive in found[:limit]
+        )
+    return ArchivePage(views, short_form(views[-1].archive.id) if len(found) > limit else None)
+
+
+def record_history(
+    ctx: Context, actor: Actor, archive_id: UUID, *, cursor: str | None = None, limit: int = 100
+) -> RecordPage:
+    """The changes of the record in order. Who has which role is told to those who may manage it."""
+    limit = max(1, min(limit, MAX_EVENTS))
+    with ctx.db.begin() as tx:
+        archive = require_archive(tx, ctx, actor, Action.READ, archive_id)
+        may_manage = ctx.identity.can(tx, actor, Action.MANAGE, archive.thing())
+        rows = list_record_changes(tx, archive_id, after=_read_number(cursor), limit=limit + 1)
+    changes = tuple(_to_change(row, with_grants=may_manage) for row in rows[:limit])
+    return RecordPage(changes, str(changes[-1].revision) if len(rows) > limit else None)
+
+
+def list_events(
+    ctx: Context,
+    actor: Actor,
+    *,
+    archive_id: UUID | None = None,
+    after: int = 0,
+    limit: int = 100,
+    wait_seconds: float = 0,
+) -> list[Event]:
+    """Events of the archives that the actor may read, after a number and in order; waits for one if there is none."""
+    limit = max(1, min(limit, MAX_EVENTS))
+    if archive_id is not None:
+        with ctx.db.begin() as tx:
+            require_archive(tx, ctx, actor, Action.READ, archive_id)
+    found = _read_events(ctx, actor, archive_id, after, limit)
+    if not found and wait_seconds > 0:
+        ctx.events.wait_for(_head(ctx, after), min(wait_seconds, MAX_WAIT_SECONDS))
+        found = _read_events(ctx, actor, archive_id, after, limit)
+    return found
+
+
+def use_of(ctx: Context, actor: Actor, account_id: UUID) -> Usage:
+    """What an account uses of its quota."""
+    with ctx.db.begin() as tx:
+        account = ctx.identity.get_account_in(tx, account_id)
+        ctx.identity.require(tx, actor, Action.READ_ACCOUNT, account.thing)
+        row = tx.execute(select(account_usage).where(account_usage.c.account_id == account_id)).one_or_none()
+    if row is None:
+        return Usage(account_id, 0, 0, 0, account.quota_bytes)
+    return Usage(account_id, row.byte_count, row.reserved_bytes, row.file_count, account.quota_bytes)
+
+
+def public_page(ctx: Context, actor: Actor, identifier: str) -> PublicPage:
+    """The page under a persistent identifier or an archive's own id.
+
+    An archive that was closed has one for everybody: who may not read it sees that it exists, under which title and
+    identifier, and that it is not public, or what its tombstone says. Before closing it exists only for its readers.
+    """
+    with ctx.db.begin() as tx:
+        found = load_all(tx, _identified_by(identifier))
+        if not found:
+            raise _no_page(identifier)
+        archive = found[0]
+        may_read = ctx.identity.can(tx, actor, Action.READ, archive.thing())
+    is_known = archive.state in (ArchiveState.CLOSED, ArchiveState.WITHDRAWN)
+    if not may_read and not is_known:
+        raise _no_page(identifier)
+    return _show(ctx, archive, may_read=may_read)
+
+
+def _show(ctx: Context, archive: Archive, *, may_read: bool) -> PublicPage:
+    shown = may_read and archive.state is not ArchiveState.WITHDRAWN
+    return PublicPage(
+        id=archive.id,
+        identifier=archive.identifier,
+        is_test_identifier=bool(archive.identifier) and ctx.registrar.get(archive.identifier or "").is_test,
+        state=archive.state,
+        title=archive.description.title,
+        may_read=shown,
+        archive=archive if shown else None,
+        tombstone=_public_tombstone(archive),
+        url=landing_page(ctx.settings.public_url, archive),
+    )
+
+
+def _public_tombstone(archive: Archive) -> Mapping[str, object] | None:
+    """When and why, not by whom."""
+    if archive.tombstone is None:
+        return None
+    public = ("title", "identifier", "closed_at", "withdrawn_at", "reasons")
+    return {name: archive.tombstone[name] for name in public if name in archive.tombstone}
+
+
+def _identified_by(identifier: str) -> ColumnElement[bool]:
+    try:
+        return archives.c.id == parse_id(identifier)
+    except ValueError:
+        return archives.c.identifier == identifier
+
+
+def _no_page(identifier: str) -> ArchiveNotFoundError:
+    return ArchiveNotFoundError(f"There is nothing under {identifier[:200]!r}, or you may not see it.")
+
+
+def _has_text(ctx: Context, text: str) -> ColumnElement[bool]:
+    """In the record and the metadata in whatever case, in paths as it is typed."""
+    text = text.strip()[:MAX_TEXT_CHARACTERS]
+    if "\0" in text:
+        raise BadInputError("The text holds a NUL.", field="text")
+    needle = literal(text.encode("utf-8", "surrogatepass"), BYTEA)
+    in_path = exists().where(files.c.archive_id == archives.c.id, func.position(needle.op("IN")(files.c.path)) > 0)
+    return or_(
+        archives.c.folded.contains(text.casefold(), autoescape=True),
+        archives.c.identifier == text,
+        archives.c.id.in_(ctx.metadata.find_things(text)),
+        in_path,
+    )
+
+
+def _read_cursor(cursor: str) -> UUID:
+    try:
+        return parse_id(cursor)
+    except ValueError as error:
+        raise BadInputError(f"This is not a cursor: {error}.", field="cursor") from None
+
+
+def _read_number(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise BadInputError("This is not a cursor of this list.", field="cursor")
+    return int(cursor)
+
+
+def _count_verified(tx: Connection, ctx: Context, own_parts: Sequence[Part]) -> int:
+    sealed = [object_uri(part.id) for part in own_parts if part.inventory_digest]
+    if not sealed:
+        return 0
+    held = [
+        {copy.store_id for copy in copies if copy.state is CopyState.VERIFIED}
+        for copies in ctx.storage.copies(tx, sealed).values()
+    ]
+    return len(set.intersection(*held))
+
+
+def _read_events(ctx: Context, actor: Actor, archive_id: UUID | None, after: int, limit: int) -> list[Event]:
+    readable = select(archives.c.id).where(readable_by(ctx, actor))
+    with ctx.db.begin() as tx:
+        return ctx.events.read(
+            tx, after=after, limit=limit, subject=archive_id, visible=lambda subject: subject.in_(readable)
+        )
+
+
+def _head(ctx: Context, after: int) -> int:
+    with ctx.db.begin() as tx:
+        return max(after, ctx.events.head(tx)[0])
+
+
+def _to_change(row: Row[Any], *, with_grants: bool) -> RecordChange:  # Any: a row of record_changes
+    before, after = dict(row.before), dict(row.after)
+    if not with_grants:
+        before.pop("grants", None)
+        after.pop("grants", None)
+    return RecordChange(row.revision, row.at, row.actor_id, row.actor_name, before, after)
