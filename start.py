@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE / ".venv"
@@ -36,9 +37,12 @@ def main() -> int:
         return 0
     if words[:1] == ["test"]:
         return run_tests(words[1:])
-    command = [str(program("perdure")), *(words or ["demo"])]
+    become(str(program("perdure")), *(words or ["demo"]))
+
+
+def become(*command: str) -> NoReturn:
+    """Go on as that program, so that a Ctrl-C is its own."""
     os.execv(command[0], command)
-    return 0
 
 
 def set_up() -> None:
@@ -84,7 +88,7 @@ def install_uv() -> None:
             str(PRIVATE_UV),
             "--ignore-installed",
             "--break-system-packages",
-        )  # it breaks nothing there
+        )  # harmless there
         run(sys.executable, "-m", "pip", *wanted, *apart)
         return
     raise SystemExit(
@@ -127,9 +131,7 @@ def run(*command: str) -> None:
     """Run a step of the set-up; its own words are enough when it fails."""
     code = subprocess.run(command, cwd=HERE).returncode
     if code:
-        raise SystemExit(
-            f"The set-up stopped: `{' '.join(command)}` failed ({code}). Run this again when it is mended."
-        )
+        raise SystemExit(f"The set-up stopped: `{' '.join(command)}` failed ({code}). Mend it, then run this again.")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from sqlalchemy import MetaData
 from perdure.db import Database, metadata
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.engine import run_script
-from perdure.db.migrations import has_revisions, migrate
 from perdure.jobs.schema import queue_schema
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -52,9 +51,6 @@ class PostgresForTests:
     def prepare_template(self) -> None:
         self._run(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._template)))
         url = self._url(self._template)
-        if has_revisions():
-            migrate(url)
-            return
         database = Database(url)
         try:
             with database.begin() as tx:

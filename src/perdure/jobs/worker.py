@@ -97,7 +97,7 @@ def forget_finished(db: Database, *, older_than: timedelta = _FORGET_AFTER) -> i
         return tx.execute(text("DELETE FROM jobs WHERE finished_at < now() - :age"), {"age": older_than}).rowcount
 
 
-# A stalled job comes back under a new number: should its worker only have been cut off, it can no longer end the old one.
+# A stalled job comes back under a new number, so that a worker that was only cut off can no longer end it
 _RETRY_STALLED = text(
     """
     WITH stalled AS (

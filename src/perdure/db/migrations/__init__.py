@@ -3,10 +3,9 @@
 from perdure.db.migrations.runner import (
     SchemaState,
     collect_tables,
-    has_revisions,
     migrate,
     require_current_schema,
     schema_state,
 )
 
-__all__ = ["SchemaState", "collect_tables", "has_revisions", "migrate", "require_current_schema", "schema_state"]
+__all__ = ["SchemaState", "collect_tables", "migrate", "require_current_schema", "schema_state"]

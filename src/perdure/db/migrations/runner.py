@@ -35,11 +35,6 @@ def collect_tables() -> MetaData:
     return metadata
 
 
-def has_revisions() -> bool:
-    """Whether a first revision exists; before it, tests create the tables from the metadata."""
-    return bool(ScriptDirectory(str(Path(__file__).parent)).get_heads())
-
-
 def migrate(url: str) -> None:
     """Bring the schema to this release's; safe to call twice and from two machines at once.
 
