@@ -21,7 +21,7 @@ from .steps import ADA, METADATA, at, get, lines_of, put, rows_of
 from .test_values import documents
 
 SHARED_DATABASE = [HealthCheck.function_scoped_fixture]
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=SHARED_DATABASE)
+FEW = settings(max_examples=30, deadline=None, suppress_health_check=SHARED_DATABASE)
 
 names = st.sampled_from(["a", "b", "a/b", "a-", "~0", "value", "unit", "date", "é"])
 scalars = st.sampled_from([0, 1, -2.5, True, "x", "eV", "2026-11-20", "Ü"])
@@ -180,7 +180,7 @@ def test_any_document_survives_writing_and_reading(module_db: Database, document
         assert same(get(tx, thing), document)
 
 
-@settings(FEW, max_examples=60)
+@settings(FEW, max_examples=40)
 @given(st.data())
 def test_patches_and_the_past_equal_the_model(module_db: Database, data: st.DataObject) -> None:
     thing = new_id()

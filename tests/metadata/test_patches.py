@@ -189,7 +189,8 @@ def test_numbers_are_tested_by_value(present: str, tested: str, equal: bool) -> 
             plan_changes(nodes, patch)
 
 
-def test_copies_of_copies_are_bounded() -> None:
+def test_copies_of_copies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.metadata.patches.MAX_COPIED_VALUES", 10_000)
     doubling = [{"op": "copy", "from": "", "path": f"/{step}"} for step in range(40)]
     with pytest.raises(BadMetadataError):
         operated({"a": 1}, *doubling)

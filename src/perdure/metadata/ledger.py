@@ -21,6 +21,7 @@ from perdure.metadata.tables import states, subjects
 
 EAGER_DIGEST_BYTES = 64 * 1024  # the digest of a larger subject is computed when it is asked for
 MAX_CHANGE_CHARACTERS = 32 * 1024 * 1024  # one row of the history; PostgreSQL's limit is 1 GiB
+_EMPTY = Needs(frozenset({""}), frozenset())
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
@@ -69,7 +70,7 @@ class Ledger:
         self._thing = thing
         self.sequence, self.chain_digest, self._changed_at = lock_state(tx, thing)
         self.subjects = load_subjects(tx, thing, needs)
-        self.nodes = load_nodes(tx, thing, needs)
+        self.nodes = load_nodes(tx, thing, {path: self._existing(path, need) for path, need in needs.items()})
         self._before: dict[bytes, Nodes] = {path: copy_nodes(nodes) for path, nodes in self.nodes.items()}
         self._recorded: list[Change] = []
 
@@ -111,6 +112,9 @@ class Ledger:
         self._write_state()
         self._before |= {path: copy_nodes(nodes) for path, nodes in after.items()}
         self._recorded = []
+
+    def _existing(self, path: bytes, need: Needs) -> Needs:
+        return need if self.subjects[path].leaves else _EMPTY  # a first load asks for nothing that cannot be there
 
     def _take(self, change: Change) -> None:
         apply_changes(self.nodes[change.path], change.changes)

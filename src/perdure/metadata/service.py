@@ -123,9 +123,8 @@ class Metadata:
         pointer = format_pointer(tokens)
         if as_of is not None:
             return self._read_past(tx, thing, path, tokens, as_of)
-        subject = load_subjects(tx, thing, [path])[path]
         needs = Needs(frozenset(iter_parents(pointer)), frozenset({pointer}))
-        nodes = load_nodes(tx, thing, {path: needs})[path]
+        subject, nodes = _load_together(tx, thing, path, needs)
         digest = subject.digest
         if not pointer and digest is None and subject.leaves:
             digest = digest_leaves(path, _leaves_of(nodes))
@@ -219,8 +218,8 @@ class Metadata:
 
     def digests(self, tx: Connection, thing: UUID, paths: Iterable[bytes] | None = None) -> dict[bytes, SubjectDigest]:
         """The digest and last sequence of each named subject that has metadata, of all when None."""
-        found = self._subjects_with_values(tx, thing, paths)
-        return {s.path: SubjectDigest(s.digest or self._compute_digest(tx, thing, s.path), s.sequence) for s in found}
+        found = (_with_digest(tx, thing, subject) for subject in self._subjects_with_values(tx, thing, paths))
+        return {s.path: SubjectDigest(s.digest, s.sequence) for s in found if s.digest}
 
     def restore(self, tx: Connection, thing: UUID, lines: Iterable[bytes]) -> State:
         """Rebuild the rows from the lines of an exported history, in order from the first or from where it stands.
@@ -290,9 +289,6 @@ class Metadata:
         )
         return [SubjectState(r.path, r.revision, r.sequence, r.changed_at, r.leaves, r.size, r.digest) for r in rows]
 
-    def _compute_digest(self, tx: Connection, thing: UUID, path: bytes) -> str:
-        return digest_leaves(path, _leaves_of(load_nodes(tx, thing, {path: WHOLE})[path]))
-
     def _restore_batch(self, tx: Connection, thing: UUID, batch: Sequence[Change]) -> None:
         sequence, _, _ = lock_state(tx, thing)
         self._compare_known(tx, thing, [change for change in batch if change.sequence <= sequence])
@@ -341,6 +337,24 @@ def _require_revision(subject: SubjectState, expected: int | None) -> None:
             revision=subject.revision,
             expected_revision=expected,
         )
+
+
+def _load_together(tx: Connection, thing: UUID, path: bytes, needs: Needs) -> tuple[SubjectState, Nodes]:
+    """The state and the values of one subject that belong together, though a writer commits between two queries."""
+    subject = load_subjects(tx, thing, [path])[path]
+    while True:
+        nodes = load_nodes(tx, thing, {path: needs})[path]
+        present = load_subjects(tx, thing, [path])[path]
+        if present.revision == subject.revision:
+            return subject, nodes
+        subject = present
+
+
+def _with_digest(tx: Connection, thing: UUID, subject: SubjectState) -> SubjectState:
+    if subject.digest is None and subject.leaves:
+        subject, nodes = _load_together(tx, thing, subject.path, WHOLE)
+        subject.digest = digest_leaves(subject.path, _leaves_of(nodes)) if subject.leaves else None
+    return subject
 
 
 def _result(ledger: Ledger, path: bytes, leaf_changes: Sequence[LeafChange]) -> ChangeResult:
