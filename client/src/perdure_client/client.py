@@ -262,12 +262,14 @@ class Client:
         to.mkdir(parents=True, exist_ok=True)
         self.download_manifest(archive_id, to / "manifest-sha512.txt")
         keys = {key["key_id"]: key["public_key_pem"] for key in self.keys()}
-        for layer in self.archive(archive_id).raw["layers"]:
+        layer: str | None = archive_id
+        while layer is not None:
             one = self.archive(layer)
             statement = self.statement(layer)
             (to / f"{one.short_id}.json").write_text(json.dumps(statement, ensure_ascii=False), encoding="utf-8")
             self.download_manifest(layer, to / f"{one.short_id}.ndjson", form="manifest", layers="own")
             (to / f"{statement['key_id']}.pem").write_text(keys[str(statement["key_id"])], encoding="ascii")
+            layer = one.parent_id
         return to
 
     # Metadata

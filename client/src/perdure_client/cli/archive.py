@@ -142,14 +142,14 @@ def show(ctx: click.Context, archive_id: str, as_json: bool) -> None:
             "creators": "; ".join(creator["name"] for creator in raw["creators"]),
             "publisher": raw["publisher"],
             "licence": raw["licence"],
-            "profile": raw["profile"]["name"],
+            "profile": raw["profile"],
             "access": raw["access"],
             "content": f"{format_count(one.file_count, 'file')}, {format_size(one.byte_count)}",
             "opened": show_time(raw["opened_at"]),
             "closed": show_time(raw.get("closed_at")),
             "kept until": raw["keep_until"],
             "appends to": one.parent_id,
-            "page": raw.get("landing_url"),
+            "page": raw.get("url"),
             "you may": ", ".join(raw.get("actions", [])),
         }
     )
