@@ -39,11 +39,11 @@ def check(path, algorithm, digest):
         sys.exit(f"DAMAGED {path}: {algorithm} is {found}, should be {digest}")
 
 
-def load(head, name):
-    """A file of a head object, checked."""
-    path, digest = head[2][name]
-    check(path, head[1], digest)
-    return path.read_bytes()
+def load(head, name, default=b""):
+    """A file of a head object, checked, or the default where there is none."""
+    if name in head[2]:
+        check(head[2][name][0], head[1], head[2][name][1])
+    return head[2][name][0].read_bytes() if name in head[2] else default
 
 
 def true_name(fields, name="path"):
@@ -55,9 +55,8 @@ def read_archive(root, identifier):
     """All that an archive shows as {path: (entry, file on disk, algorithm)}: its parent's entries under its own."""
     head = open_object(root, uuid.UUID(identifier).urn)
     shown = read_archive(root, parent) if (parent := json.loads(load(head, "archive.json"))["parent"]) else {}
-    lines = load(head, "superseded.ndjson").splitlines() if "superseded.ndjson" in head[2] else []
-    gone = {(line["part"], true_name(line)) for line in map(json.loads, lines)}
-    for part in json.loads(load(head, "parts.json"))["parts"]:
+    gone = {(one["part"], true_name(one)) for one in map(json.loads, load(head, "superseded.ndjson").splitlines())}
+    for part in json.loads(load(head, "parts.json", b'{"parts": []}'))["parts"]:
         folder, algorithm, _ = open_object(root, part["id"])
         check(folder / "inventory.json", algorithm, part["inventory_digest"])
         check(folder / "v1/content/meta/manifest.ndjson.gz", algorithm, part["manifest_digest"])

@@ -10,14 +10,14 @@ from hashlib import sha512
 from pathlib import Path
 from typing import Any  # JSON documents that are broken on purpose have any shape
 
-import ocfl  # type: ignore[import-untyped]  # has no types
+import ocfl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ocfl.layout_0003_hash_and_id_n_tuple import (  # type: ignore[import-untyped]  # has no types
+from ocfl.layout_0003_hash_and_id_n_tuple import (
     Layout_0003_Hash_And_Id_N_Tuple,
 )
-from ocfl.validator import Validator  # type: ignore[import-untyped]  # has no types
+from ocfl.validator import Validator
 
 from perdure.formats.errors import DamagedOcflError
 from perdure.formats.ocfl import (

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from uuid import UUID
 
-import ocfl  # type: ignore[import-untyped]  # has no types
+import ocfl
 import pytest
 
 from perdure.formats.manifest import ManifestEntry, SupersededEntry
