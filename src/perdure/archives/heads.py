@@ -56,11 +56,15 @@ Content = bytes | Path
 
 @dataclass(slots=True)
 class HeadChange:
-    """One version in the making: `archive` is set to what the use case saved, `files` to what it adds to the head."""
+    """One version in the making: `archive` is set to what the use case saved, `files` to what it adds to the head.
+
+    `is_forced` asks for a version also when the record and the metadata are as they were.
+    """
 
     tx: Connection
     archive: Archive
     files: dict[str, Content | None] = field(default_factory=dict)
+    is_forced: bool = False
 
 
 class Heads:
@@ -124,7 +128,7 @@ class Heads:
         row = tx.execute(select(archives).where(archives.c.id == change.archive.id)).one()
         with tempfile.TemporaryDirectory(prefix="head-") as folder:
             head = _NextHead(tx, self._ctx, change.archive, row, Path(folder))
-            if row.head_version and not (head.has_news or change.files):
+            if row.head_version and not (head.has_news or change.files or change.is_forced):
                 return
             written = self._ctx.storage.write_head(
                 object_uri(change.archive.id),

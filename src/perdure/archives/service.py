@@ -14,6 +14,7 @@ from perdure.archives.profiles import Profiles
 from perdure.archives.reading import Reading
 from perdure.archives.records import Context
 from perdure.archives.verifying import Verifying
+from perdure.archives.working import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +31,4 @@ class Archives:
     verifying: Verifying
     reading: Reading
     downloading: Downloading
+    work: Work

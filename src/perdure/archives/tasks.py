@@ -1,0 +1,32 @@
+"""The work of this room's life side that runs behind: its jobs, and what is done again and again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from perdure.archives.exporting import export_events, export_registry
+from perdure.archives.heads import Heads
+from perdure.archives.lifetime import warn_of_ends
+from perdure.archives.records import Context, forget_answers
+from perdure.archives.withdrawing import CLEAR_JOB, WITHDRAW_JOB, carry_out_withdrawal, clear
+from perdure.jobs import JobContext, Json
+
+
+def register_life_jobs(ctx: Context, heads: Heads) -> None:
+    """Name the handlers to the queue; once for each process."""
+
+    def withdraw(job: JobContext, payload: dict[str, Any]) -> dict[str, Json]:  # Any: see jobs.Handler
+        return carry_out_withdrawal(ctx, heads, job, UUID(payload["archive"]))
+
+    def clear_content(job: JobContext, payload: dict[str, Any]) -> dict[str, Json]:  # Any: see jobs.Handler
+        return clear(ctx, heads, job, UUID(payload["archive"]))
+
+    ctx.jobs.register(WITHDRAW_JOB, withdraw)
+    ctx.jobs.register(CLEAR_JOB, clear_content)
+    ctx.jobs.register_periodic("archives.fold_heads", timedelta(seconds=30), heads.fold_quiet)
+    ctx.jobs.register_periodic("archives.warn_of_ends", timedelta(hours=6), lambda: warn_of_ends(ctx))
+    ctx.jobs.register_periodic("archives.forget_answers", timedelta(hours=1), lambda: forget_answers(ctx))
+    ctx.jobs.register_periodic("archives.export_registry", timedelta(minutes=5), lambda: export_registry(ctx))
+    ctx.jobs.register_periodic("archives.export_events", timedelta(minutes=15), lambda: export_events(ctx))

@@ -1,0 +1,1 @@
+"""The life of archives on a real database and real stores."""
