@@ -1,0 +1,55 @@
+"""The HTTP API, version 1, in its two planes: records and work, and bytes."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from perdure.doors.api import (
+    accounts,
+    archives,
+    batches,
+    contents,
+    downloads,
+    evidence,
+    files,
+    metadata,
+    people,
+    profiles,
+    root,
+    session,
+    uploads,
+    working,
+)
+
+PREFIX = "/api/v1"
+_RECORDS = (
+    root.router,
+    session.router,
+    people.router,
+    accounts.router,
+    profiles.router,
+    archives.router,
+    contents.router,
+    uploads.list_router,
+    metadata.router,
+    evidence.router,
+    working.router,
+)
+_BYTES = (files.router, batches.router, uploads.router, downloads.router)
+
+
+def open_api(app: FastAPI) -> None:
+    """Serve records, metadata and work."""
+    for router in _RECORDS:
+        app.include_router(router, prefix=PREFIX)
+
+
+def open_data(app: FastAPI) -> None:
+    """Serve bytes: files, batches, resumable uploads, downloads."""
+    for router in _BYTES:
+        app.include_router(router, prefix=PREFIX)
+
+
+def open_streams(app: FastAPI) -> None:
+    """Serve manifests, which are long: both planes do."""
+    app.include_router(evidence.stream_router, prefix=PREFIX)

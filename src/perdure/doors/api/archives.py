@@ -1,0 +1,343 @@
+"""The life of an archive: open, list, describe, append, change its contract, discard; and who has a role on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import BaseModel
+
+from perdure.archives.model import Access, Archive, Creator, Description
+from perdure.archives.opening import OpenRequest
+from perdure.doors.api.fields import ArchiveId, CursorText, Id, Line, PageSize
+from perdure.doors.api.forms import (
+    AccessForm,
+    DescriptionPatch,
+    GrantForm,
+    LifetimeForm,
+    OpenForm,
+    ProfileChoiceForm,
+)
+from perdure.doors.api.granting import grant_view, grantee_of
+from perdure.doors.api.profiles import profile_view
+from perdure.doors.api.views import ArchiveRecord, CreatorView, GrantView, Page
+from perdure.doors.http.auth import Caller, KnownCaller
+from perdure.doors.http.cursors import A_NUMBER, A_SHORT_ID, decode_cursor, encode_cursor
+from perdure.doors.http.openapi import ANYONE, problems
+from perdure.doors.http.preconditions import expected_revision, format_revision, is_not_modified
+from perdure.doors.http.services import Given, Services
+from perdure.identity import Role
+from perdure.kernel.ids import short_form
+
+router = APIRouter(tags=["archives"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=200,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Sent again with the same request, the same archive is answered and none is opened twice.",
+    ),
+]
+IfMatch = Annotated[
+    str | None, Header(alias="If-Match", description="The ETag that was read; 412 when it is another now.")
+]
+StateName = Literal["open", "closing", "closed", "withdrawn", "discarded"]
+
+
+class ChangeView(BaseModel):
+    """One change of the record: the members that differ, before and after."""
+
+    revision: int
+    at: str
+    actor_id: UUID | None
+    actor_name: str
+    before: dict[str, Any]  # Any: members of the record, each of its own form
+    after: dict[str, Any]  # Any: as above
+
+
+@router.get(
+    "/archives",
+    operation_id="list_archives",
+    summary="The archives that one may read, newest first",
+    responses=problems(),
+    openapi_extra=ANYONE,
+)
+def list_archives(
+    caller: Caller,
+    services: Given,
+    q: Annotated[Line | None, Query(description="Text in title, paths or metadata, without case.")] = None,
+    state: StateName | None = None,
+    account_id: Annotated[Id | None, Query()] = None,
+    cursor: CursorText = None,
+    limit: PageSize = 50,
+) -> Page[ArchiveRecord]:
+    page = services.archives.life.list_archives(
+        caller,
+        text=q,
+        state=state,
+        account_id=account_id,
+        cursor=decode_cursor("archives", cursor, A_SHORT_ID),
+        limit=limit,
+    )
+    items = [archive_record(view.archive, services, actions=view.actions) for view in page.items]
+    return Page(items=items, next_cursor=encode_cursor("archives", page.next_cursor))
+
+
+@router.post(
+    "/archives",
+    operation_id="open_archive",
+    summary="Open an archive",
+    status_code=201,
+    responses=problems(403, 409, 507),
+)
+def open_archive(
+    form: OpenForm, response: Response, caller: KnownCaller, services: Given, idempotency_key: IdempotencyKey = None
+) -> ArchiveRecord:
+    wanted = OpenRequest(
+        account_id=form.account_id,
+        profile=form.profile,
+        description=_description(form),
+        access=Access(form.access) if form.access else None,
+        embargo_until=form.embargo_until,
+        keep_until=form.keep_until,
+    )
+    return _created(
+        services.archives.life.open_archive(caller, wanted, idempotency_key=idempotency_key), response, services
+    )
+
+
+@router.post(
+    "/archives/{archive_id}/append",
+    operation_id="append_to_archive",
+    summary="Open an archive that appends to a closed one",
+    status_code=201,
+    responses=problems(403, 409, 410, 507),
+)
+def append_to_archive(
+    archive_id: ArchiveId,
+    response: Response,
+    caller: KnownCaller,
+    services: Given,
+    form: DescriptionPatch | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> ArchiveRecord:
+    patch = form.model_dump(exclude_unset=True) if form else {}
+    return _created(
+        services.archives.life.append_to(caller, archive_id, patch, idempotency_key=idempotency_key), response, services
+    )
+
+
+@router.get(
+    "/archives/{archive_id}",
+    operation_id="get_archive",
+    summary="An archive's record",
+    response_model=ArchiveRecord,
+    responses=problems(403, 412, beside={304: {"description": "Not Modified"}}),
+    openapi_extra=ANYONE,
+)
+def get_archive(archive_id: ArchiveId, request: Request, response: Response, caller: Caller, services: Given) -> Any:
+    view = services.archives.life.get(caller, archive_id)
+    etag = format_revision("r", view.archive.revision)
+    if is_not_modified(request.headers, etag):
+        return Response(status_code=304, headers={"etag": etag})
+    response.headers["etag"] = etag
+    return archive_record(view.archive, services, actions=view.actions, children=view.children)
+
+
+@router.patch(
+    "/archives/{archive_id}",
+    operation_id="describe_archive",
+    summary="Change what the record says (merge patch)",
+    responses=problems(403, 409, 410, 412),
+)
+def describe_archive(
+    archive_id: ArchiveId,
+    form: DescriptionPatch,
+    request: Request,
+    response: Response,
+    caller: KnownCaller,
+    services: Given,
+    if_match: IfMatch = None,
+) -> ArchiveRecord:
+    patch, expected = form.model_dump(exclude_unset=True), expected_revision(request.headers, "r")
+    return _changed(services.archives.life.describe(caller, archive_id, patch, expected), response, services)
+
+
+@router.delete(
+    "/archives/{archive_id}",
+    operation_id="discard_archive",
+    summary="Discard an open archive with everything in it",
+    status_code=204,
+    responses=problems(403, 409, 410, 412),
+)
+def discard_archive(
+    archive_id: ArchiveId,
+    caller: KnownCaller,
+    services: Given,
+    confirm_title: Annotated[Line | None, Query(description="The title, to show that this archive is meant.")] = None,
+) -> None:
+    services.archives.life.discard(caller, archive_id, confirm_title)
+
+
+@router.get(
+    "/archives/{archive_id}/record-history",
+    operation_id="list_record_history",
+    summary="Who changed the record, when and how",
+    responses=problems(403),
+)
+def list_record_history(
+    archive_id: ArchiveId, caller: KnownCaller, services: Given, cursor: CursorText = None, limit: PageSize = 100
+) -> Page[ChangeView]:
+    page = services.archives.life.record_history(
+        caller, archive_id, cursor=decode_cursor("record", cursor, A_NUMBER), limit=limit
+    )
+    items = [ChangeView.model_validate(change, from_attributes=True) for change in page.items]
+    return Page(items=items, next_cursor=encode_cursor("record", page.next_cursor))
+
+
+@router.post(
+    "/archives/{archive_id}/profile",
+    operation_id="change_profile",
+    summary="Change the contract",
+    responses=problems(403, 409, 410, 412),
+)
+def change_profile(
+    archive_id: ArchiveId,
+    form: ProfileChoiceForm,
+    request: Request,
+    response: Response,
+    caller: KnownCaller,
+    services: Given,
+    if_match: IfMatch = None,
+) -> ArchiveRecord:
+    expected = expected_revision(request.headers, "r")
+    return _changed(
+        services.archives.life.change_profile(caller, archive_id, form.profile, expected), response, services
+    )
+
+
+@router.post(
+    "/archives/{archive_id}/lifetime",
+    operation_id="extend_lifetime",
+    summary="Keep the archive longer",
+    responses=problems(403, 409, 410),
+)
+def extend_lifetime(
+    archive_id: ArchiveId, form: LifetimeForm, response: Response, caller: KnownCaller, services: Given
+) -> ArchiveRecord:
+    return _changed(services.archives.life.extend_lifetime(caller, archive_id, form.keep_until), response, services)
+
+
+@router.post(
+    "/archives/{archive_id}/access",
+    operation_id="set_access",
+    summary="Say who may read",
+    responses=problems(403, 409, 410),
+)
+def set_access(
+    archive_id: ArchiveId, form: AccessForm, response: Response, caller: KnownCaller, services: Given
+) -> ArchiveRecord:
+    changed = services.archives.life.set_access(caller, archive_id, Access(form.access), form.embargo_until)
+    return _changed(changed, response, services)
+
+
+@router.get(
+    "/archives/{archive_id}/grants",
+    operation_id="list_archive_grants",
+    summary="Who has a role on the archive",
+    responses=problems(403),
+)
+def list_grants(archive_id: ArchiveId, caller: KnownCaller, services: Given) -> Page[GrantView]:
+    return Page(items=[grant_view(grant) for grant in services.archives.life.list_grants(caller, archive_id)])
+
+
+@router.post(
+    "/archives/{archive_id}/grants",
+    operation_id="grant_on_archive",
+    summary="Give a role on the archive",
+    status_code=201,
+    responses=problems(403, 409, 410),
+)
+def grant(
+    archive_id: ArchiveId, form: GrantForm, response: Response, caller: KnownCaller, services: Given
+) -> GrantView:
+    grantee = grantee_of(form, caller, services)
+    made = services.archives.life.grant(caller, archive_id, grantee, Role(form.role), expires_at=form.expires_at)
+    response.headers["location"] = f"/api/v1/archives/{archive_id}/grants/{made.id}"
+    return grant_view(made)
+
+
+@router.delete(
+    "/archives/{archive_id}/grants/{grant_id}",
+    operation_id="revoke_on_archive",
+    summary="Take a role back",
+    status_code=204,
+    responses=problems(403, 409, 410),
+)
+def revoke(archive_id: ArchiveId, grant_id: Annotated[Id, Path()], caller: KnownCaller, services: Given) -> None:
+    services.archives.life.revoke(caller, archive_id, grant_id)
+
+
+def archive_record(
+    archive: Archive, services: Services, *, actions: Iterable[str] = (), children: Iterable[UUID] = ()
+) -> ArchiveRecord:
+    """The record as JSON has it: what describes the archive stands beside its state, not below it."""
+    description = archive.description
+    return ArchiveRecord(
+        id=archive.id,
+        short_id=short_form(archive.id),
+        url=f"{services.place().api_url}/archives/{short_form(archive.id)}",
+        state=archive.state.value,
+        title=description.title,
+        description=description.description,
+        creators=[CreatorView.model_validate(creator, from_attributes=True) for creator in description.creators],
+        publisher=description.publisher,
+        licence=description.licence,
+        subjects=list(description.subjects),
+        tags=list(description.tags),
+        profile=archive.profile.name,
+        contract=profile_view(archive.profile),
+        access=archive.access.value,
+        embargo_until=archive.embargo_until,
+        keep_until=archive.keep_until,
+        organisation_id=archive.organisation_id,
+        account_id=archive.account_id,
+        parent_id=archive.parent_id,
+        opened_at=archive.opened_at,
+        opened_by=archive.opened_by,
+        closed_at=archive.closed_at,
+        revision=archive.revision,
+        head_version=archive.head_version,
+        file_count=archive.file_count,
+        byte_count=archive.byte_count,
+        identifier=archive.identifier,
+        tombstone=archive.tombstone,
+        actions=sorted(str(action) for action in actions),
+        children=list(children),
+    )
+
+
+def _description(form: OpenForm) -> Description:
+    return Description(
+        title=form.title,
+        description=form.description,
+        creators=tuple(Creator(**creator.model_dump()) for creator in form.creators),
+        publisher=form.publisher,
+        licence=form.licence,
+        subjects=tuple(form.subjects),
+        tags=tuple(form.tags),
+    )
+
+
+def _created(archive: Archive, response: Response, services: Services) -> ArchiveRecord:
+    response.headers["location"] = f"/api/v1/archives/{archive.id}"
+    return _changed(archive, response, services)
+
+
+def _changed(archive: Archive, response: Response, services: Services) -> ArchiveRecord:
+    response.headers["etag"] = format_revision("r", archive.revision)
+    return archive_record(archive, services)

@@ -1,0 +1,163 @@
+"""Many small entries in one request: an index, then the contents one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import ClientDisconnect
+
+from perdure.archives.items import MAX_BATCH_BYTES, MAX_BATCH_FILES, BatchItem
+from perdure.archives.model import EntryKind
+from perdure.doors.api.fields import ArchiveId, Form
+from perdure.doors.api.forms import PlanItemForm
+from perdure.doors.api.views import answer_json, path_fields
+from perdure.doors.http.auth import KnownCaller
+from perdure.doors.http.errors import BodyTooLargeError, MalformedRequestError, UnsupportedContentError
+from perdure.doors.http.openapi import problems
+from perdure.doors.http.receiving import IncompleteBodyError, receive_all, require_length
+from perdure.doors.http.services import Given
+
+router = APIRouter(tags=["data"])
+
+BATCH_TYPE = "application/vnd.archive.batch"
+_LENGTH_BYTES = 4
+_LARGEST_INDEX = 16 * 1024 * 1024  # a thousand items with paths of 4,096 escaped bytes
+
+
+class BatchIndex(Form):
+    """What stands before the contents; the contents follow in the order of the files here."""
+
+    items: Annotated[list[PlanItemForm], Field(max_length=MAX_BATCH_FILES)]
+
+
+class ItemResultView(BaseModel):
+    """What became of one item; `reason` says why it was refused."""
+
+    path: str
+    path_b64: str | None = None
+    state: Literal["stored", "refused"]
+    reason: str | None = None
+    digests: dict[str, str] = {}
+
+
+class BatchView(BaseModel):
+    """Every item is accounted for: stored and refused make up all that was sent. `bytes` are those stored."""
+
+    items: list[ItemResultView]
+    stored: int
+    refused: int
+    bytes: int
+
+
+@router.post(
+    "/archives/{archive_id}/batch",
+    operation_id="put_batch",
+    summary="Store many small files, folders and links at once",
+    description="The body: four bytes, big-endian, with the length of the index; the index as JSON "
+    '(`{"items": [{"path" or "path_b64", "kind", "size", "mtime_ns", "mode", "target", "digests"}]}`); '
+    "then the contents of the files, concatenated in the order of the index. Sent again, it changes nothing.",
+    response_model=BatchView,
+    responses=problems(403, 409, 410, 411, 415, 507),
+    openapi_extra={
+        "requestBody": {"required": True, "content": {BATCH_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+    },
+)
+async def put_batch(archive_id: ArchiveId, request: Request, caller: KnownCaller, services: Given) -> Response:
+    _require_type(request)
+    length = require_length(request)
+    if length > _LENGTH_BYTES + _LARGEST_INDEX + MAX_BATCH_BYTES:
+        raise BodyTooLargeError(f"A batch holds {MAX_BATCH_BYTES} bytes of content.", limit=MAX_BATCH_BYTES)
+    body = _Body(request)
+    items = await _read_index(body, length)
+    receiver = await services.threads.run(partial(services.archives.filling.begin_batch, caller, archive_id, items))
+    results = await receive_all(body.rest(sum(item.size for item in items)), receiver, services.threads)
+    sizes = [item.size for item, result in zip(items, results, strict=True) if result.stored]
+    rendered = [
+        {
+            **path_fields(r.path),
+            "state": "stored" if r.stored else "refused",
+            "reason": r.reason,
+            "digests": dict(r.digests),
+        }
+        for r in results
+    ]
+    return answer_json(
+        {"items": rendered, "stored": len(sizes), "refused": len(results) - len(sizes), "bytes": sum(sizes)}
+    )
+
+
+class _Body:
+    """The request's body, of which a known number of bytes can be taken from the front."""
+
+    def __init__(self, request: Request) -> None:
+        self._chunks = request.stream()
+        self._rest = b""
+
+    async def take(self, count: int) -> bytes:
+        taken = bytearray(self._rest)
+        while len(taken) < count:
+            try:
+                taken += await anext(self._chunks)
+            except (StopAsyncIteration, ClientDisconnect):
+                raise IncompleteBodyError("The body ends before the index does.") from None
+        self._rest = bytes(taken[count:])
+        return bytes(taken[:count])
+
+    async def rest(self, count: int) -> AsyncIterator[bytes]:
+        """What is left; raises ClientDisconnect when it is less than `count`."""
+        seen = len(self._rest)
+        if self._rest:
+            yield self._rest
+        async for chunk in self._chunks:
+            seen += len(chunk)
+            if chunk:
+                yield chunk
+        if seen < count:
+            raise ClientDisconnect
+
+
+async def _read_index(body: _Body, length: int) -> list[BatchItem]:
+    """The items of the index; raises when index and contents do not make up the body."""
+    if length < _LENGTH_BYTES:
+        raise MalformedRequestError("The body ends before the length of the index.")
+    size = int.from_bytes(await body.take(_LENGTH_BYTES), "big")
+    if size > min(_LARGEST_INDEX, length - _LENGTH_BYTES):
+        raise MalformedRequestError("The index is longer than the body, or than an index may be.")
+    try:
+        index = BatchIndex.model_validate_json(await body.take(size))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise MalformedRequestError(
+            f"The index is not what it should be: {where}: {first['msg']}.", field=where
+        ) from None
+    items = [_batch_item(item) for item in index.items]
+    contents = sum(item.size for item in items)
+    if _LENGTH_BYTES + size + contents != length:
+        raise MalformedRequestError(
+            f"The sizes in the index add up to {contents} bytes; {length - _LENGTH_BYTES - size} follow it."
+        )
+    if contents > MAX_BATCH_BYTES:
+        raise BodyTooLargeError(f"A batch holds {MAX_BATCH_BYTES} bytes of content.", limit=MAX_BATCH_BYTES)
+    return items
+
+
+def _batch_item(item: PlanItemForm) -> BatchItem:
+    return BatchItem(
+        path=item.path_bytes(),
+        kind=EntryKind(item.kind),
+        size=item.size if item.kind == "file" else 0,
+        mtime_ns=item.mtime_ns,
+        mode=item.mode,
+        target=item.target_bytes(),
+        digests=item.digests,
+    )
+
+
+def _require_type(request: Request) -> None:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != BATCH_TYPE:
+        raise UnsupportedContentError(f"This address takes {BATCH_TYPE}.")

@@ -1,0 +1,229 @@
+"""The bodies of requests. A field that is left out is left as it is, or has the default that is named."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from perdure.doors.api.fields import (
+    Count,
+    Day,
+    Digests,
+    Form,
+    Id,
+    Line,
+    Mode,
+    Moment,
+    Nanoseconds,
+    PathForm,
+    Secret,
+    Text,
+    read_path,
+)
+from perdure.kernel.paths import check_path
+
+RoleName = Literal["owner", "manager", "contributor", "reader"]
+AccessName = Literal["private", "embargoed", "public"]
+Subjects = Annotated[list[Line], Field(max_length=1000)]
+
+
+class LoginForm(Form):
+    login: Line
+    password: Secret
+
+
+class PasswordForm(Form):
+    old_password: Secret
+    new_password: Secret
+
+
+class TokenForm(Form):
+    """`verbs` none means read and write; `archives` none means all; without `expires_at` the longest allowed."""
+
+    name: Line
+    verbs: Annotated[list[Literal["read", "write", "manage", "admin"]], Field(min_length=1, max_length=4)] | None = None
+    archives: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
+    expires_at: Moment | None = None
+
+
+class OrganisationForm(Form):
+    name: Line
+    ror: Line | None = None
+
+
+class IdentityForm(Form):
+    login: Line
+    password: Secret | None = None
+    display_name: Line
+    email: Line | None = None
+    orcid: Line | None = None
+    organisation_id: Id | None = None
+    is_administrator: bool = False
+
+
+class IdentityPatch(Form):
+    is_active: bool | None = None
+    is_administrator: bool | None = None
+
+
+class GroupForm(Form):
+    name: Line
+
+
+class MemberForm(Form):
+    is_manager: bool = False
+
+
+class AccountForm(Form):
+    kind: Literal["group", "beamline"]
+    name: Line
+    owner_id: Id
+    organisation_id: Id | None = None
+    quota_bytes: Count | None = None
+    allowed_profiles: Annotated[list[Line], Field(max_length=100)] | None = None
+
+
+class AccountPatch(Form):
+    """A null quota or list of profiles means no limit."""
+
+    name: Line = ""
+    quota_bytes: Count | None = None
+    allowed_profiles: Annotated[list[Line], Field(max_length=100)] | None = None
+
+
+class GrantForm(Form):
+    """To whom: exactly one of `login`, `identity_id` and `group_id`."""
+
+    role: RoleName
+    login: Line | None = None
+    identity_id: Id | None = None
+    group_id: Id | None = None
+    expires_at: Moment | None = None
+
+
+Days = Annotated[int, Field(ge=1, le=36_500)]
+
+
+class ProfileForm(Form):
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+    label: Line
+    lifetime_default_days: Days
+    lifetime_max_days: Days
+    archive_max_bytes: Count | None = None
+    archive_max_files: Count | None = None
+    total_max_bytes: Count | None = None
+    copies: Annotated[int, Field(ge=1, le=10)]
+    stores: Annotated[list[Line], Field(max_length=100)] = Field(default_factory=list)
+    digests: Annotated[list[Line], Field(min_length=1, max_length=10)] = Field(default_factory=lambda: ["sha512"])
+    verify_interval_days: Days = 365
+    mandatory_roles: Annotated[list[RoleName], Field(max_length=4)] = ["owner"]
+    access_default: AccessName = "private"
+    required_at_close: Annotated[list[Line], Field(max_length=10)] = Field(
+        default_factory=lambda: ["title", "creators", "publisher", "licence"]
+    )
+    withdraw_approvals: Annotated[int, Field(ge=1, le=10)] = 1
+    children_block_withdrawal: bool = True
+
+
+class CreatorForm(Form):
+    name: Line
+    orcid: Line | None = None
+    affiliation: Line | None = None
+    affiliation_ror: Line | None = None
+
+
+class DescriptionForm(Form):
+    """What a citable record says; whatever the profile wants of it is there at closing at the latest."""
+
+    title: Line = ""
+    description: Text = ""
+    creators: Annotated[list[CreatorForm], Field(max_length=10_000)] = Field(default_factory=list)
+    publisher: Line = ""
+    licence: Line = ""
+    subjects: Subjects = Field(default_factory=list)
+    tags: Subjects = Field(default_factory=list)
+
+
+class DescriptionPatch(Form):
+    """A merge patch (RFC 7396) of the description: null empties a field, a list replaces the whole list."""
+
+    title: Line | None = None
+    description: Text | None = None
+    creators: Annotated[list[CreatorForm], Field(max_length=10_000)] | None = None
+    publisher: Line | None = None
+    licence: Line | None = None
+    subjects: Subjects | None = None
+    tags: Subjects | None = None
+
+
+class OpenForm(DescriptionForm):
+    account_id: Id | None = Field(default=None, description="The account that owns the archive; by default one's own.")
+    profile: Line | None = None
+    access: AccessName | None = None
+    embargo_until: Day | None = None
+    keep_until: Day | None = None
+
+
+class CloseForm(Form):
+    discard_uploads: bool = Field(
+        default=False, description="Give up uploads that are not finished, instead of refusing."
+    )
+
+
+class ReasonForm(Form):
+    reason: Annotated[Text, Field(min_length=1)]
+
+
+class ProfileChoiceForm(Form):
+    profile: Line
+
+
+class LifetimeForm(Form):
+    keep_until: Day
+
+
+class AccessForm(Form):
+    access: AccessName
+    embargo_until: Day | None = None
+
+
+class PlanItemForm(PathForm):
+    kind: Literal["file", "directory", "symlink"] = "file"
+    size: Count = 0
+    mtime_ns: Nanoseconds | None = None
+    mode: Mode | None = None
+    target: Annotated[str, Field(max_length=20_000)] | None = None
+    target_b64: Annotated[str, Field(max_length=6_000)] | None = None
+    digests: Digests = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_target(self) -> PlanItemForm:
+        self.target_bytes()
+        return self
+
+    def target_bytes(self) -> bytes | None:
+        if self.target is None and self.target_b64 is None:
+            return None
+        return read_path(self.target, self.target_b64)
+
+
+class PlanForm(Form):
+    items: Annotated[list[PlanItemForm], Field(max_length=20_000)]
+
+
+class PathsForm(Form):
+    """Each path as a text, or as `{"path_b64": …}` where its bytes are not UTF-8."""
+
+    paths: Annotated[list[Annotated[str, Field(max_length=20_000)] | PathForm], Field(min_length=1, max_length=10_000)]
+
+    def path_bytes(self) -> list[bytes]:
+        return [check_path(one.encode() if isinstance(one, str) else one.path_bytes()) for one in self.paths]
+
+
+class IngestForm(Form):
+    """A folder on a machine that the server reads; `exclude` are patterns of names, as in a shell."""
+
+    folder: Annotated[Text, Field(min_length=1)]
+    into: Annotated[str, Field(max_length=4096)] = ""
+    exclude: Annotated[list[Line], Field(max_length=1000)] = Field(default_factory=list)

@@ -1,0 +1,215 @@
+"""Identities, organisations and groups."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel
+
+from perdure.doors.api.fields import CursorText, Id, Line, PageSize
+from perdure.doors.api.forms import GroupForm, IdentityForm, IdentityPatch, MemberForm, OrganisationForm
+from perdure.doors.api.views import Page
+from perdure.doors.http.auth import KnownCaller
+from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
+from perdure.doors.http.openapi import problems
+from perdure.doors.http.services import Given
+from perdure.identity import Group, IdentityCard
+
+router = APIRouter(tags=["people"])
+
+IdentityId = Annotated[Id, Path()]
+GroupId = Annotated[Id, Path()]
+
+
+class IdentityView(BaseModel):
+    """One person or service as others of the instance see it."""
+
+    id: UUID
+    organisation_id: UUID
+    kind: str
+    display_name: str
+    orcid: str | None
+    is_active: bool
+    is_administrator: bool
+
+
+class NewIdentityView(IdentityView):
+    """`password` is there, this once, when the request named none."""
+
+    password: str | None = None
+    account_id: UUID
+
+
+class OrganisationView(BaseModel):
+    id: UUID
+    name: str
+    ror: str | None
+
+
+class GroupView(BaseModel):
+    id: UUID
+    organisation_id: UUID
+    name: str
+    members: list[UUID]
+    managers: list[UUID]
+
+
+def identity_view(card: IdentityCard) -> IdentityView:
+    return IdentityView(**_identity_fields(card))
+
+
+@router.get(
+    "/identities",
+    operation_id="list_identities",
+    summary="Find one by login, or list all (administrators)",
+    responses=problems(403),
+)
+def list_identities(
+    caller: KnownCaller,
+    services: Given,
+    login: Annotated[Line | None, Query(description="The exact login name; the answer has one item or none.")] = None,
+    cursor: CursorText = None,
+    limit: PageSize = 100,
+) -> Page[IdentityView]:
+    if login is not None:
+        found = services.identity.find_identity(caller, login)
+        return Page(items=[identity_view(found)] if found else [])
+    after = decode_cursor("identities", cursor, AN_ID)
+    cards = services.identity.list_identities(caller, after=UUID(after) if after else None, limit=limit)
+    following = encode_cursor("identities", str(cards[-1].id) if len(cards) == limit else None)
+    return Page(items=[identity_view(card) for card in cards], next_cursor=following)
+
+
+@router.post(
+    "/identities",
+    operation_id="create_identity",
+    summary="Make a local account with its personal space (administrators)",
+    status_code=201,
+    responses=problems(403, 409),
+)
+def create_identity(form: IdentityForm, response: Response, caller: KnownCaller, services: Given) -> NewIdentityView:
+    password = form.password or secrets.token_urlsafe(15)
+    card, account = services.identity.create_local_account(
+        caller,
+        login=form.login,
+        password=password,
+        display_name=form.display_name,
+        email=form.email,
+        orcid=form.orcid,
+        organisation_id=form.organisation_id,
+        is_administrator=form.is_administrator,
+    )
+    response.headers["location"] = f"/api/v1/identities/{card.id}"
+    response.headers["cache-control"] = "no-store"
+    shown = None if form.password else password
+    return NewIdentityView(**_identity_fields(card), password=shown, account_id=account.id)
+
+
+@router.get("/identities/{identity_id}", operation_id="get_identity", summary="One identity", responses=problems())
+def get_identity(identity_id: IdentityId, caller: KnownCaller, services: Given) -> IdentityView:
+    return identity_view(services.identity.get_identity(caller, identity_id))
+
+
+@router.patch(
+    "/identities/{identity_id}",
+    operation_id="change_identity",
+    summary="Disable or enable an identity, give or take the powers of an administrator (administrators)",
+    responses=problems(403, 409),
+)
+def change_identity(identity_id: IdentityId, form: IdentityPatch, caller: KnownCaller, services: Given) -> IdentityView:
+    if form.is_administrator is not None:
+        services.identity.set_administrator(caller, identity_id, is_administrator=form.is_administrator)
+    if form.is_active is not None:
+        change = services.identity.enable_identity if form.is_active else services.identity.disable_identity
+        change(caller, identity_id)
+    return identity_view(services.identity.get_identity(caller, identity_id))
+
+
+@router.get(
+    "/organisations",
+    operation_id="list_organisations",
+    summary="The organisations that one may see",
+    responses=problems(),
+)
+def list_organisations(caller: KnownCaller, services: Given) -> Page[OrganisationView]:
+    found = services.identity.list_organisations(caller)
+    return Page(items=[OrganisationView(id=one.id, name=one.name, ror=one.ror) for one in found])
+
+
+@router.post(
+    "/organisations",
+    operation_id="create_organisation",
+    summary="Make an organisation (administrators)",
+    status_code=201,
+    responses=problems(403, 409),
+)
+def create_organisation(form: OrganisationForm, caller: KnownCaller, services: Given) -> OrganisationView:
+    made = services.identity.create_organisation(caller, form.name, ror=form.ror)
+    return OrganisationView(id=made.id, name=made.name, ror=made.ror)
+
+
+@router.get(
+    "/groups", operation_id="list_groups", summary="One's groups; all of them for administrators", responses=problems()
+)
+def list_groups(caller: KnownCaller, services: Given) -> Page[GroupView]:
+    return Page(items=[_group_view(group) for group in services.identity.list_groups(caller)])
+
+
+@router.post(
+    "/groups",
+    operation_id="create_group",
+    summary="Make a group and manage it",
+    status_code=201,
+    responses=problems(403, 409),
+)
+def create_group(form: GroupForm, caller: KnownCaller, services: Given) -> GroupView:
+    return _group_view(services.identity.create_group(caller, form.name))
+
+
+@router.put(
+    "/groups/{group_id}/members/{identity_id}",
+    operation_id="add_member",
+    summary="Take somebody into the group, or change whether he manages it",
+    responses=problems(403, 409),
+)
+def add_member(
+    group_id: GroupId, identity_id: IdentityId, caller: KnownCaller, services: Given, form: MemberForm | None = None
+) -> GroupView:
+    services.identity.add_member(caller, group_id, identity_id, is_manager=form.is_manager if form else False)
+    return _group_view(services.identity.get_group(caller, group_id))
+
+
+@router.delete(
+    "/groups/{group_id}/members/{identity_id}",
+    operation_id="remove_member",
+    summary="Take somebody out of the group, or leave it",
+    status_code=204,
+    responses=problems(403, 409),
+)
+def remove_member(group_id: GroupId, identity_id: IdentityId, caller: KnownCaller, services: Given) -> None:
+    services.identity.remove_member(caller, group_id, identity_id)
+
+
+def _identity_fields(card: IdentityCard) -> dict[str, Any]:  # Any: fields of the view, each with its own type
+    return {
+        "id": card.id,
+        "organisation_id": card.organisation_id,
+        "kind": card.kind.value,
+        "display_name": card.display_name,
+        "orcid": card.orcid,
+        "is_active": card.is_active,
+        "is_administrator": card.is_administrator,
+    }
+
+
+def _group_view(group: Group) -> GroupView:
+    return GroupView(
+        id=group.id,
+        organisation_id=group.organisation_id,
+        name=group.name,
+        members=sorted(group.members),
+        managers=sorted(group.managers),
+    )

@@ -1,0 +1,172 @@
+"""What the installation says of itself: limits, addresses, events, public keys, the catalogue of errors."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from perdure.archives.items import MAX_BATCH_BYTES, MAX_BATCH_FILES, MAX_PLAN_ITEMS
+from perdure.doors.api.fields import LARGEST_INTEGER, Id
+from perdure.doors.api.views import Page
+from perdure.doors.http.auth import Caller, KnownCaller
+from perdure.doors.http.openapi import ANYONE, problems
+from perdure.doors.http.services import Given
+from perdure.events.model import Event
+from perdure.kernel.digests import DIGEST_NAMES
+from perdure.kernel.errors import iter_error_classes
+
+router = APIRouter(tags=["instance"])
+
+LONGEST_WAIT = 30
+UPLOAD_CHUNK_BYTES = 128 * 1024 * 1024  # what a proxy that buffers may lose at once
+
+
+class Limits(BaseModel):
+    """What one request may carry."""
+
+    batch_files: int = MAX_BATCH_FILES
+    batch_bytes: int = MAX_BATCH_BYTES
+    plan_items: int = MAX_PLAN_ITEMS
+    upload_chunk_bytes: int = UPLOAD_CHUNK_BYTES
+
+
+class Instance(BaseModel):
+    """`api_url` and `data_url` have no slash at the end; bytes go to the second, under the same paths."""
+
+    name: str
+    version: str
+    instance_id: UUID
+    api_url: str
+    data_url: str
+    limits: Limits
+    digests: list[str]
+    time: datetime
+
+
+class EventView(BaseModel):
+    """A fact; `number` orders them without a gap, `chain` proves the order."""
+
+    number: int
+    id: UUID
+    type: str
+    subject: UUID | None
+    actor_kind: str
+    actor_id: UUID | None
+    recorded_at: datetime
+    data: dict[str, Any]  # Any: each type of event has its own
+    chain: str
+
+
+class EventPage(BaseModel):
+    """Events in their order; `next_after` goes into the next request's `after`."""
+
+    items: list[EventView]
+    next_after: int
+
+
+class KeysView(BaseModel):
+    """The public keys that statements and receipts are signed with, old ones too."""
+
+    keys: list[dict[str, Any]]  # Any: the form that keys.json in each store has
+
+
+class ErrorView(BaseModel):
+    code: str
+    status: int
+    kind: str
+    title: str
+    next_step: str
+    exit_code: int
+
+
+@router.get(
+    "",
+    operation_id="get_instance",
+    summary="Name, version, addresses and limits",
+    responses=problems(),
+    openapi_extra=ANYONE,
+)
+def get_instance(caller: Caller, services: Given) -> Instance:
+    place = services.place()
+    return Instance(
+        name=place.name,
+        version=place.version,
+        instance_id=place.instance_id,
+        api_url=place.api_url,
+        data_url=place.data_url,
+        limits=Limits(),
+        digests=sorted(DIGEST_NAMES),
+        time=services.clock.now(),
+    )
+
+
+@router.get(
+    "/events",
+    operation_id="list_events",
+    summary="Events in their order, waiting for new ones if asked",
+    responses=problems(403),
+)
+def list_events(
+    caller: KnownCaller,
+    services: Given,
+    after: Annotated[
+        int, Query(ge=0, le=LARGEST_INTEGER, description="The number of the last event that is known.")
+    ] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    archive: Annotated[Id | None, Query(description="Only events about this archive.")] = None,
+    wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait when there is none yet.")] = 0,
+) -> EventPage:
+    events = services.archives.life.list_events(caller, archive_id=archive, after=after, limit=limit, wait_seconds=wait)
+    return EventPage(items=[_event(event) for event in events], next_after=events[-1].number if events else after)
+
+
+@router.get(
+    "/keys",
+    operation_id="list_keys",
+    summary="The public keys of statements and receipts",
+    responses=problems(),
+    openapi_extra=ANYONE,
+)
+def list_keys(services: Given, caller: Caller) -> KeysView:
+    return KeysView(keys=[dict(key) for key in services.archives.reading.keys()])
+
+
+@router.get(
+    "/errors",
+    operation_id="list_errors",
+    summary="Every error code with its meaning",
+    responses=problems(),
+    openapi_extra=ANYONE,
+)
+def list_errors(caller: Caller) -> Page[ErrorView]:
+    return Page(
+        items=[
+            ErrorView(
+                code=error.code,
+                status=error.status,
+                kind=error.kind.value,
+                title=error.title,
+                next_step=error.next_step,
+                exit_code=error("").exit_code,
+            )
+            for error in iter_error_classes()
+        ]
+    )
+
+
+def _event(event: Event) -> EventView:
+    return EventView(
+        number=event.number,
+        id=event.id,
+        type=event.type,
+        subject=event.subject,
+        actor_kind=event.actor_kind.value,
+        actor_id=event.actor_id,
+        recorded_at=event.recorded_at,
+        data=dict(event.data),
+        chain=event.chain.hex(),
+    )

@@ -1,0 +1,162 @@
+"""Logging in, oneself, and API tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel
+
+from perdure.doors.api.fields import Id
+from perdure.doors.api.forms import LoginForm, PasswordForm, TokenForm
+from perdure.doors.api.people import IdentityView, identity_view
+from perdure.doors.api.views import Page
+from perdure.doors.http.auth import KnownCaller, client_of, find_secret, identity_of
+from perdure.doors.http.openapi import ANYONE, problems
+from perdure.doors.http.services import Given
+from perdure.identity import Token
+
+router = APIRouter(tags=["session"])
+
+
+class SessionView(BaseModel):
+    """A session that was just opened; `secret` is shown this once."""
+
+    secret: str
+    expires_at: datetime
+    identity: IdentityView
+
+
+class TokenView(BaseModel):
+    """A token without its secret; `prefix` is what its owner recognises it by, null `archives` means all."""
+
+    id: UUID
+    name: str
+    prefix: str
+    verbs: list[str] | None
+    archives: list[UUID] | None
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class NewTokenView(TokenView):
+    """`secret` is shown this once."""
+
+    secret: str
+
+
+class MeView(BaseModel):
+    """Who asks, and what his credential is narrowed to (null: nothing)."""
+
+    identity: IdentityView
+    groups: list[UUID]
+    verbs: list[str] | None
+    archives: list[UUID] | None
+    personal_account_id: UUID | None
+
+
+@router.post(
+    "/login",
+    operation_id="log_in",
+    summary="Open a session with a local account",
+    responses=problems(429),
+    openapi_extra=ANYONE,
+)
+def log_in(form: LoginForm, request: Request, response: Response, services: Given) -> SessionView:
+    secret, actor = services.identity.log_in(form.login, form.password, client_of(request))
+    newest = services.identity.list_sessions(actor)[0]
+    response.headers["cache-control"] = "no-store"
+    card = services.identity.get_identity(actor, identity_of(actor))
+    return SessionView(secret=secret, expires_at=newest.expires_at, identity=identity_view(card))
+
+
+@router.post(
+    "/logout",
+    operation_id="log_out",
+    summary="End the session, or revoke the token, of this request",
+    status_code=204,
+    responses=problems(),
+)
+def log_out(request: Request, caller: KnownCaller, services: Given) -> None:
+    services.identity.log_out(find_secret(request) or "")
+
+
+@router.get("/me", operation_id="get_me", summary="Who this request acts as", responses=problems())
+def get_me(caller: KnownCaller, services: Given) -> MeView:
+    scope = caller.scope
+    return MeView(
+        identity=identity_view(services.identity.get_identity(caller, identity_of(caller))),
+        groups=sorted(caller.group_ids),
+        verbs=None if scope.verbs is None else sorted(scope.verbs),
+        archives=None if scope.archives is None else sorted(scope.archives),
+        personal_account_id=next(
+            (
+                a.id
+                for a in services.identity.list_accounts(caller)
+                if a.kind == "personal" and a.owner_id == caller.identity_id
+            ),
+            None,
+        ),
+    )
+
+
+@router.put(
+    "/me/password",
+    operation_id="set_password",
+    summary="Replace one's password; ends all sessions",
+    status_code=204,
+    responses=problems(403, 429),
+)
+def set_password(form: PasswordForm, caller: KnownCaller, services: Given) -> None:
+    services.identity.set_password(caller, identity_of(caller), form.new_password, current=form.old_password)
+
+
+@router.get("/tokens", operation_id="list_tokens", summary="One's own tokens, newest first", responses=problems(403))
+def list_tokens(caller: KnownCaller, services: Given) -> Page[TokenView]:
+    return Page(items=[TokenView(**_token_fields(token)) for token in services.identity.list_tokens(caller)])
+
+
+@router.post(
+    "/tokens",
+    operation_id="create_token",
+    summary="Make a token; its secret is shown once",
+    status_code=201,
+    responses=problems(403, 409),
+)
+def create_token(form: TokenForm, response: Response, caller: KnownCaller, services: Given) -> NewTokenView:
+    secret, token = services.identity.create_token(
+        caller, form.name, verbs=form.verbs or ["read", "write"], archives=form.archives, expires_at=form.expires_at
+    )
+    response.headers["location"] = f"/api/v1/tokens/{token.id}"
+    response.headers["cache-control"] = "no-store"
+    return NewTokenView(secret=secret, **_token_fields(token))
+
+
+@router.delete(
+    "/tokens/{token_id}",
+    operation_id="revoke_token",
+    summary="End a token for ever",
+    status_code=204,
+    responses=problems(403),
+)
+def revoke_token(token_id: Annotated[Id, Path()], caller: KnownCaller, services: Given) -> None:
+    services.identity.revoke_token(caller, token_id)
+
+
+def _token_fields(token: Token) -> dict[str, Any]:  # Any: fields of the view, each with its own type
+    scope = token.scope
+    return {
+        "id": token.id,
+        "name": token.name,
+        "prefix": token.prefix,
+        "verbs": None if scope.verbs is None else sorted(scope.verbs),
+        "archives": None if scope.archives is None else sorted(scope.archives),
+        "created_at": token.created_at,
+        "expires_at": token.expires_at,
+        "revoked_at": token.revoked_at,
+        "last_used_at": token.last_used_at,
+    }

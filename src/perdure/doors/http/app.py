@@ -1,0 +1,48 @@
+"""The application of the HTTP doors: the rings around every request, then the doors that this process opens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+
+from perdure.doors.http import health
+from perdure.doors.http.middleware import BodyLimit, Threshold
+from perdure.doors.http.openapi import install_openapi
+from perdure.doors.http.problems import install_problems
+from perdure.doors.http.services import Services
+
+Door = Callable[[FastAPI], None]
+
+
+def create_web(services: Services, doors: Iterable[Door]) -> FastAPI:
+    """One ASGI application with these doors. It starts and stops no service: those belong to whoever made them."""
+    app = FastAPI(
+        title="Research data archive",
+        version=services.place().version,
+        summary="Archives that close, prove themselves and come back",
+        docs_url=None,  # its page would load scripts from another host
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        redirect_slashes=False,
+        lifespan=_lifespan(services),
+    )
+    app.state.services = services
+    app.include_router(health.router)
+    for open_door in doors:
+        open_door(app)
+    install_problems(app)
+    install_openapi(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Threshold)
+    return app
+
+
+def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def live(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        services.threads.close()
+
+    return live

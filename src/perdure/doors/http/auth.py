@@ -1,0 +1,74 @@
+"""Who is calling, from the Authorization header: a session or token as Bearer, or as the password of Basic."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBasic, HTTPBearer
+
+from perdure.doors.http.services import Given
+from perdure.identity import Client
+from perdure.identity.errors import BadCredentialsError, NotLoggedInError
+from perdure.kernel.actor import ANONYMOUS, Actor
+
+# These two only describe the credentials in the OpenAPI document; the header is read below, once, with our errors.
+_BEARER = HTTPBearer(auto_error=False, scheme_name="token", description="The secret of a session or an API token.")
+_BASIC = HTTPBasic(auto_error=False, scheme_name="password", description="Any user name; a token as the password.")
+
+
+def find_secret(request: Request) -> str | None:
+    """The secret that came with the request; None without one. Raises BadCredentialsError for a header that is none."""
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    scheme, _, content = header.strip().partition(" ")
+    secret = _password(content) if scheme.lower() == "basic" else content.strip() if scheme.lower() == "bearer" else ""
+    if not secret or len(secret) > 512 or "\0" in secret:
+        raise BadCredentialsError("The Authorization header holds no token.")
+    return secret
+
+
+def get_caller(request: Request, services: Given) -> Actor:
+    """The actor of this request; anonymous without a credential, never with a wrong one."""
+    secret = find_secret(request)
+    return ANONYMOUS if secret is None else services.identity.authenticate(secret)
+
+
+def get_known_caller(caller: Annotated[Actor, Depends(get_caller)]) -> Actor:
+    """The same, where nobody is refused at once."""
+    identity_of(caller)
+    return caller
+
+
+def identity_of(caller: Actor) -> UUID:
+    """Whose request it is; raises NotLoggedInError when it is nobody's."""
+    if caller.identity_id is None:
+        raise NotLoggedInError("This needs a login or a token.")
+    return caller.identity_id
+
+
+def client_of(request: Request) -> Client:
+    """Where the request comes from, as the owner of a session will see it."""
+    address = request.client.host if request.client else ""
+    return Client(address=address, agent=request.headers.get("user-agent", "").replace("\0", ""))
+
+
+def _describe_credentials(
+    bearer: Annotated[object, Security(_BEARER)] = None, basic: Annotated[object, Security(_BASIC)] = None
+) -> None:
+    """Takes no part in the decision."""
+
+
+Caller = Annotated[Actor, Depends(get_caller), Depends(_describe_credentials)]
+KnownCaller = Annotated[Actor, Depends(get_known_caller), Depends(_describe_credentials)]
+
+
+def _password(content: str) -> str:
+    try:
+        return base64.b64decode(content.strip(), validate=True).decode("utf-8").partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""

@@ -1,0 +1,82 @@
+"""Errors that only HTTP knows: the request did not reach a use case."""
+
+from __future__ import annotations
+
+from perdure.kernel.errors import BadInputError, ConflictError, NotFoundError
+
+
+class MalformedRequestError(BadInputError):
+    code = "malformed_request"
+    status = 400
+    title = "The request is not well formed"
+    next_step = "Correct what is named and send the request again."
+
+
+class BadCursorError(BadInputError):
+    code = "bad_cursor"
+    title = "This cursor is not from this list"
+    next_step = "Start the list again without a cursor; take cursors only from next_cursor of the same list."
+
+
+class NoSuchAddressError(NotFoundError):
+    code = "no_such_address"
+    title = "There is nothing at this address"
+    next_step = "Compare the address with the reference of the API at /api/v1/openapi.json."
+
+
+class MethodNotOfferedError(BadInputError):
+    code = "method_not_offered"
+    status = 405
+    title = "This address does not offer that method"
+    next_step = "Use one of the methods in the Allow header."
+
+
+class LengthRequiredError(BadInputError):
+    code = "length_required"
+    status = 411
+    title = "The length of the content must be said beforehand"
+    next_step = "Send a Content-Length (Upload-Length for a resumable upload), so that the room can be reserved."
+
+
+class BodyTooLargeError(BadInputError):
+    code = "body_too_large"
+    status = 413
+    title = "The body is larger than this address takes"
+    next_step = "Split the request; the limits are in the answer of GET /api/v1."
+
+
+class UnsupportedContentError(BadInputError):
+    code = "unsupported_content_type"
+    status = 415
+    title = "This address does not take that content type"
+    next_step = "Send one of the content types that are named."
+
+
+class RangeNotSatisfiableError(BadInputError):
+    code = "range_not_satisfiable"
+    status = 416
+    title = "The range lies outside the content"
+    next_step = "Ask for a range within the length that Content-Range names."
+
+
+class ConditionFailedError(ConflictError):
+    code = "condition_failed"
+    status = 412
+    title = "The thing has changed since you read it, or exists already"
+    next_step = "Read it again and decide anew."
+
+
+class ChecksumMismatchError(ConflictError):
+    """Status 460 is what the tus checksum extension asks for."""
+
+    code = "checksum_mismatch"
+    status = 460
+    title = "The bytes that arrived do not have the stated checksum"
+    next_step = "Send the same chunk again from the offset that HEAD tells."
+
+
+class TusVersionError(ConflictError):
+    code = "tus_version"
+    status = 412
+    title = "This version of the tus protocol is not spoken here"
+    next_step = "Send 'Tus-Resumable: 1.0.0', or leave the header out."

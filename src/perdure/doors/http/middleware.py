@@ -1,0 +1,141 @@
+"""What happens to every request, whatever door it knocks at: an id, a log line, safe headers, a limit for small bodies.
+
+Plain ASGI, because the framework's own middleware class buffers streams and hides the client's disconnect.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from perdure.doors.http.errors import BodyTooLargeError
+from perdure.doors.http.paths import set_tail_aside
+from perdure.doors.http.problems import problem_response
+from perdure.kernel.errors import PerdureError
+from perdure.kernel.ids import new_id
+
+_log = structlog.get_logger(__name__)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_STREAMED = re.compile(r"/api/v1/(archives/[^/]+/(files/.*|batch|uploads)|uploads/[^/]+)", re.DOTALL)
+LARGEST_JSON = 32 * 1024 * 1024  # a plan of 20,000 items with long paths and digests
+
+_SAFE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+}
+
+
+class Threshold:
+    """The outermost ring: gives each request its id, logs its outcome and lets no exception out unanswered."""
+
+    def __init__(self, app: ASGIApp, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["archive.request_id"] = _choose_request_id(Headers(scope=scope))
+        set_tail_aside(scope)
+        outcome = _Outcome(scope["archive.request_id"], send)
+        started = self._clock()
+        try:
+            await self._app(scope, receive, outcome.send)
+        except Exception as error:
+            _log.error("request_crashed", request_id=outcome.request_id, exc_info=error)
+            if outcome.status is not None:
+                raise  # the answer is under way: only breaking the connection tells that it is not whole
+            crash = PerdureError("The server met an error that nobody foresaw; the log has it under the request id.")
+            await problem_response(crash, outcome.request_id)(scope, receive, outcome.send)
+        finally:
+            self._tell(scope, outcome, self._clock() - started)
+
+    @staticmethod
+    def _tell(scope: Scope, outcome: _Outcome, seconds: float) -> None:
+        route = scope.get("route")
+        _log.info(
+            "request",
+            request_id=outcome.request_id,
+            method=scope["method"],
+            route=getattr(route, "path", None),  # the template: real paths may hold names of people and samples
+            status=outcome.status,
+            sent_bytes=outcome.sent,
+            milliseconds=round(seconds * 1000, 1),
+            client=(scope.get("client") or ("",))[0],
+        )
+
+
+class _Outcome:
+    """Watches what is sent and adds the headers that every answer carries."""
+
+    def __init__(self, request_id: str, send: Send) -> None:
+        self.request_id = request_id
+        self.status: int | None = None
+        self.sent = 0
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.request_id
+            for name, value in _SAFE_HEADERS.items():
+                headers.setdefault(name, value)
+        elif message["type"] == "http.response.body":
+            self.sent += len(message.get("body", b""))
+        await self._send(message)
+
+
+class BodyLimit:
+    """Refuses bodies that are read into memory whole and are larger than any of them needs to be."""
+
+    def __init__(self, app: ASGIApp, *, largest: int = LARGEST_JSON) -> None:
+        self._app = app
+        self._largest = largest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _STREAMED.fullmatch(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        if (_stated_length(Headers(scope=scope)) or 0) > self._largest:
+            await problem_response(self._refusal(), scope["archive.request_id"])(scope, receive, send)
+            return
+        await self._app(scope, self._counting(receive), send)
+
+    def _refusal(self) -> PerdureError:
+        return BodyTooLargeError(f"The body is larger than {self._largest} bytes.", limit=self._largest)
+
+    def _counting(self, receive: Receive) -> Receive:
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._largest:
+                raise HTTPException(413)
+            return message
+
+        return counted
+
+
+def _choose_request_id(headers: Headers) -> str:
+    offered = headers.get("x-request-id", "")
+    return offered if _REQUEST_ID.fullmatch(offered) else new_id().hex
+
+
+def _stated_length(headers: Headers) -> int | None:
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else None

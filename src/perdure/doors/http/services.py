@@ -1,0 +1,46 @@
+"""What a door is given: the services it may call and the facts of the installation it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+
+from perdure.archives.service import Archives
+from perdure.doors.http.streams import ByteThreads
+from perdure.identity import Identity
+from perdure.kernel.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and what this installation is; the URLs are absolute, without a slash at the end."""
+
+    instance_id: UUID
+    name: str
+    version: str
+    api_url: str
+    data_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything the doors reach. `find_faults` tells each needed component and what is wrong with it, or None."""
+
+    identity: Identity
+    archives: Archives
+    clock: Clock
+    place: Callable[[], Place]
+    find_faults: Callable[[], Mapping[str, str | None]]
+    threads: ByteThreads = field(default_factory=ByteThreads)
+
+
+def get_services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Given = Annotated[Services, Depends(get_services)]

@@ -1,0 +1,7 @@
+"""Pages for people: the front page and the landing page of each archive, rendered here, without scripts."""
+
+from __future__ import annotations
+
+from perdure.doors.ui.routes import open_pages
+
+__all__ = ["open_pages"]
