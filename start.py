@@ -37,7 +37,7 @@ def main() -> int:
         return 0
     if words[:1] == ["test"]:
         return run_tests(words[1:])
-    become(str(program("perdure")), *(words or ["demo"]))
+    return become(str(program("perdure")), *(words or ["demo"]))
 
 
 def become(*command: str) -> NoReturn:

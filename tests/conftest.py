@@ -107,6 +107,14 @@ def database_url(postgres: PostgresForTests) -> Iterator[str]:
 
 
 @pytest.fixture
+def empty_url(postgres: PostgresForTests) -> Iterator[str]:
+    """A database of this test's own, without any table."""
+    url = postgres.make_empty()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
     """A Database of this test's own, with the whole schema."""
     database = Database(database_url)

@@ -192,9 +192,9 @@ def _checked(settings: Settings) -> Settings:
     names = [store.name for store in settings.stores]
     paths = [store.path for store in settings.stores]
     if not names:
-        raise BadSettingError("At least one store is needed.", key="stores")
+        raise BadSettingError("stores must name at least one store.", key="stores")
     if len(set(names)) < len(names) or len(set(paths)) < len(paths):
-        raise BadSettingError("Each store needs a name and a path of its own.", key="stores")
+        raise BadSettingError("Each of the stores needs a name and a path of its own.", key="stores")
     if settings.data_port == settings.port and settings.port:
         raise BadSettingError("data_port equals port; give 0 to serve both on one port.", key="data_port")
     return settings

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
@@ -14,16 +12,6 @@ from perdure.db import Database
 from perdure.db.embedded import find_binaries
 from perdure.db.errors import SchemaBehindError, SchemaNewerError
 from perdure.db.migrations import SchemaState, migrate, require_current_schema, schema_state
-
-if TYPE_CHECKING:
-    from conftest import PostgresForTests
-
-
-@pytest.fixture
-def empty_url(postgres: PostgresForTests) -> Iterator[str]:
-    url = postgres.make_empty()
-    yield url
-    postgres.drop(url)
 
 
 def dump_schema(url: str) -> list[str]:

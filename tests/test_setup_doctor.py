@@ -1,0 +1,76 @@
+"""The doctor finds what is wrong, says how to mend it, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from perdure.db import Database
+from perdure.doors.admin.doctor import Finding, examine, report
+from perdure.settings import Settings, load_settings
+
+
+def settings_of(folder: Path, **chosen: object) -> Settings:
+    return load_settings({"HOME": str(folder)}, data_dir=str(folder / "data"), port=0, data_port=0, **chosen)
+
+
+def problems(settings: Settings) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(settings) if not finding.is_well}
+
+
+def test_a_fresh_installation_is_well_and_stays_untouched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = settings_of(tmp_path)
+    assert report(settings, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("ok ") for line in lines)
+    assert any("share a device" in line for line in lines), "the default stores are told to be for trying out"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_schema_and_the_clock_of_a_given_database_are_looked_at(tmp_path: Path, db: Database) -> None:
+    settings = settings_of(tmp_path, database_url=db.url)
+    found = problems(settings)
+    assert found["database schema"].mend == "Run `perdure admin migrate`."
+    assert "clock" not in found
+    with db.begin() as tx:
+        tx.execute(text("CREATE TABLE alembic_version (version_num text)"))
+        tx.execute(text("INSERT INTO alembic_version VALUES ('of the future')"))
+    assert "newer release" in problems(settings)["database schema"].mend
+
+
+def test_a_database_that_is_away_is_a_finding_not_a_crash(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, database_url="postgresql://nobody@/nothing?host=/nonexistent")
+    assert "connection" in problems(settings)["database"].said
+
+
+def test_full_disks_open_keys_and_taken_ports_are_found(tmp_path: Path) -> None:
+    (tmp_path / "data" / "keys").mkdir(parents=True)
+    key = tmp_path / "data" / "keys" / "signing.pem"
+    key.touch()
+    key.chmod(0o644)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        chosen = {"HOME": str(tmp_path), "PERDURE_DATA_DIR": str(tmp_path / "data"), "PERDURE_DATA_PORT": "0"}
+        settings = load_settings(chosen, port=port, disk_reserve_bytes=2**60)
+        found = problems(settings)
+    assert found["key signing.pem"].mend == f"chmod 600 {key}"
+    assert found["web port"].said.endswith("is taken")
+    assert {"data folder space", "store first space"} <= found.keys()
+
+
+def test_stores_that_claim_to_be_apart_but_share_a_device_are_a_problem(tmp_path: Path) -> None:
+    stores = [{"name": name, "path": str(tmp_path / name), "location": name} for name in ("one", "two")]
+    assert "store devices" in problems(settings_of(tmp_path, stores=stores))
+
+
+def test_programs_read_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(settings_of(tmp_path), as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["well"] is True
+    assert {"name", "is_well", "said", "mend"} == told["findings"][0].keys()

@@ -1,0 +1,150 @@
+"""`perdure serve` as a process: it comes up, mends itself, stops whole, and leaves nothing when it is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import psycopg
+import pytest
+
+PERDURE = Path(sys.executable).parent / "perdure"
+CHILD = "perdure.app.process"
+
+
+class Tree:
+    """A running `perdure serve` on a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
+        self.environment = clean | {"PERDURE_DATA_DIR": str(folder), "PERDURE_LOG_FORMAT": "json", "HOME": str(folder)}
+        self.log = folder.parent / "log"
+
+    def start(self) -> subprocess.Popen[str]:
+        with self.log.open("a") as log:
+            process = subprocess.Popen(
+                [str(PERDURE), "serve", "--port", "0", "--data-port", "0"],
+                env=self.environment,
+                cwd=self.folder.parent,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "is ready at" in line, (line, self.log.read_text())
+        self.url = line.split("ready at ")[1].split()[0]
+        return process
+
+    def children(self) -> dict[str, int]:
+        """The role of each child and its process number."""
+        found = {}
+        for proc in Path("/proc").iterdir():
+            if proc.name.isdecimal():
+                words = command_words(int(proc.name))
+                if CHILD in words and f"PERDURE_DATA_DIR={self.folder}" in environment_of(int(proc.name)):
+                    found[words[-1]] = int(proc.name)
+        return found
+
+    def postmaster(self) -> int:
+        return int((self.folder / "postgres" / "cluster" / "postmaster.pid").read_text().splitlines()[0])
+
+    def answers(self) -> bool:
+        try:
+            with urlopen(f"{self.url}/healthz", timeout=5) as answer:  # noqa: S310  # our own address
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def database_answers(self) -> bool:
+        url = f"postgresql://perdure@/perdure?host={self.folder}/postgres/run"
+        try:
+            with psycopg.connect(url, connect_timeout=2) as connection:
+                return connection.execute("SELECT 1").fetchone() == (1,)
+        except psycopg.OperationalError:
+            return False
+
+
+def command_words(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().strip("\0").split("\0")
+    except OSError:
+        return []
+
+
+def environment_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text().split("\0")
+    except OSError:
+        return []
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the processes are found in /proc")
+    with tempfile.TemporaryDirectory(prefix="serve-") as folder:
+        yield Tree(Path(folder) / "data")
+
+
+def test_it_mends_itself_refuses_a_second_survives_its_own_murder_and_stops_whole(tree: Tree) -> None:
+    process = tree.start()
+    assert tree.answers()
+    first = tree.children()
+    assert sorted(first) == ["web", "worker"]
+    _second_is_refused(tree, process)
+
+    for pid in first.values():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: sorted(tree.children()) == sorted(first) and not {*first.values()} & {*tree.children().values()})
+    wait_for(tree.answers)
+
+    children = tree.children()
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not any(command_words(pid) for pid in children.values()), seconds=40)
+    again = tree.start()
+    assert tree.answers()
+
+    postmaster = tree.postmaster()
+    os.kill(postmaster, signal.SIGKILL)
+    wait_for(tree.database_answers)
+    assert tree.postmaster() != postmaster
+
+    children, postmaster = tree.children(), tree.postmaster()
+    again.send_signal(signal.SIGINT)
+    output, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, tree.log.read_text()
+    assert output.endswith("Stopped.\n")
+    assert not any(command_words(pid) for pid in (*children.values(), postmaster))
+    assert {json.loads(line)["event"] for line in tree.log.read_text().splitlines()} >= {"child_died", "stopping"}
+
+
+def _second_is_refused(tree: Tree, first: subprocess.Popen[str]) -> None:
+    second = subprocess.run(
+        [str(PERDURE), "serve", "--port", "0", "--data-port", "0"],
+        env=tree.environment,
+        cwd=tree.folder.parent,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 5
+    assert f"process {first.pid}" in second.stderr
