@@ -1,10 +1,11 @@
-"""Stores and storage on small folders, crashes in a child process, and ocfl-py as the independent judge."""
+"""A laboratory of small stores: crashes in a child process, damage on the medium, ocfl-py as the independent judge."""
 
 from __future__ import annotations
 
 import os
+import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -15,16 +16,15 @@ import pytest
 from perdure.adapters.posix import PosixStore
 from perdure.db import Database
 from perdure.formats.manifest import ManifestEntry
-from perdure.formats.ocfl import User
+from perdure.formats.ocfl import User, object_path
 from perdure.kernel.ids import new_id
 from perdure.storage.crash_points import EXIT_STATUS, VARIABLE
-from perdure.storage.model import PartRef, Received, SealedPart
+from perdure.storage.model import Copy, HeadVersion, ObjectKind, PartRef, Received, SealedPart, object_uri
+from perdure.storage.ports import Store
 from perdure.storage.service import Storage
 from perdure.testing.stores import INSTANCE
 
-DIGESTS = frozenset({"sha512", "crc32"})
 CREATED = datetime(2026, 11, 20, 12, tzinfo=UTC)
-USER = User("Test Person", "mailto:test@example.org")
 
 
 class SteppingClock:
@@ -38,101 +38,127 @@ class SteppingClock:
         return self._now
 
 
-def make_store(folder: Path, name: str = "first") -> PosixStore:
-    return PosixStore(name, folder / name)
+class Lab:
+    """Storage on two stores in one folder, `first` (the primary) and `second`, and the short words for using it."""
 
+    digests = frozenset({"sha512", "crc32"})
+    created = CREATED
+    user = User("Test Person", "mailto:test@example.org")
 
-def open_storage(db: Database, folder: Path, count: int = 2) -> Storage:
-    """Storage on stores in this folder, as another process would open it."""
-    names = ("first", "second", "third")[:count]
-    storage = Storage(db, [make_store(folder, name) for name in names], SteppingClock(), instance_id=INSTANCE)
-    storage.prepare()
-    return storage
+    def __init__(self, db: Database, folder: Path, stores: list[Store] | None = None) -> None:
+        self.db = db
+        self.folder = folder
+        self.storage = self.open(stores)
+        self.part = PartRef(new_id(), new_id())
 
+    def open(self, stores: list[Store] | None = None, db: Database | None = None) -> Storage:
+        """Storage as another process would open it."""
+        places: list[Store] = stores or [PosixStore(name, self.folder / name) for name in ("first", "second")]
+        storage = Storage(db or self.db, places, SteppingClock(), instance_id=INSTANCE)
+        storage.prepare()
+        return storage
 
-@pytest.fixture
-def storage(db: Database, tmp_path: Path) -> Iterator[Storage]:
-    """Storage with two stores, `first` (the primary) and `second`; every root is valid OCFL at the end."""
-    yield open_storage(db, tmp_path)
-    for name in ("first", "second"):
-        require_valid(tmp_path / name)
+    @property
+    def first(self) -> UUID:
+        return self.storage.stores()[0].id
 
+    @property
+    def second(self) -> UUID:
+        return self.storage.stores()[1].id
 
-@pytest.fixture
-def part() -> PartRef:
-    return PartRef(new_id(), new_id())
+    def stage(self, files: Mapping[bytes, bytes]) -> list[ManifestEntry]:
+        """Stage files durably and return their entries, sorted."""
+        received = self.storage.write_small(self.part, files.items(), self.digests)
+        self.storage.sync(self.part)
+        entries = (self.entry(path, taken) for path, taken in zip(files, received, strict=True))
+        return sorted(entries, key=lambda entry: entry.path)
 
+    def entry(self, path: bytes, received: Received) -> ManifestEntry:
+        return ManifestEntry(
+            path, "file", size=received.size, digests=received.digests, content=received.content, mtime_ns=1, mode=0o644
+        )
 
-def require_valid(store: Path) -> int:
-    """Every object of the store is valid OCFL by ocfl-py; returns their number."""
-    root = ocfl.StorageRoot(str(store / "root"))
-    valid = root.validate(log_errors=True)
-    assert valid and root.num_objects == root.good_objects, (root.errors, root.log.messages)
-    return int(root.num_objects)
+    def seal(
+        self, entries: list[ManifestEntry], storage: Storage | None = None, algorithm: str = "sha512"
+    ) -> tuple[SealedPart, dict[bytes, str]]:
+        sealed, final = (storage or self.storage).seal_part(
+            self.part, entries, created=CREATED, message="Closed", user=self.user, algorithm=algorithm
+        )
+        with self.db.begin() as tx:
+            self.storage.record_part(tx, self.part, sealed)
+        return sealed, final
 
+    def make_part(self, files: Mapping[bytes, bytes]) -> dict[bytes, str]:
+        """A sealed and recorded part; returns the content path of each file."""
+        return self.seal(self.stage(files))[1]
 
-def entry_of(path: bytes, received: Received) -> ManifestEntry:
-    return ManifestEntry(
-        path, "file", size=received.size, digests=received.digests, content=received.content, mtime_ns=1, mode=0o644
-    )
+    def write_head(
+        self, archive: UUID, changes: Mapping[str, bytes | Path | None], storage: Storage | None = None
+    ) -> HeadVersion:
+        return (storage or self.storage).write_head(
+            object_uri(archive), archive, ObjectKind.HEAD, changes, message="Changed", user=self.user, created=CREATED
+        )
 
+    def copies(self, object_id: str) -> dict[str, Copy]:
+        """Each copy by the name of its store."""
+        names = {info.id: info.name for info in self.storage.stores()}
+        with self.db.begin() as tx:
+            return {names[copy.store_id]: copy for copy in self.storage.copies(tx, [object_id])[object_id]}
 
-def stage(storage: Storage, part: PartRef, files: dict[bytes, bytes]) -> list[ManifestEntry]:
-    """Stage files durably and return their entries, sorted."""
-    received = storage.write_small(part, files.items(), DIGESTS)
-    storage.sync(part)
-    return sorted((entry_of(p, r) for p, r in zip(files, received, strict=True)), key=lambda entry: entry.path)
+    def states(self, object_id: str) -> dict[str, str]:
+        return {name: copy.state.value for name, copy in self.copies(object_id).items()}
 
+    def read(self, content: str) -> bytes:
+        return b"".join(self.storage.read_object(self.part.object_id, content))
 
-def seal(
-    storage: Storage, part: PartRef, entries: list[ManifestEntry], algorithm: str = "sha512"
-) -> tuple[SealedPart, dict[bytes, str]]:
-    return storage.seal_part(part, entries, created=CREATED, message="Closed", user=USER, algorithm=algorithm)
+    def object_folder(self, store: str, object_id: str | None = None) -> Path:
+        return self.folder / store / "root" / object_path(object_id or self.part.object_id)
 
+    def staged_folder(self) -> Path:
+        return self.folder / "first" / "staging" / str(self.part.archive_id) / str(self.part.part_id)
 
-def stage_and_seal(db: Database, storage: Storage, part: PartRef, files: dict[bytes, bytes]) -> dict[bytes, str]:
-    sealed, final = seal(storage, part, stage(storage, part, files))
-    with db.begin() as tx:
-        storage.record_part(tx, part, sealed)
-    return final
+    def crash_at(self, point: str, act: Callable[[Storage], object]) -> bool:
+        """Let a child process with its own Storage end without warning at a step; whether it came to the step."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the child shares nothing that a thread holds
+            pid = os.fork()
+        if pid == 0:
+            self._act_in_child(point, act)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert status in (0, EXIT_STATUS), f"the child failed with {status}"
+        return status == EXIT_STATUS
 
-
-def ids(storage: Storage) -> list[UUID]:
-    return [info.id for info in storage.stores()]
-
-
-def state_of(db: Database, storage: Storage, object_id: str) -> dict[str, str]:
-    """State of each copy by the name of its store."""
-    names = {info.id: info.name for info in storage.stores()}
-    with db.begin() as tx:
-        return {names[c.store_id]: c.state.value for c in storage.copies(tx, [object_id])[object_id]}
-
-
-def content(storage: Storage, object_id: str, path: str) -> bytes:
-    return b"".join(storage.read_object(object_id, path))
-
-
-def crash_at(point: str, act: Callable[[], object]) -> bool:
-    """Run the act in a child process that ends without warning at the named step; whether it came there."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the child only acts and ends
-        pid = os.fork()
-    if pid == 0:
-        os.environ[VARIABLE] = point
+    def _act_in_child(self, point: str, act: Callable[[Storage], object]) -> None:
         try:
-            act()
+            storage = self.open(db=Database(self.db.url))
+            os.environ[VARIABLE] = point
+            act(storage)
         except BaseException:
-            import traceback
-
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in (0, EXIT_STATUS), f"the child failed with {status}"
-    return status == EXIT_STATUS
 
 
-def in_object(folder: Path, store: str, object_id: str) -> Path:
-    from perdure.formats.ocfl import object_path
+def require_valid(store: Path) -> None:
+    """Every object of the store is valid OCFL by ocfl-py."""
+    root = ocfl.StorageRoot(str(store / "root"))
+    valid = root.validate()
+    assert valid, (root.errors, root.log.messages)
+    assert root.num_objects == root.good_objects, (root.errors, root.log.messages)
 
-    return folder / store / "root" / object_path(object_id)
+
+@pytest.fixture
+def damaged() -> set[str]:
+    """Names of stores that a test has damaged on purpose, so that they are not judged."""
+    return set()
+
+
+@pytest.fixture
+def lab(module_db: Database, tmp_path: Path, damaged: set[str]) -> Iterator[Lab]:
+    """A laboratory; every undamaged root that the test leaves is valid OCFL."""
+    with module_db.begin() as tx:
+        tx.exec_driver_sql("TRUNCATE stores, objects, copies CASCADE")
+    yield Lab(module_db, tmp_path)
+    for store in tmp_path.glob("*/store.json"):
+        if store.parent.name not in damaged:
+            require_valid(store.parent)
