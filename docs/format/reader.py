@@ -1,12 +1,8 @@
 """Read archives from an OCFL storage root with the standard library of Python 3.11 alone; see README.md.
 
-    reader.py ROOT                      list the archives
-    reader.py ROOT ARCHIVE              list the files of one, those of its parents included
-    reader.py ROOT ARCHIVE verify       read every file and compare its digest
-    reader.py ROOT ARCHIVE extract DIR  verify, and write everything under its true name into an empty DIR
-
-ARCHIVE is a UUID or urn:uuid:…; the exit status is 1 when anything is missing or differs.
-"""
+Usage: reader.py ROOT [ARCHIVE [verify | extract DIR]]
+Lists the archives, or the files of one (a UUID, with or without urn:uuid:) and of its parents. `verify` compares every
+digest; `extract` does so and writes everything under its true name into DIR. Exits with 1 when anything is damaged."""
 
 import base64
 import gzip
@@ -15,7 +11,6 @@ import json
 import os
 import shutil
 import sys
-import uuid
 from pathlib import Path
 
 
@@ -53,18 +48,25 @@ def true_name(fields, name="path"):
 
 def read_archive(root, identifier):
     """All that an archive shows as {path: (entry, file on disk, algorithm)}: its parent's entries under its own."""
-    head = open_object(root, uuid.UUID(identifier).urn)
-    shown = read_archive(root, parent) if (parent := json.loads(load(head, "archive.json"))["parent"]) else {}
+    head = open_object(root, "urn:uuid:" + identifier.removeprefix("urn:uuid:"))
     gone = {(one["part"], true_name(one)) for one in map(json.loads, load(head, "superseded.ndjson").splitlines())}
+    own = {}
     for part in json.loads(load(head, "parts.json", b'{"parts": []}'))["parts"]:
         folder, algorithm, _ = open_object(root, part["id"])
         check(folder / "inventory.json", algorithm, part["inventory_digest"])
         check(folder / "v1/content/meta/manifest.ndjson.gz", algorithm, part["manifest_digest"])
-        with gzip.open(folder / "v1/content/meta/manifest.ndjson.gz") as manifest:
-            for entry in map(json.loads, manifest):
-                if (part["number"], true_name(entry)) not in gone:
-                    shown[true_name(entry)] = (entry, folder / "v1/content/data" / entry.get("content", ""), algorithm)
-    return {path: found for path, found in shown.items() if found[0]["kind"] != "hidden"}
+        lines = gzip.decompress((folder / "v1/content/meta/manifest.ndjson.gz").read_bytes()).splitlines()
+        for entry in map(json.loads, lines):
+            if (part["number"], true_name(entry)) not in gone:
+                own[true_name(entry)] = (entry, folder / "v1/content/data" / entry.get("content", ""), algorithm)
+    shown = read_archive(root, parent) if (parent := json.loads(load(head, "archive.json"))["parent"]) else {}
+    above = {path: {path[:end] for end, byte in enumerate(path) if byte == 0x2F} for path in {**shown, **own}}
+    solid = {path for path in own if own[path][0]["kind"] != "directory"}
+    folders = {folder for path in own if own[path][0]["kind"] != "hidden" for folder in above[path]}
+    for path, found in shown.items():
+        if not (above[path] & solid or (path in folders and found[0]["kind"] != "directory")):
+            own.setdefault(path, found)
+    return {path: found for path, found in own.items() if found[0]["kind"] != "hidden"}
 
 
 def extract(entries, target):
@@ -81,10 +83,9 @@ def extract(entries, target):
 
 def main(root, archive=None, action="list", target=None):
     if archive is None:
-        for declaration in Path(root).glob("*/*/*/*/0=ocfl_object_1.1"):
-            identifier = json.loads((declaration.parent / "inventory.json").read_bytes())["id"]
-            if identifier.startswith("urn:uuid:") and "archive.json" in open_object(root, identifier)[2]:
-                print(identifier)
+        for inventory in map(Path.read_bytes, Path(root).glob("*/*/*/*/inventory.json")):
+            if b'"archive.json"' in inventory:  # parts have longer names only
+                print(json.loads(inventory)["id"])
         return
     entries = read_archive(root, archive)
     for path, (entry, file, algorithm) in sorted(entries.items()):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
 import ocfl
@@ -89,6 +90,31 @@ def test_it_extracts_every_file_under_its_true_name(root: Path, tmp_path: Path) 
     assert run(root, str(CHILD), "extract", tmp_path / "child").returncode == 0
     del parent[b"scan/2.h5"]
     assert extracted(tmp_path / "child") == {**parent, b"scan/3.h5": b"three"}
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "shown"),
+    [
+        (("hidden", b"d"), b"d/a/b", []),
+        (("hidden", b"d"), b"e", [b"e"]),
+        (("hidden", b"d/a"), b"d", [b"d"]),
+        (("file", b"d"), b"d/a", [b"d"]),
+        (("file", b"d/a"), b"d", [b"d", b"d/a"]),
+        (("directory", b"d"), b"d", [b"d"]),
+        (("directory", b"d"), b"d/a", [b"d", b"d/a"]),
+    ],
+)
+def test_a_child_covers_its_parent(
+    tmp_path: Path, above: tuple[Literal["file", "directory", "hidden"], bytes], below: bytes, shown: list[bytes]
+) -> None:
+    kind, path = above
+    write_root(tmp_path)
+    write_head(tmp_path, PARENT, [write_part(tmp_path, PART_1, 1, [a_file(below, b"below")])], [], None)
+    child = a_file(path, b"above") if kind == "file" else Content(ManifestEntry(path, kind))
+    write_head(tmp_path, CHILD, [write_part(tmp_path, PART_2, 1, [child])], [], PARENT)
+    out = tmp_path / "out"
+    assert run(tmp_path, CHILD.urn, "extract", out).returncode == 0
+    assert sorted(extracted(out)) == shown
 
 
 def test_it_lists_the_union(root: Path) -> None:
