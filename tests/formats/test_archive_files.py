@@ -219,7 +219,9 @@ def test_members_that_change_between_two_readings_are_found() -> None:
         list(iter_zip(lambda: next(turns), read_held))
 
 
-@pytest.mark.parametrize("member", [{"name": b""}, {"name": b"a", "size": -1}, {"name": b"a" * 65536}])
+@pytest.mark.parametrize(
+    "member", [{"name": b""}, {"name": b"a", "size": -1}, {"name": b"a" * 65536}, {"name": b"a", "target": b"b"}]
+)
 def test_a_member_that_cannot_be_stored_is_refused(member: dict[str, bytes | int]) -> None:
     with pytest.raises(ValueError, match="name"):
         ZipMember(**member)  # type: ignore[arg-type]  # the wrong values are the test

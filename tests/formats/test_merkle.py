@@ -86,6 +86,10 @@ def test_a_rewritten_beginning_is_seen() -> None:
 
 
 def test_impossible_questions() -> None:
+    root = merkle_root([b"a", b"b"])
+    assert not verify_inclusion(b"a", 0, 2, ["no digest"], root)
+    assert not verify_consistency(1, merkle_root([b"a"]), 2, root, ["no digest"])
+    assert not verify_consistency(1, "no digest", 2, root, inclusion_proof([b"a", b"b"], 0))
     assert not verify_inclusion(b"a", 1, 1, [], merkle_root([b"a"]))
     assert not verify_inclusion(b"a", -1, 1, [], merkle_root([b"a"]))
     assert not verify_consistency(2, merkle_root([b"a"]), 1, merkle_root([b"a"]), [])

@@ -58,6 +58,8 @@ class ZipMember:
     def __post_init__(self) -> None:
         if not self.name or len(self.stored_name) > _MAX_16 or self.size < 0:
             raise ValueError("a member needs a name and a size that is not negative")
+        if self.target and self.kind != "symlink":
+            raise ValueError("a target belongs to the name of a symlink")
 
     @property
     def stored_name(self) -> bytes:
@@ -67,12 +69,12 @@ class ZipMember:
     @property
     def length(self) -> int:
         """The bytes of content: those of the target for a symlink, none for a folder."""
-        return {"file": self.size, "directory": 0, "symlink": len(self.target)}[self.kind]
+        return self.size if self.kind == "file" else len(self.target)
 
     @property
     def checksum(self) -> int:
         """The CRC-32 of the content."""
-        return {"file": self.crc32, "directory": 0, "symlink": zlib.crc32(self.target)}[self.kind]
+        return self.crc32 if self.kind == "file" else zlib.crc32(self.target)
 
     @property
     def unix_mode(self) -> int:

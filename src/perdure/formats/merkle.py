@@ -66,11 +66,12 @@ def inclusion_proof(leaves: Iterable[bytes], index: int) -> list[str]:
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[str], root: str) -> bool:
-    """Whether the leaf stands at `index` of the tree with this size and root."""
-    if not 0 <= index < size:
+    """Whether the leaf stands at `index` of the tree with this size and root; a malformed proof proves nothing."""
+    path = _decode(proof)
+    if path is None or not 0 <= index < size:
         return False
     position, last, digest = index, size - 1, leaf_digest(leaf)
-    for sibling in _decode(proof):
+    for sibling in path:
         if last == 0:
             return False
         if position & 1 or position == last:
@@ -99,9 +100,8 @@ def verify_consistency(old_size: int, old_root: str, size: int, root: str, proof
         return not proof and old_root.lower() == root.lower()
     if not 0 < old_size < size:
         return False
-    path = _decode(proof)
-    if old_size & (old_size - 1) == 0:
-        path.insert(0, bytes.fromhex(old_root))
+    # A complete old tree is a node of the new one, and its root is left out of the proof.
+    path = _decode([old_root, *proof] if old_size & (old_size - 1) == 0 else proof)
     if not path:
         return False
     return _walk_consistency(old_size, size, path) == (old_root.lower(), root.lower())
@@ -126,8 +126,11 @@ def _walk_consistency(old_size: int, size: int, path: Sequence[bytes]) -> tuple[
     return (old.hex(), new.hex()) if last == 0 else None
 
 
-def _decode(proof: Sequence[str]) -> list[bytes]:
-    return [bytes.fromhex(step) for step in proof]
+def _decode(proof: Sequence[str]) -> list[bytes] | None:
+    try:
+        return [bytes.fromhex(step) for step in proof]
+    except ValueError:
+        return None
 
 
 def _trailing_zeros(number: int) -> int:
