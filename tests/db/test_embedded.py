@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -21,10 +22,26 @@ from perdure.db.embedded import EmbeddedServer, find_binaries, open_embedded, so
 from perdure.db.errors import DataFolderInUseError, EmbeddedServerError
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def used_folder() -> Iterator[Path]:
+    """A folder that a server has used and left: a copy is made faster than a new one."""
     with tempfile.TemporaryDirectory(prefix="pg-test-") as made:
+        server = EmbeddedServer(Path(made) / "postgres", durable=False)
+        server.start()
+        server.stop()
         yield Path(made) / "postgres"
+
+
+@pytest.fixture
+def fresh_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pg-test-") as made:  # short: a socket lies in it
+        yield Path(made) / "postgres"
+
+
+@pytest.fixture
+def folder(fresh_folder: Path, used_folder: Path) -> Path:
+    shutil.copytree(used_folder, fresh_folder)
+    return fresh_folder
 
 
 @pytest.fixture
@@ -117,12 +134,15 @@ def test_a_remembered_number_of_a_stranger_is_forgotten_and_the_stranger_spared(
     assert ask(server.url) == 1
 
 
-def test_an_interrupted_creation_starts_afresh(server: EmbeddedServer, folder: Path) -> None:
-    half = folder / "cluster.new"
+def test_an_interrupted_creation_starts_afresh(fresh_folder: Path) -> None:
+    half = fresh_folder / "cluster.new"
     half.mkdir(parents=True)
     (half / "PG_VERSION").write_text("18")
-    server.start()
-    assert ask(server.url) == 1
+    server = EmbeddedServer(fresh_folder, durable=False)
+    try:
+        assert ask(server.start()) == 1
+    finally:
+        server.stop()
 
 
 def test_a_long_path_gets_a_short_private_socket_folder(tmp_path: Path) -> None:

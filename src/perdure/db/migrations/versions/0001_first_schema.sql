@@ -1215,6 +1215,7 @@ CREATE TABLE uploads (
     opened_by uuid,
     opened_at timestamp with time zone NOT NULL,
     expires_at timestamp with time zone NOT NULL,
+    lease_until timestamp with time zone,
     CONSTRAINT ck_uploads_state_known CHECK ((state = ANY (ARRAY['reserved'::text, 'receiving'::text, 'finished'::text, 'abandoned'::text])))
 );
 
