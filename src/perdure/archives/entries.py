@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -140,6 +141,23 @@ def iter_visible(
         return (entry for entry in own if entry.kind is not EntryKind.HIDDEN)
     scans = [EntryScan(tx, query, start=start, end=end, chunk=chunk) for query in _select_layers(layers)]
     return iter_union(scans, _find_blockers(tx, layers, start))
+
+
+def iter_pages(
+    db: Database, layers: Sequence[UUID], *, start: bytes = b"", end: bytes | None = None, own: bool = False
+) -> Iterator[Entry]:
+    """As `iter_visible`, in short transactions, for readers who take their time; of `own`, hiding entries included."""
+    next_start: bytes | None = start
+    while next_start is not None:
+        with db.begin() as tx:
+            found = (
+                iter_own(tx, layers[0], start=next_start, end=end)
+                if own
+                else iter_visible(tx, layers, start=next_start, end=end)
+            )
+            page = list(islice(found, _CHUNK))
+        yield from page
+        next_start = after(page[-1].path) if len(page) == _CHUNK else None
 
 
 def iter_own(

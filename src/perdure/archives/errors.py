@@ -273,6 +273,26 @@ class NotEnoughStoresError(ConflictError):
     next_step = "Ask the operator to connect another store, or change to a profile with fewer copies."
 
 
+class CopiesMissingError(TryAgainError):
+    """`verified` and `wanted` in `extra` count copies."""
+
+    code = "copies_missing"
+    title = "Fewer copies are verified than the profile demands"
+    next_step = "Nothing was lost; it is tried again. The operator looks at the stores that are named."
+
+
+class TransfersLandingError(TryAgainError):
+    code = "transfers_landing"
+    title = "Files are just arriving"
+    next_step = "Nothing: it goes on as soon as they have arrived, or their senders are gone."
+
+
+class NotReopenableError(ConflictError):
+    code = "not_reopenable"
+    title = "The closing has gone too far to be taken back"
+    next_step = "Ask for the closing again; it goes on where it stopped."
+
+
 class NotAFileError(ConflictError):
     code = "not_a_file"
     title = "This is not a file"

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, Select, delete, select, update
 from perdure.archives import events
 from perdure.archives.entries import find_visible
 from perdure.archives.errors import RefusedItemError, TooManyItemsError, UploadEndedError, UploadOffsetError
+from perdure.archives.ingesting import Ingesting
 from perdure.archives.items import (
     MAX_BATCH_FILES,
     MAX_PLAN_ITEMS,
@@ -36,11 +37,11 @@ from perdure.archives.layers import list_layers
 from perdure.archives.model import Archive, ArchiveState, EntryKind, UploadState
 from perdure.archives.placing import (
     ACTIVE_UPLOADS,
+    STREAM_LEASE,
     Reservation,
     release,
     reserve,
     select_active_uploads,
-    stream_lifetime,
 )
 from perdure.archives.receiving import BatchReceiver, FileReceiver, Landing, UploadReceiver
 from perdure.archives.records import Context, load, require_archive, require_state
@@ -73,6 +74,7 @@ class Filling:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        self._ingesting = Ingesting(ctx)
 
     def plan(self, actor: Actor, archive_id: UUID, items: Sequence[PlanItem]) -> list[PlanAnswer]:
         """What of this is missing or different, in the order given; what the union shows needs no sending."""
@@ -182,7 +184,7 @@ class Filling:
             found = writer.offset
             writer.close()
             raise UploadOffsetError(f"The upload goes on at {found}, not at {offset}.", offset=found)
-        reservation = Reservation(row.id, part, row.part, 1, row.byte_count, row.expires_at)
+        reservation = Reservation(row.id, part, row.part, 1, row.byte_count, lease_until=None)
         given = Attributes(row.attributes["mtime_ns"], row.attributes["mode"], row.attributes["digests"])
         landing = Landing(ctx, actor, archive, reservation, ended_as=UploadState.FINISHED)
         return UploadReceiver(landing, given.as_item(row.path, row.byte_count), writer)
@@ -202,6 +204,12 @@ class Filling:
             query = _with_part_id(select(uploads)).where(uploads.c.expires_at < ctx.clock.now())
             due = tx.execute(query.order_by(uploads.c.expires_at).limit(1000)).all()
         return sum(self._expire(row) for row in due)
+
+    def start_ingest(
+        self, actor: Actor, archive_id: UUID, folder: str, into: bytes = b"", exclude: Sequence[str] = ()
+    ) -> UUID:
+        """Have a folder that the server can read put below `into`, by a job whose result accounts for every name."""
+        return self._ingesting.start_ingest(actor, archive_id, folder, into, exclude)
 
     # Taking out
 
@@ -236,7 +244,7 @@ class Filling:
                 archive,
                 entries=entries,
                 size=size,
-                expires_at=until or ctx.clock.now() + stream_lifetime(size),
+                expires_at=until or ctx.clock.now() + STREAM_LEASE,
                 path=path,
                 attributes=attributes,
             )

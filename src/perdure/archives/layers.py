@@ -17,13 +17,14 @@ from sqlalchemy.dialects.postgresql import insert
 from perdure.archives.entries import delete_entries, find_occupied_folders, find_own, load_entries
 from perdure.archives.model import Archive, Entry, EntryKind, PartState
 from perdure.archives.placing import Reservation, add_usage
-from perdure.archives.records import Context
+from perdure.archives.records import Context, load
 from perdure.archives.tables import archives, parts, superseded
 from perdure.formats.manifest import ManifestEntry, SupersededEntry, superseded_to_line
 from perdure.kernel.paths import display_path, iter_ancestors
 from perdure.storage.model import PartRef
 
 _FOLDERLESS = (EntryKind.FILE, EntryKind.SYMLINK)
+_STAGED = (PartState.FILLING.value, PartState.FULL.value)
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ def list_layers(tx: Connection, archive_id: UUID) -> list[UUID]:
     """The archive, its parent, the parent's parent and so on."""
     chain = select(archives.c.id, archives.c.parent_id).where(archives.c.id == archive_id).cte("chain", recursive=True)
     parents = select(archives.c.id, archives.c.parent_id).join(chain, archives.c.id == chain.c.parent_id)
-    found = dict(tx.execute(select(chain.union_all(parents))).tuples().all())
+    found = {row.id: row.parent_id for row in tx.execute(select(chain.union_all(parents)))}
     layers = [archive_id]
     while (parent := found.get(layers[-1])) is not None:
         layers.append(parent)
@@ -119,7 +120,7 @@ def retire(tx: Connection, archive: Archive, old: Sequence[Entry], *, at: dateti
     staged: dict[int, list[Entry]] = {}
     kept: list[Entry] = []
     for entry in old:
-        is_staged = states[entry.part or 0][1] in (PartState.FILLING, PartState.FULL)
+        is_staged = states[entry.part or 0][1].value in _STAGED
         staged.setdefault(entry.part or 0, []).append(entry) if is_staged else kept.append(entry)
     for number, entries in staged.items():
         ref = states[number][0]
@@ -133,15 +134,31 @@ def retire(tx: Connection, archive: Archive, old: Sequence[Entry], *, at: dateti
     return aftermath
 
 
-def carry_out(ctx: Context, aftermath: Aftermath) -> None:
+def carry_out(ctx: Context, archive_id: UUID, aftermath: Aftermath) -> None:
     """Note durably what was removed, then discard its bytes; call it after the commit."""
     for part, entries in aftermath.removed.items():
         if entries:
             ctx.storage.log_staged(part, [superseded_to_line(entry).rstrip(b"\n") for entry in entries])
             ctx.storage.sync(part)
-    for part, contents in aftermath.discarded.items():
-        if contents:
-            ctx.storage.discard_staged(part, contents)
+    discard_contents(ctx, archive_id, aftermath.discarded)
+
+
+def discard_contents(ctx: Context, archive_id: UUID, discarded: Mapping[PartRef, Sequence[str]]) -> None:
+    """Discard staged bytes that no entry names.
+
+    Sealing gives names of discarded files to others, so nothing is discarded from the moment it begins: it sets aside
+    itself what no entry names.
+    """
+    wanted = {part: contents for part, contents in discarded.items() if contents}
+    if not wanted:
+        return
+    with ctx.db.begin() as tx:
+        load(tx, archive_id, share=True)  # sealing takes the row for itself before it begins
+        staged = select(parts.c.id).where(parts.c.archive_id == archive_id, parts.c.state.in_(_STAGED))
+        present = set(tx.execute(staged).scalars())
+        for part, contents in wanted.items():
+            if part.part_id in present:
+                ctx.storage.discard_staged(part, contents)
 
 
 def _find_conflict(

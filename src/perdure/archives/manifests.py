@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import select
 
-from perdure.archives.entries import iter_own
+from perdure.archives.entries import iter_pages
 from perdure.archives.layers import to_manifest_entry
 from perdure.archives.model import Entry, PartState
 from perdure.archives.placing import list_parts
@@ -24,9 +24,8 @@ from perdure.storage.model import object_uri
 
 def iter_open_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
     """The archive's own entries as lines, in order of path."""
-    with ctx.db.begin() as tx:
-        for entry in iter_own(tx, archive_id):
-            yield entry_to_line(to_manifest_entry(entry))
+    for entry in iter_pages(ctx.db, [archive_id], own=True):
+        yield entry_to_line(to_manifest_entry(entry))
 
 
 def iter_sealed_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:

@@ -24,25 +24,23 @@ from perdure.storage.model import PartRef
 
 SEAL_JOB = "archives.seal"
 ACTIVE_UPLOADS = (UploadState.RESERVED.value, UploadState.RECEIVING.value)
-_STREAM_LIFETIME = timedelta(minutes=10)
-_SLOW_BYTES_PER_SECOND = 10_000_000
+STREAM_LEASE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Room in one part for so many entries and bytes, until `expires_at`."""
+    """Room in one part for so many entries and bytes.
+
+    Bytes go into the part itself only until `lease_until`, which may be renewed: after it the part may be sealed. An
+    upload that goes on over many requests has a lease while it is finished only.
+    """
 
     id: UUID
     part: PartRef
     number: int
     entries: int
     size: int
-    expires_at: datetime
-
-
-def stream_lifetime(size: int) -> timedelta:
-    """How long a transfer in one request may take before its reservation counts as left behind."""
-    return _STREAM_LIFETIME + timedelta(seconds=size / _SLOW_BYTES_PER_SECOND)
+    lease_until: datetime | None
 
 
 def reserve(
@@ -59,11 +57,12 @@ def reserve(
 ) -> Reservation:
     """Reserve room for entries of so many bytes in all; raises NoRoomError naming the limit.
 
-    With a path it is an upload that may go on over many requests.
+    With a path it is an upload that may go on over many requests; without, `expires_at` is the end of its lease.
     """
     _require_quota(tx, ctx, archive, entries, size)
     part = _take_part(tx, ctx, archive, entries, size)
-    reservation = Reservation(new_id(), PartRef(archive.id, part.id), part.number, entries, size, expires_at)
+    lease = expires_at if path is None else None
+    reservation = Reservation(new_id(), PartRef(archive.id, part.id), part.number, entries, size, lease)
     tx.execute(
         insert(uploads).values(
             id=reservation.id,
@@ -77,6 +76,7 @@ def reserve(
             opened_by=actor.identity_id,
             opened_at=ctx.clock.now(),
             expires_at=expires_at,
+            lease_until=lease,
         )
     )
     return reservation
@@ -97,10 +97,15 @@ def release(tx: Connection, ctx: Context, archive: Archive, upload_id: UUID, *, 
     return True
 
 
-def renew(tx: Connection, reservation: Reservation, expires_at: datetime) -> Reservation:
-    """Let a reservation live longer."""
-    tx.execute(update(uploads).where(uploads.c.id == reservation.id).values(expires_at=expires_at))
-    return replace(reservation, expires_at=expires_at)
+def renew_lease(tx: Connection, reservation: Reservation, until: datetime) -> Reservation | None:
+    """Let bytes go into the part for longer; None when the reservation has ended."""
+    expires_at = func.greatest(uploads.c.expires_at, until)
+    renewed = tx.execute(
+        update(uploads)
+        .where(uploads.c.id == reservation.id, uploads.c.state.in_(ACTIVE_UPLOADS))
+        .values(lease_until=until, expires_at=expires_at)
+    )
+    return replace(reservation, lease_until=until) if renewed.rowcount else None
 
 
 def add_usage(tx: Connection, account_id: UUID, *, files: int = 0, size: int = 0, reserved: int = 0) -> None:

@@ -49,3 +49,18 @@ class Registrar(Protocol):
     def get(self, identifier: str) -> Registration:
         """What is known of the identifier; raises UnknownIdentifierError."""
         ...
+
+
+class Signer(Protocol):
+    """Signs documents with the installation's key; only workers are given one.
+
+    Any implementation that is out of reach raises a TryAgainError.
+    """
+
+    def sign(self, document: Mapping[str, object]) -> dict[str, object]:
+        """The document with its `key_id` and `signature` (`perdure.formats.statement`)."""
+        ...
+
+    def public_keys(self) -> list[dict[str, object]]:
+        """Every key that ever signed, oldest first: `key_id`, `algorithm`, `public_key` (PEM), `since`, `until`."""
+        ...

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select
 
-from perdure.archives.entries import count_entries, find_visible, iter_visible
+from perdure.archives.entries import count_entries, find_visible, iter_pages
 from perdure.archives.errors import EntryNotFoundError, NotAFileError, NotClosedError, ReceiptNotReadyError
 from perdure.archives.layers import list_layers, to_manifest_entry
 from perdure.archives.listing import EntryPage, find_folder, list_folder, list_tree
@@ -61,6 +61,30 @@ class InclusionProof:
     steps: list[str]
 
 
+class PartFinder:
+    """Where parts are; what is sealed stays, and is asked for once."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._sealed: dict[tuple[UUID, int | None], PartRef] = {}
+
+    def find(self, entry: Entry) -> tuple[PartRef, bool]:
+        """The part that holds an entry, and whether it is sealed."""
+        key = (entry.archive_id, entry.part)
+        if key in self._sealed:
+            return self._sealed[key], True
+        query = select(parts.c.id, parts.c.state).where(
+            parts.c.archive_id == entry.archive_id, parts.c.number == entry.part
+        )
+        with self._ctx.db.begin() as tx:
+            row = tx.execute(query).one()
+        part = PartRef(entry.archive_id, row.id)
+        if row.state == PartState.SEALED.value:
+            self._sealed[key] = part
+            return part, True
+        return part, False
+
+
 class Content:
     """The bytes of one file. `etag` is opaque and strong: other bytes have another one."""
 
@@ -76,8 +100,7 @@ class Content:
 
     def local_path(self) -> Path | None:
         """Where this machine can open the file by itself, or None: then `read`."""
-        with self._ctx.db.begin() as tx:
-            part, is_sealed = _find_part(tx, self.entry)
+        part, is_sealed = PartFinder(self._ctx).find(self.entry)
         return self._ctx.storage.local_path(part.object_id, self.entry.content or "") if is_sealed else None
 
 
@@ -219,17 +242,15 @@ class Reading:
 
     def _iter_lines(self, archive: Archive, chain: list[UUID]) -> Iterator[bytes]:
         if len(chain) > 1:
-            with self._ctx.db.begin() as tx:
-                yield from map(union_line, iter_visible(tx, chain))
+            yield from map(union_line, iter_pages(self._ctx.db, chain))
         elif archive.state is ArchiveState.CLOSED:
             yield from iter_sealed_lines(self._ctx, archive.id)
         else:
             yield from iter_open_lines(self._ctx, archive.id)
 
     def _iter_checksums(self, archive: Archive, chain: list[UUID]) -> Iterator[bytes]:
-        with self._ctx.db.begin() as tx:
-            entries = map(to_manifest_entry, iter_visible(tx, chain))
-            yield from iter_sha512sum_lines(entries, archive.profile.digests[0])
+        entries = map(to_manifest_entry, iter_pages(self._ctx.db, chain))
+        return iter_sha512sum_lines(entries, archive.profile.digests[0])
 
 
 def content_etag(entry: Entry) -> str:
@@ -237,15 +258,18 @@ def content_etag(entry: Entry) -> str:
     return (entry.digests.get("sha512") or entry.digests["sha256"])[:_ETAG_DIGITS]
 
 
-def read_entry(ctx: Context, entry: Entry, offset: int, length: int) -> Iterator[bytes]:
+def read_entry(
+    ctx: Context, entry: Entry, offset: int, length: int, finder: PartFinder | None = None
+) -> Iterator[bytes]:
     """Blocks of a file, wherever it lies; it may be sealed, or moved by sealing, between two looks."""
+    finder = finder or PartFinder(ctx)
     try:
-        blocks = _read_located(ctx, entry, offset, length)
+        blocks = _read_located(ctx, finder, entry, offset, length)
         first = next(blocks, b"")
     except UnknownObjectError:
         with ctx.db.begin() as tx:
             entry = find_visible(tx, [entry.archive_id], [entry.path]).get(entry.path, entry)
-        blocks = _read_located(ctx, entry, offset, length)
+        blocks = _read_located(ctx, finder, entry, offset, length)
         first = next(blocks, b"")
     yield bytes(first)
     for block in blocks:
@@ -264,21 +288,12 @@ def to_counts(found: Mapping[EntryKind, tuple[int, int]]) -> ContentCounts:
     )
 
 
-def _read_located(ctx: Context, entry: Entry, offset: int, length: int) -> Iterator[bytes]:
-    with ctx.db.begin() as tx:
-        part, is_sealed = _find_part(tx, entry)
+def _read_located(ctx: Context, finder: PartFinder, entry: Entry, offset: int, length: int) -> Iterator[bytes]:
+    part, is_sealed = finder.find(entry)
     content = entry.content or ""
     if is_sealed:
         return ctx.storage.read_object(part.object_id, content, offset, length)
     return ctx.storage.read_staged(part, content, offset, length)
-
-
-def _find_part(tx: Connection, entry: Entry) -> tuple[PartRef, bool]:
-    query = select(parts.c.id, parts.c.state).where(
-        parts.c.archive_id == entry.archive_id, parts.c.number == entry.part
-    )
-    row = tx.execute(query).one()
-    return PartRef(entry.archive_id, row.id), row.state == PartState.SEALED.value
 
 
 def _find_entry(tx: Connection, layers: list[UUID], path: bytes) -> Entry:

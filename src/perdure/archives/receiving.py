@@ -7,17 +7,18 @@ the archive's when `finish` returns, and nobody's before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from hashlib import sha512
 from uuid import UUID
 
 from perdure.archives import events
 from perdure.archives.errors import DigestMismatchError, PathTakenError, UploadEndedError
 from perdure.archives.items import BatchItem, ItemResult, digests_to_take, kept_digests
-from perdure.archives.layers import PutResult, carry_out, put_entries, to_manifest_entry
+from perdure.archives.layers import PutResult, carry_out, discard_contents, put_entries, to_manifest_entry
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, UploadState
-from perdure.archives.placing import Reservation, release, renew, stream_lifetime
+from perdure.archives.placing import STREAM_LEASE, Reservation, release, renew_lease
 from perdure.archives.records import Context, load, require_state
-from perdure.formats.manifest import SupersededEntry, entry_to_line, superseded_to_line
+from perdure.formats.manifest import entry_to_line
 from perdure.kernel.actor import Actor
 from perdure.kernel.digests import find_digest_mismatch
 from perdure.kernel.errors import PerdureError
@@ -27,6 +28,8 @@ from perdure.storage.errors import WrongSizeError
 from perdure.storage.model import PartRef, Received
 from perdure.storage.ports import Buffer
 from perdure.storage.staging import SMALL, FileWriter, UploadWriter
+
+FINISH_LEASE = timedelta(minutes=5)
 
 
 class Landing:
@@ -76,13 +79,22 @@ class Landing:
             content=received.content if received else None,
         )
 
-    def keep_alive(self) -> None:
-        """Renew the reservation of a slow stream when half of its time is gone."""
+    def keep_lease(self, lease: timedelta = STREAM_LEASE) -> None:
+        """Renew the lease when half of it is gone: before every write into the part.
+
+        Raises what the archive's state says, and UploadEndedError; then nothing may be written any more.
+        """
         now = self.ctx.clock.now()
-        lifetime = stream_lifetime(self.reservation.size)
-        if self.reservation.expires_at - now < lifetime / 2:
-            with self.ctx.db.begin() as tx:
-                self.reservation = renew(tx, self.reservation, now + lifetime)
+        until = self.reservation.lease_until
+        if until is not None and until - now > lease / 2:
+            return
+        with self.ctx.db.begin() as tx:
+            archive = load(tx, self.archive.id, share=True)
+            require_state(archive, ArchiveState.OPEN)
+            renewed = renew_lease(tx, self.reservation, now + lease)
+        if renewed is None:
+            raise _ended()
+        self.reservation = renewed
 
     def settle(self, entries: Sequence[Entry], *, replace: bool = True) -> PutResult:
         """Make entries durable and the archive's, in this order; what the layer refuses is discarded.
@@ -91,6 +103,11 @@ class Landing:
         has ended; nothing is kept then.
         """
         ctx, part = self.ctx, self.part
+        try:
+            self.keep_lease()
+        except PerdureError:
+            self.give_up([entry.content for entry in entries if entry.content is not None])
+            raise
         if entries:
             ctx.storage.log_staged(part, [entry_to_line(to_manifest_entry(entry)).rstrip(b"\n") for entry in entries])
             ctx.storage.sync(part)
@@ -109,27 +126,26 @@ class Landing:
         if result is None:
             self._take_back(entries)
             require_state(archive, ArchiveState.OPEN)
-            raise UploadEndedError("The time for this transfer was over before it ended, or it was given up.")
-        carry_out(ctx, result.aftermath)
+            raise _ended()
+        carry_out(ctx, archive.id, result.aftermath)
         return result
 
     def give_up(self, contents: Sequence[str] = (), *, state: UploadState | None = None) -> None:
         """Return the reserved room and discard what was staged; safe to call after anything."""
+        self.discard(contents)
         if not self._is_ended:
             with self.ctx.db.begin() as tx:
                 archive = load(tx, self.archive.id, lock=True)
                 release(tx, self.ctx, archive, self.reservation.id, state=state)
             self._is_ended = True
-        if contents:
-            self.ctx.storage.discard_staged(self.part, contents)
+
+    def discard(self, contents: Sequence[str]) -> None:
+        """Discard some of what was staged."""
+        discard_contents(self.ctx, self.archive.id, {self.part: contents})
 
     def _take_back(self, entries: Sequence[Entry]) -> None:
-        """Undo what was logged and staged for entries that never became the archive's."""
-        gone = [superseded_to_line(SupersededEntry(self.reservation.number, entry.path)) for entry in entries]
-        contents = [entry.content for entry in entries if entry.content is not None]
-        if entries:
-            self.ctx.storage.log_staged(self.part, [line.rstrip(b"\n") for line in gone])
-        self.ctx.storage.discard_staged(self.part, contents)
+        """Discard what was staged for entries that never became the archive's; a rebuild passes over their lines."""
+        self.discard([entry.content for entry in entries if entry.content is not None])
 
 
 class FileReceiver:
@@ -143,7 +159,7 @@ class FileReceiver:
 
     def write(self, data: Buffer) -> None:
         """Take bytes in order; raises WrongSizeError when there are more than were announced."""
-        self._landing.keep_alive()
+        self._landing.keep_lease()
         self._inflow.write(data)
 
     def finish(self) -> Entry:
@@ -152,6 +168,7 @@ class FileReceiver:
         Raises WrongSizeError, DigestMismatchError, and PathTakenError when it cannot be at its path.
         """
         try:
+            self._landing.keep_lease()
             received = self._inflow.finish()
         except PerdureError:
             self._landing.give_up()
@@ -186,7 +203,7 @@ class BatchReceiver:
 
     def write(self, data: Buffer) -> None:
         """Take bytes in order, cut anywhere; raises WrongSizeError when there are more than the items have."""
-        self._landing.keep_alive()
+        self._landing.keep_lease()
         view = memoryview(data)
         while len(view):
             if self._index is None:
@@ -244,7 +261,7 @@ class BatchReceiver:
             wrong = find_digest_mismatch(self._items[index].digests, received.digests)
             if wrong:
                 self._problems[index] = f"the bytes received do not have the stated {wrong}"
-                self._landing.ctx.storage.discard_staged(self._landing.part, [received.content])
+                self._landing.discard([received.content])
             else:
                 self._received[index] = received
         self._inflow = None
@@ -294,6 +311,8 @@ class UploadReceiver:
         PathTakenError end it.
         """
         landing = self._landing
+        self._writer.write(b"")  # digests what an earlier request wrote, which takes long, before the lease begins
+        landing.keep_lease(FINISH_LEASE)
         received = self._writer.finish(self._item.size)
         wrong = find_digest_mismatch(self._item.digests, received.digests)
         if wrong:
@@ -369,6 +388,10 @@ def _require_stored(result: PutResult) -> Entry:
     for path, reason in result.refused.items():
         raise PathTakenError(f"{display_path(path)!r}: {reason}.", path=display_path(path))
     return result.stored[0]
+
+
+def _ended() -> UploadEndedError:
+    return UploadEndedError("The time for this transfer was over before it ended, or it was given up.")
 
 
 def _wrong_size(item: BatchItem, size: int) -> WrongSizeError:

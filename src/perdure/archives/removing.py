@@ -13,7 +13,7 @@ from perdure.archives.errors import NothingToHideError, TooManyItemsError
 from perdure.archives.items import MAX_PLAN_ITEMS, RemoveReport
 from perdure.archives.layers import carry_out, list_layers, put_entries, retire, to_manifest_entry
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind
-from perdure.archives.placing import Reservation, release, reserve, stream_lifetime
+from perdure.archives.placing import STREAM_LEASE, Reservation, release, reserve
 from perdure.archives.records import Context, require_archive, require_state
 from perdure.archives.tables import files
 from perdure.archives.union import after, end_of_folder, start_of_folder
@@ -94,7 +94,7 @@ def _remove_some(
         release(tx, ctx, archive, note.id, state=None)
         told = {"count": len(old), "bytes": sum(entry.size for entry in old), "path": display_path(path)}
         ctx.events.record(tx, events.FILES_REMOVED, archive_id, actor, told)
-    carry_out(ctx, aftermath)
+    carry_out(ctx, archive_id, aftermath)
     return [entry.kind for entry in old]
 
 
@@ -119,11 +119,11 @@ def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) 
         if lines:  # before the commit: a rebuild may know of hiding too early, never too late
             ctx.storage.log_staged(reservation.part, lines)
             ctx.storage.sync(reservation.part)
-    carry_out(ctx, result.aftermath)
+    carry_out(ctx, archive_id, result.aftermath)
     return len(result.stored)
 
 
 def _reserve_note(tx: Connection, ctx: Context, actor: Actor, archive: Archive, *, entries: int = 0) -> Reservation:
     """A place in the archive's newest part for entries without bytes, or for notes of removals."""
-    until = ctx.clock.now() + stream_lifetime(0)
+    until = ctx.clock.now() + STREAM_LEASE
     return reserve(tx, ctx, actor, archive, entries=entries, size=0, expires_at=until)

@@ -159,6 +159,7 @@ uploads = Table(
     Column("opened_by", Uuid),
     Column("opened_at", _moment, nullable=False),
     Column("expires_at", _moment, nullable=False),
+    Column("lease_until", _moment),  # while its bytes go into the part itself, which is not sealed before
     CheckConstraint("state IN ('reserved','receiving','finished','abandoned')", name="state_known"),
     Index("ix_uploads_archive_id", "archive_id"),
     Index("ix_uploads_expires_at", "expires_at"),

@@ -1,0 +1,428 @@
+"""Close an archive: every file accounted for, sealed, copied and verified, then signed for.
+
+The commit point is the head version with the statement, written in the transaction that sets the state; before it
+`closing` may return to `open`. Each step finds what an earlier attempt has done, so asking again goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha512
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, select, update
+
+from perdure.archives import events
+from perdure.archives.citing import build_datacite, landing_page
+from perdure.archives.copying import ensure_copies, require_stores
+from perdure.archives.entries import count_entries
+from perdure.archives.errors import (
+    ArchiveOpenError,
+    EmptyArchiveError,
+    NotReopenableError,
+    RecordIncompleteError,
+    TransfersLandingError,
+    UploadsUnfinishedError,
+)
+from perdure.archives.heads import Heads, find_parent_identifier, list_part_summaries, list_superseded
+from perdure.archives.manifests import iter_sealed_lines
+from perdure.archives.model import Archive, ArchiveState, PartState, UploadState, missing_for_close
+from perdure.archives.placing import list_parts, release, select_active_uploads
+from perdure.archives.ports import Signer
+from perdure.archives.reading import to_counts
+from perdure.archives.records import (
+    Context,
+    load,
+    require_archive,
+    require_revision,
+    require_state,
+    save_change,
+)
+from perdure.archives.roles import require_mandatory_roles
+from perdure.archives.sealing import Sealing
+from perdure.archives.tables import archives, files, parts
+from perdure.formats.manifest import superseded_to_line
+from perdure.formats.merkle import MerkleTree
+from perdure.formats.statement import (
+    CopyEvidence,
+    MerkleMark,
+    MetadataMark,
+    build_closing_statement,
+    build_receipt,
+    statement_digest,
+)
+from perdure.identity.model import Action
+from perdure.jobs import JobContext, JobNotFoundError, Json
+from perdure.kernel.actor import SYSTEM, Actor, ActorKind
+from perdure.kernel.digests import digest_bytes
+from perdure.kernel.paths import display_path
+from perdure.storage.crash_points import crash_point
+from perdure.storage.model import Copy, PartRef, object_uri
+
+CLOSE_JOB = "archives.close"
+RECEIPT_JOB = "archives.receipt"
+_NAMED_UPLOADS = 100
+_LANDING_LOOKS = 20
+_LANDING_WAIT = 0.25  # seconds
+
+
+class Closing:
+    """Use cases that end the filling of an archive. Without a signer this process defers the jobs and runs none."""
+
+    def __init__(self, ctx: Context, heads: Heads, signer: Signer | None = None) -> None:
+        self._ctx = ctx
+        self._heads = heads
+        self._signer = signer
+        self._sealing = Sealing(ctx, heads)
+        ctx.jobs.register(CLOSE_JOB, self._run_close, max_attempts=100)
+        ctx.jobs.register(RECEIPT_JOB, self._run_receipt, max_attempts=1000)
+
+    def close(
+        self, actor: Actor, archive_id: UUID, *, discard_uploads: bool = False, expected_revision: int | None = None
+    ) -> UUID:
+        """Begin to close, and return the job that does it; asked again, the running or finished job, or a new attempt.
+
+        Raises what must be mended first: EmptyArchiveError, RecordIncompleteError, UploadsUnfinishedError,
+        NotEnoughStoresError, MandatoryRoleMissingError.
+        """
+        ctx = self._ctx
+        abandoned: list[tuple[PartRef, UUID]] = []
+        with ctx.changing(archive_id) as tx:
+            archive = require_archive(tx, ctx, actor, Action.CLOSE, archive_id, lock=True)
+            require_state(archive, ArchiveState.OPEN, ArchiveState.CLOSING, ArchiveState.CLOSED)
+            earlier = self._find_job(tx, archive)
+            if earlier is not None:
+                return earlier
+            if archive.state is ArchiveState.OPEN:
+                require_revision(archive, expected_revision)
+                self._require_closable(tx, archive)
+                abandoned = self._settle_uploads(tx, archive, discard_uploads=discard_uploads)
+                fenced = replace(archive, state=ArchiveState.CLOSING)
+                archive = save_change(tx, ctx, actor, archive, fenced, event=events.ARCHIVE_CLOSING)
+            job_id = self._defer_close(tx, actor, archive)
+        for part, upload_id in abandoned:
+            ctx.storage.forget_upload(part, upload_id)
+        return job_id
+
+    def reopen(self, actor: Actor, archive_id: UUID) -> Archive:
+        """Take a closing back that has not come to its statement, and fill the archive again.
+
+        Raises NotReopenableError once the statement stands in a store. What is sealed stays sealed.
+        """
+        ctx = self._ctx
+        with ctx.changing(archive_id) as tx:
+            archive = require_archive(tx, ctx, actor, Action.CLOSE, archive_id, lock=True)
+            require_state(archive, ArchiveState.CLOSING)
+            if "statement.json" in ctx.storage.head_state(object_uri(archive_id)):
+                raise NotReopenableError("The closing statement is written already; only the last step is missing.")
+            job_id = tx.execute(select(archives.c.close_job).where(archives.c.id == archive_id)).scalar_one()
+            if job_id is not None:
+                ctx.jobs.cancel(tx, job_id)
+            opened = replace(archive, state=ArchiveState.OPEN)
+            tx.execute(update(archives).where(archives.c.id == archive_id).values(close_job=None))
+            return save_change(tx, ctx, actor, archive, opened, event=events.ARCHIVE_REOPENED)
+
+    def public_keys(self) -> list[dict[str, object]]:
+        """Every key that ever signed here, oldest first; none in a process that has no signer."""
+        return self._signer.public_keys() if self._signer else []
+
+    # What must be so before
+
+    def _find_job(self, tx: Connection, archive: Archive) -> UUID | None:
+        """The job that closes, or has closed, the archive; None when there is none, or it failed."""
+        if archive.state is ArchiveState.OPEN:
+            return None
+        found: UUID | None = tx.execute(select(archives.c.close_job).where(archives.c.id == archive.id)).scalar_one()
+        if found is None or archive.state is ArchiveState.CLOSED:
+            return found
+        try:
+            job = self._ctx.jobs.get(tx, found)
+        except JobNotFoundError:
+            return None
+        return None if job.state.is_final else found
+
+    def _require_closable(self, tx: Connection, archive: Archive) -> None:
+        if tx.execute(select(files.c.path).where(files.c.archive_id == archive.id).limit(1)).first() is None:
+            raise EmptyArchiveError("The archive holds nothing of its own.")
+        missing = missing_for_close(archive.description, archive.profile)
+        if missing:
+            raise RecordIncompleteError(f"Missing in the record: {', '.join(missing)}.", missing=missing)
+        require_mandatory_roles(tx, self._ctx, archive, archive.profile)
+        require_stores(self._ctx, archive.profile)
+
+    def _settle_uploads(
+        self, tx: Connection, archive: Archive, *, discard_uploads: bool
+    ) -> list[tuple[PartRef, UUID]]:
+        """End the uploads that may be ended; raises UploadsUnfinishedError for others.
+
+        What is going into a part at this moment is not ended: the job waits for it.
+        """
+        now = self._ctx.clock.now()
+        active = tx.execute(select_active_uploads(archive.id)).all()
+        waiting = [row for row in active if row.expires_at >= now and not discard_uploads]
+        if waiting:
+            named = [
+                {"id": str(row.id), "path": None if row.path is None else display_path(row.path)}
+                for row in waiting[:_NAMED_UPLOADS]
+            ]
+            raise UploadsUnfinishedError(f"{len(waiting)} uploads are not finished.", uploads=named)
+        numbers = {part.number: PartRef(archive.id, part.id) for part in list_parts(tx, archive.id)}
+        ended = [row for row in active if row.lease_until is None or row.lease_until < now]
+        for row in ended:
+            release(tx, self._ctx, archive, row.id, state=UploadState.ABANDONED)
+        return [(numbers[row.part], row.id) for row in ended if row.path is not None]
+
+    def _wait_for_landings(self, job: JobContext, archive_id: UUID) -> None:
+        """Wait until nothing goes into the parts any more; whoever is late finds the archive closing."""
+        left = 1
+        for _ in range(_LANDING_LOOKS):
+            with self._ctx.db.begin() as tx:
+                archive = load(tx, archive_id, lock=True)
+                if not tx.execute(select_active_uploads(archive_id)).first():
+                    return
+                ended = self._settle_uploads(tx, archive, discard_uploads=True)
+                left = len(tx.execute(select_active_uploads(archive_id)).all())
+            for part, upload_id in ended:
+                self._ctx.storage.forget_upload(part, upload_id)
+            if not left:
+                return
+            job.raise_if_stopping()
+            time.sleep(_LANDING_WAIT)
+        raise TransfersLandingError(f"{left} transfers have not ended yet.")
+
+    def _defer_close(self, tx: Connection, actor: Actor, archive: Archive) -> UUID:
+        job_id = self._ctx.jobs.defer(
+            tx,
+            CLOSE_JOB,
+            {"archive": str(archive.id), "actor": actor_document(actor)},
+            lock=f"archive {archive.id}",
+            queueing_lock=f"close {archive.id}",
+            thing=archive.id,
+            requested_by=actor.identity_id,
+        )
+        tx.execute(update(archives).where(archives.c.id == archive.id).values(close_job=job_id))
+        return job_id
+
+    # The job
+
+    def _run_close(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler
+        archive_id = UUID(payload["archive"])
+        with self._ctx.db.begin() as tx:
+            archive = load(tx, archive_id)
+            numbers = [part.number for part in list_parts(tx, archive_id)]
+        if archive.state is ArchiveState.CLOSED:
+            return _outcome(archive)
+        require_state(archive, ArchiveState.CLOSING)
+        self._wait_for_landings(job, archive_id)
+        for number in numbers:
+            job.raise_if_stopping()
+            job.progress(message=f"sealing part {number} of {len(numbers)}")
+            if not self._sealing.seal(archive_id, number):
+                raise TransfersLandingError(f"Something is on its way into part {number}.")
+        crash_point("close.sealed")
+        self._place_copies(job, archive)
+        crash_point("close.copied")
+        job.progress(message="building the closing statement")
+        tree = _build_tree(self._ctx, archive_id, job.raise_if_stopping)
+        return _outcome(self._commit(archive_id, parse_actor(payload["actor"]), tree))
+
+    def _place_copies(self, job: JobContext, archive: Archive) -> None:
+        with self._ctx.db.begin() as tx:
+            sealed = [part for part in list_parts(tx, archive.id) if part.state is PartState.SEALED]
+        each = archive.profile.copies
+        total, done = sum(part.byte_count for part in sealed) * each, 0
+        job.progress(done=0, total=total, unit="bytes", message="verifying copies")
+        for part in sealed:
+            so_far = _Meter(job, done)
+            object_id = PartRef(archive.id, part.id).object_id
+            ensure_copies(self._ctx, archive, object_id, progress=so_far, should_stop=job.should_stop)
+            done += part.byte_count * each
+            job.progress(done=done, message=f"copies of part {part.number} of {len(sealed)} are verified")
+
+    def _commit(self, archive_id: UUID, actor: Actor, tree: MerkleTree) -> Archive:
+        """Write and sign the statement, and make the archive closed with it."""
+        ctx = self._ctx
+        identifier = ctx.registrar.reserve(archive_id)
+        crash_point("close.reserved")
+        with self._heads.writing(archive_id, message="Closed") as change:
+            tx, before = change.tx, change.archive
+            if before.state is ArchiveState.CLOSED:
+                return before
+            require_state(before, ArchiveState.CLOSING)
+            now = ctx.clock.now()
+            closed = replace(before, state=ArchiveState.CLOSED, closed_at=now, identifier=identifier.identifier)
+            statement = self._require_signer().sign(_build_statement(tx, ctx, closed, tree))
+            told = {"identifier": identifier.identifier, "statement_digest": statement_digest(statement)}
+            tx.execute(
+                update(archives).where(archives.c.id == archive_id).values(identifier_state=identifier.state)
+            )
+            self._defer_receipt(tx, archive_id)
+            change.archive = save_change(
+                tx, ctx, actor, before, replace(closed, statement=statement), event=events.ARCHIVE_CLOSED, data=told
+            )
+        crash_point("close.committed")
+        return change.archive
+
+    def _defer_receipt(self, tx: Connection, archive_id: UUID) -> None:
+        payload = {"archive": str(archive_id)}
+        lock, waiting = f"archive {archive_id}", f"receipt {archive_id}"
+        self._ctx.jobs.defer(tx, RECEIPT_JOB, payload, lock=lock, queueing_lock=waiting, thing=archive_id)
+
+    def _require_signer(self) -> Signer:
+        if self._signer is None:
+            raise RuntimeError("this process was given no signer, and runs no closing")
+        return self._signer
+
+    # After
+
+    def _run_receipt(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler
+        """Register the identifier, and sign the receipt once every part and the head have their verified copies."""
+        ctx, archive_id = self._ctx, UUID(payload["archive"])
+        with ctx.db.begin() as tx:
+            archive = load(tx, archive_id)
+            present = tx.execute(select(archives.c.receipt).where(archives.c.id == archive_id)).scalar_one()
+            numbers = {object_uri(part.id): part.number for part in list_parts(tx, archive_id)}
+            parent = find_parent_identifier(tx, archive)
+        if archive.state is not ArchiveState.CLOSED or archive.statement is None:
+            return {"receipt": False}
+        self._register(archive, parent)
+        if present is not None:
+            return {"receipt": True}
+        found = {
+            object_id: ensure_copies(ctx, archive, object_id, should_stop=job.should_stop)
+            for object_id in (object_uri(archive_id), *numbers)
+        }
+        receipt = self._require_signer().sign(
+            build_receipt(
+                archive_id=archive_id,
+                statement_digest=statement_digest(archive.statement),
+                copies=self._evidence(found, numbers),
+                required_copies=archive.profile.copies,
+                issued_at=ctx.clock.now(),
+            )
+        )
+        with self._heads.writing(archive_id, message="Receipt") as change:
+            change.tx.execute(update(archives).where(archives.c.id == archive_id).values(receipt=receipt))
+            told = {"copies": archive.profile.copies, "receipt_digest": statement_digest(receipt)}
+            ctx.events.record(change.tx, events.RECEIPT_ISSUED, archive_id, SYSTEM, told)
+            change.is_forced = True
+        return {"receipt": True}
+
+    def _register(self, archive: Archive, parent_identifier: str | None) -> None:
+        if archive.identifier is None:
+            return
+        page = self._ctx.settings.public_url
+        record = build_datacite(archive, public_url=page, parent_identifier=parent_identifier)
+        known = self._ctx.registrar.register(archive.identifier, record, landing_page(page, archive))
+        with self._ctx.db.begin() as tx:
+            tx.execute(update(archives).where(archives.c.id == archive.id).values(identifier_state=known.state))
+
+    def _evidence(self, found: Mapping[str, Sequence[Copy]], numbers: Mapping[str, int]) -> list[CopyEvidence]:
+        """Which parts each store holds verified; every part and the head are in as many stores as demanded."""
+        evidence = []
+        for store in self._ctx.storage.stores():
+            held = [copy for copies in found.values() for copy in copies if copy.store_id == store.id]
+            verified = [copy.verified_at for copy in held if copy.verified_at is not None]
+            if verified:
+                evidence.append(
+                    CopyEvidence(
+                        store=store.name,
+                        location=store.location,
+                        medium=store.medium,
+                        evidence=", ".join(sorted({str(copy.evidence.get("read", "")) for copy in held})),
+                        verified_at=min(verified),
+                        parts=[numbers[copy.object_id] for copy in held if copy.object_id in numbers],
+                    )
+                )
+        return evidence
+
+
+class _Meter:
+    """Tells a job the bytes of one object's verifications on top of those before; each copy begins at zero again."""
+
+    def __init__(self, job: JobContext, before: int) -> None:
+        self._job = job
+        self._before = before
+        self._last = 0
+
+    def __call__(self, count: int, size: int) -> None:
+        if size < self._last:
+            self._before += self._last
+        self._last = size
+        self._job.progress(done=self._before + size)
+
+
+def actor_document(actor: Actor) -> dict[str, Json]:
+    """Who asked for a job, as its payload keeps it: no rights, which are looked up when they matter."""
+    return {
+        "kind": actor.kind.value,
+        "identity": str(actor.identity_id) if actor.identity_id else None,
+        "name": actor.name,
+    }
+
+
+def parse_actor(document: Mapping[str, Any]) -> Actor:  # Any: JSON that we wrote
+    """The actor of a payload, for events and records."""
+    identity = document["identity"]
+    return Actor(ActorKind(document["kind"]), UUID(identity) if identity else None, document["name"])
+
+
+def _build_tree(ctx: Context, archive_id: UUID, raise_if_stopping: Callable[[], None]) -> MerkleTree:
+    """The tree over every line that the sealed parts hold and the archive shows; nothing can change it any more."""
+    tree = MerkleTree()
+    for line in iter_sealed_lines(ctx, archive_id):
+        tree.append(line)
+        if tree.size % 10_000 == 0:
+            raise_if_stopping()
+    return tree
+
+
+def _build_statement(tx: Connection, ctx: Context, archive: Archive, tree: MerkleTree) -> dict[str, object]:
+    """The statement, unsigned; raises when tree and rows do not account for the same entries."""
+    counts = to_counts(count_entries(tx, archive.id))
+    if counts.files + counts.directories + counts.symlinks + counts.hidden != tree.size:
+        raise RuntimeError(f"{tree.size} manifest lines stand against the rows of {counts}")
+    open_parts = select(parts.c.number).where(
+        parts.c.archive_id == archive.id, parts.c.state != PartState.SEALED.value
+    )
+    if tx.execute(open_parts).first() is not None:
+        raise ArchiveOpenError("A part is not sealed.")
+    algorithm = archive.profile.digests[0]
+    gone = b"".join(map(superseded_to_line, list_superseded(tx, archive.id)))
+    state = ctx.metadata.state(tx, archive.id)
+    snapshot = sha512()
+    for line in ctx.metadata.iter_snapshot_lines(tx, archive.id):
+        snapshot.update(line)
+    assert archive.closed_at is not None
+    return build_closing_statement(
+        archive_id=archive.id,
+        parent_id=archive.parent_id,
+        title=archive.description.title,
+        closed_at=archive.closed_at,
+        profile=archive.profile.name,
+        identifier=archive.identifier,
+        counts=counts,
+        content_digest=algorithm,
+        merkle=MerkleMark(tree.size, tree.root_hex()),
+        parts=list_part_summaries(tx, archive.id),
+        superseded_digest=digest_bytes(gone, (algorithm,))[algorithm] if gone else None,
+        metadata=MetadataMark(state.sequence, state.chain_digest, snapshot.hexdigest()),
+        event_position=ctx.events.head(tx)[0],
+    )
+
+
+def _outcome(archive: Archive) -> dict[str, Json]:
+    """What the job tells when the archive is closed."""
+    statement = archive.statement or {}
+    merkle, counts = statement.get("merkle"), statement.get("counts")
+    return {
+        "state": archive.state.value,
+        "identifier": archive.identifier,
+        "merkle_root": merkle["root"] if isinstance(merkle, dict) else None,
+        "files": counts["files"] if isinstance(counts, dict) else None,
+        "bytes": counts["bytes"] if isinstance(counts, dict) else None,
+    }
+

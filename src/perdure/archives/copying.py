@@ -1,0 +1,113 @@
+"""As many verified copies as the profile demands, each read back from its medium."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from perdure.archives import events
+from perdure.archives.errors import CopiesMissingError, NotEnoughStoresError
+from perdure.archives.model import Archive, Profile
+from perdure.archives.records import Context
+from perdure.kernel.actor import SYSTEM
+from perdure.kernel.errors import DamagedError, TryAgainError
+from perdure.storage.errors import StoreFailedError, VerificationStoppedError
+from perdure.storage.model import Copy, CopyState, StoreInfo, VerifyReport
+from perdure.storage.verifying import Progress, ShouldStop
+
+
+def require_stores(ctx: Context, profile: Profile) -> list[StoreInfo]:
+    """The stores that may hold a copy, the primary first; raises NotEnoughStoresError."""
+    stores = ctx.storage.stores()
+    usable = [store for store in stores if not profile.stores or store.name in profile.stores]
+    is_primary_usable = ctx.storage.primary() in usable
+    if len(usable) < profile.copies or not is_primary_usable:
+        where = " and ".join(profile.stores) or "any stores"
+        problem = "" if is_primary_usable else "; the primary store is none of them"
+        raise NotEnoughStoresError(
+            f"The profile {profile.name} demands {profile.copies} copies in {where}; {len(usable)} fit{problem}.",
+            wanted=profile.copies,
+            usable=[store.name for store in usable],
+        )
+    return usable
+
+
+def ensure_copies(
+    ctx: Context,
+    archive: Archive,
+    object_id: str,
+    *,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> list[Copy]:
+    """Place and verify copies until the profile's number is verified, and return those.
+
+    Safe to call again after a crash at any step. Raises CopiesMissingError, which is worth another try, when stores
+    fail or hold damaged copies.
+    """
+    stores = require_stores(ctx, archive.profile)
+    failures: list[str] = []
+    for store in stores:
+        verified = _find_verified(ctx, object_id, stores)
+        if len(verified) >= archive.profile.copies:
+            return verified
+        if store.id not in {copy.store_id for copy in verified}:
+            failure = _try_copy(ctx, archive, object_id, store, progress, should_stop)
+            failures += [failure] if failure else []
+    verified = _find_verified(ctx, object_id, stores)
+    if len(verified) < archive.profile.copies:
+        raise CopiesMissingError(
+            f"{len(verified)} of {archive.profile.copies} copies of {object_id} are verified: {'; '.join(failures)}",
+            verified=len(verified),
+            wanted=archive.profile.copies,
+        )
+    return verified
+
+
+def verify_one(
+    ctx: Context,
+    archive_id: UUID,
+    object_id: str,
+    store_id: UUID,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> VerifyReport:
+    """Read one copy back and tell the outcome as an event."""
+    report = ctx.storage.verify_copy(object_id, store_id, progress, should_stop)
+    told: dict[str, object] = {"object": object_id, "store": str(store_id)}
+    told |= {"files": report.files, "bytes": report.bytes}
+    if not report.is_good:
+        told["findings"] = [{"kind": f.kind.value, "content": f.content} for f in report.findings[:100]]
+    event = events.COPY_VERIFIED if report.is_good else events.COPY_SUSPECTED
+    with ctx.db.begin() as tx:
+        ctx.events.record(tx, event, archive_id, SYSTEM, told)
+    return report
+
+
+def _try_copy(
+    ctx: Context,
+    archive: Archive,
+    object_id: str,
+    store: StoreInfo,
+    progress: Progress | None,
+    should_stop: ShouldStop | None,
+) -> str | None:
+    """Place and verify one copy; what went wrong, in words, or None."""
+    try:
+        ctx.storage.place_copy(object_id, store.id)
+        report = verify_one(ctx, archive.id, object_id, store.id, progress, should_stop)
+    except VerificationStoppedError:
+        raise
+    except (TryAgainError, StoreFailedError, DamagedError) as error:
+        return f"{store.name}: {error.detail}"
+    return None if report.is_good else f"{store.name}: the copy is damaged"
+
+
+def _find_verified(ctx: Context, object_id: str, stores: Sequence[StoreInfo]) -> list[Copy]:
+    """Verified copies of the object's newest version in these stores."""
+    with ctx.db.begin() as tx:
+        stored = ctx.storage.find_object(tx, object_id)
+        copies = ctx.storage.copies(tx, [object_id])[object_id]
+    allowed = {store.id for store in stores}
+    version = stored.version if stored else 0
+    return [c for c in copies if c.state is CopyState.VERIFIED and c.store_id in allowed and c.version == version]

@@ -1,0 +1,361 @@
+"""Take in a folder that the server itself can read: no HTTP, each file read once.
+
+The folder is walked by open descriptors and no link is followed, so that nobody can lead the walk out of it. Every
+name that is met is counted once: stored, present, or refused with its reason.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from perdure.archives import events
+from perdure.archives.closing import actor_document, parse_actor
+from perdure.archives.entries import find_visible
+from perdure.archives.errors import FolderNotAllowedError
+from perdure.archives.items import (
+    BatchItem,
+    PlanItem,
+    Verdict,
+    compare_item,
+    find_batch_conflicts,
+    find_item_problem,
+    find_target_problem,
+)
+from perdure.archives.layers import PutResult, list_layers
+from perdure.archives.model import ArchiveState, Entry, EntryKind
+from perdure.archives.placing import release, reserve, select_active_uploads
+from perdure.archives.receiving import Landing
+from perdure.archives.records import Context, load, require_archive, require_state
+from perdure.archives.tables import uploads
+from perdure.identity.model import Action
+from perdure.jobs import JobContext, Json
+from perdure.kernel.actor import Actor
+from perdure.kernel.errors import BadInputError
+from perdure.kernel.paths import check_path, display_path
+from perdure.storage.errors import SourceChangedError, SourceRefusedError
+from perdure.storage.model import Received
+
+INGEST_JOB = "archives.ingest"
+_BATCH_FILES = 4_000
+_BATCH_BYTES = 256 << 20
+_BATCH_FOLDERS = 200  # each keeps a descriptor open
+_COPIERS = 4
+_NAMED_REFUSALS = 1_000
+_LEASE = timedelta(minutes=10)
+_SLOW_BYTES_PER_SECOND = 10_000_000
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Folder:
+    """An open folder, closed when the last batch that needs it is done."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One name that the walk met: an item with its open folder, or why it is refused."""
+
+    item: BatchItem
+    folder: Folder | None = None
+    name: bytes = b""
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class IngestReport:
+    """Every name counted once: `counted` is the sum of the three others."""
+
+    counted: int = 0
+    stored: int = 0
+    present: int = 0
+    refused: int = 0
+    bytes: int = 0
+    reasons: list[tuple[str, str]] = field(default_factory=list)
+
+    def refuse(self, path: bytes, reason: str) -> None:
+        self.refused += 1
+        if len(self.reasons) < _NAMED_REFUSALS:
+            self.reasons.append((display_path(path), reason))
+
+    def add(self, result: PutResult) -> None:
+        """Count what became of a settled batch."""
+        self.stored += len(result.stored)
+        self.bytes += sum(entry.size for entry in result.stored)
+        for path, reason in result.refused.items():
+            self.refuse(path, reason)
+
+    def as_json(self) -> dict[str, Json]:
+        return {
+            "counted": self.counted,
+            "stored": self.stored,
+            "present": self.present,
+            "refused": self.refused,
+            "bytes": self.bytes,
+            "refusals": [{"path": path, "reason": reason} for path, reason in self.reasons],
+        }
+
+
+class Ingesting:
+    """Server-side ingest; the job may run again and then takes in only what is missing."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        ctx.jobs.register(INGEST_JOB, self._run)
+
+    def start_ingest(
+        self, actor: Actor, archive_id: UUID, folder: str, into: bytes = b"", exclude: Sequence[str] = ()
+    ) -> UUID:
+        """Have a folder's content put below `into`; names that match a pattern of `exclude` are passed over.
+
+        Raises FolderNotAllowedError unless the folder is below a root that the operator allows.
+        """
+        ctx = self._ctx
+        if into:
+            check_path(into)
+        with ctx.db.begin() as tx:
+            archive = require_archive(tx, ctx, actor, Action.FILL, archive_id)
+            require_state(archive, ArchiveState.OPEN)
+            resolved = self._require_allowed(folder)
+            payload: dict[str, Json] = {
+                "archive": str(archive_id),
+                "actor": actor_document(actor),
+                "folder": resolved,
+                "into": into.hex(),
+                "exclude": list(exclude),
+            }
+            return ctx.jobs.defer(tx, INGEST_JOB, payload, thing=archive_id, requested_by=actor.identity_id)
+
+    def _require_allowed(self, folder: str) -> str:
+        """The folder without links in its path; a folder that is not there is told apart only below a root."""
+        if "\0" in folder or not os.path.isabs(folder):
+            raise BadInputError("The folder must be an absolute path.", field="folder")
+        resolved = os.path.realpath(folder)
+        roots = [os.path.realpath(root) for root in self._ctx.settings.ingest_roots]
+        if not any(resolved == root or resolved.startswith(root.rstrip("/") + "/") for root in roots):
+            raise FolderNotAllowedError(f"{folder} is below none of the allowed roots.")
+        if not os.path.isdir(resolved):
+            raise BadInputError(f"{folder} is not a folder.", field="folder")
+        return resolved
+
+    def _run(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler
+        archive_id, actor = UUID(payload["archive"]), parse_actor(payload["actor"])
+        self._release_earlier(archive_id, job.job_id)
+        root = Folder(os.open(self._require_allowed(payload["folder"]), _OPEN_FOLDER))
+        walk = iter_found(root, into=bytes.fromhex(payload["into"]), exclude=payload["exclude"])
+        report = IngestReport()
+        with ThreadPoolExecutor(_COPIERS, "ingest") as copiers, ThreadPoolExecutor(1, "settle") as settler:
+            before: Future[PutResult] | None = None
+            for batch in iter_batches(walk):
+                job.raise_if_stopping()
+                taken = self._take(actor, archive_id, job.job_id, batch, report, copiers)
+                if before is not None:
+                    report.add(before.result())
+                before = settler.submit(taken.landing.settle, taken.entries) if taken else None
+                job.progress(done=report.bytes, unit="bytes", message=f"{report.counted} names")
+            if before is not None:
+                report.add(before.result())
+        job.progress(done=report.bytes, unit="bytes", message=f"{report.counted} names")
+        with self._ctx.db.begin() as tx:
+            told: dict[str, object] = {
+                name: value for name, value in report.as_json().items() if name != "refusals"
+            }
+            self._ctx.events.record(tx, events.INGEST_FINISHED, archive_id, actor, told)
+        return report.as_json()
+
+    def _release_earlier(self, archive_id: UUID, job_id: UUID) -> None:
+        """Return the room that an earlier attempt of this job had reserved when it was stopped."""
+        with self._ctx.db.begin() as tx:
+            archive = load(tx, archive_id, lock=True)
+            own = uploads.c.attributes["job"].as_string() == str(job_id)
+            for row in tx.execute(select_active_uploads(archive_id).where(own)).all():
+                release(tx, self._ctx, archive, row.id, state=None)
+
+    def _take(
+        self,
+        actor: Actor,
+        archive_id: UUID,
+        job_id: UUID,
+        batch: Sequence[Found],
+        report: IngestReport,
+        copiers: ThreadPoolExecutor,
+    ) -> _Taken | None:
+        """Read what is missing of a batch into the archive's staging."""
+        report.counted += len(batch)
+        wanted = self._plan(archive_id, batch, report)
+        if not wanted:
+            return None
+        landing = self._reserve(actor, archive_id, job_id, wanted)
+        outcomes = list(copiers.map(lambda found: _copy(landing, found), wanted))
+        failure = next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
+        if failure is not None:
+            landing.give_up([outcome.content for outcome in outcomes if isinstance(outcome, Received)])
+            raise failure
+        taken = _Taken(landing, [])
+        for found, outcome in zip(wanted, outcomes, strict=True):
+            if isinstance(outcome, str):
+                report.refuse(found.item.path, outcome)
+            elif not isinstance(outcome, Exception):
+                taken.entries.append(landing.make_entry(_as_read(found.item, outcome), outcome))
+        return taken
+
+    def _plan(self, archive_id: UUID, batch: Sequence[Found], report: IngestReport) -> list[Found]:
+        """What the archive does not show yet; what it refuses is told."""
+        good: list[Found] = []
+        for found in batch:
+            problem = found.problem or find_item_problem(found.item)
+            if problem:
+                report.refuse(found.item.path, problem)
+            else:
+                good.append(found)
+        with self._ctx.db.begin() as tx:
+            shown = find_visible(tx, list_layers(tx, archive_id), [found.item.path for found in good])
+        wanted = [f for f in good if compare_item(_plan_item(f.item), shown.get(f.item.path)) is not Verdict.PRESENT]
+        report.present += len(good) - len(wanted)
+        conflicts = find_batch_conflicts([found.item for found in wanted])
+        for index, problem in conflicts.items():
+            report.refuse(wanted[index].item.path, problem)
+        return [found for index, found in enumerate(wanted) if index not in conflicts]
+
+    def _reserve(self, actor: Actor, archive_id: UUID, job_id: UUID, wanted: Sequence[Found]) -> Landing:
+        ctx = self._ctx
+        size = sum(found.item.size for found in wanted)
+        lease = _LEASE + timedelta(seconds=size / _SLOW_BYTES_PER_SECOND)
+        ctx.storage.check_room(size)
+        with ctx.db.begin() as tx:
+            archive = load(tx, archive_id, lock=True)
+            require_state(archive, ArchiveState.OPEN)
+            reservation = reserve(
+                tx,
+                ctx,
+                actor,
+                archive,
+                entries=len(wanted),
+                size=size,
+                expires_at=ctx.clock.now() + lease,
+                attributes={"job": str(job_id)},
+            )
+        return Landing(ctx, actor, archive, reservation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A batch that was read and waits for being settled."""
+
+    landing: Landing
+    entries: list[Entry]
+
+
+def iter_found(root: Folder, *, into: bytes = b"", exclude: Sequence[str] = ()) -> Iterator[Found]:
+    """Every file, link, empty folder and refusal below a folder; a folder with content is shown by its content."""
+    waiting: list[tuple[Folder, bytes]] = [(root, b"")]
+    while waiting:
+        folder, inside = waiting.pop()
+        children = _list_names(folder)
+        kept = [name for name in children if not _is_excluded(inside + name, exclude)]
+        if inside and not children:
+            status = os.fstat(folder.descriptor)
+            yield Found(_item(into, inside.rstrip(b"/"), EntryKind.DIRECTORY, status), folder)
+        for name in sorted(kept, reverse=True):
+            found = _look(folder, name, inside, into)
+            if isinstance(found, Folder):
+                waiting.append((found, inside + name + b"/"))
+            else:
+                yield found
+
+
+def iter_batches(walk: Iterator[Found]) -> Iterator[list[Found]]:
+    """Cut what is found into batches that are worth a sync and a transaction each."""
+    batch: list[Found] = []
+    size = 0
+    folders: set[int] = set()
+    for found in walk:
+        batch.append(found)
+        size += found.item.size
+        if found.folder is not None:
+            folders.add(found.folder.descriptor)
+        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES or len(folders) >= _BATCH_FOLDERS:
+            yield batch
+            batch, size, folders = [], 0, set()
+    if batch:
+        yield batch
+
+
+def _list_names(folder: Folder) -> list[bytes]:
+    return [os.fsencode(name) for name in os.listdir(folder.descriptor)]
+
+
+def _is_excluded(path: bytes, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches the path, or its last name."""
+    text = os.fsdecode(path)
+    return any(fnmatch.fnmatchcase(text, one) or fnmatch.fnmatchcase(text.rpartition("/")[2], one) for one in patterns)
+
+
+def _look(folder: Folder, name: bytes, inside: bytes, into: bytes) -> Found | Folder:
+    path = inside + name
+    try:
+        status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            return Folder(os.open(name, _OPEN_FOLDER, dir_fd=folder.descriptor))
+        if stat.S_ISLNK(status.st_mode):
+            target = os.readlink(name, dir_fd=folder.descriptor)
+            item = replace(_item(into, path, EntryKind.SYMLINK, status), target=target, mode=None)
+            return Found(item, folder, name, find_target_problem(path, target))
+    except OSError as error:
+        return Found(BatchItem(_join(into, path)), problem=f"it cannot be read: {error.strerror}")
+    if not stat.S_ISREG(status.st_mode):
+        return Found(BatchItem(_join(into, path)), problem=f"it is a {_kind_of(status.st_mode)}")
+    return Found(replace(_item(into, path, EntryKind.FILE, status), size=status.st_size), folder, name)
+
+
+def _item(into: bytes, path: bytes, kind: EntryKind, status: os.stat_result) -> BatchItem:
+    return BatchItem(_join(into, path), kind, 0, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
+
+
+def _join(into: bytes, path: bytes) -> bytes:
+    return into + b"/" + path if into else path
+
+
+def _kind_of(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
+    return kinds.get(stat.S_IFMT(mode), "thing that is no file")
+
+
+def _plan_item(item: BatchItem) -> PlanItem:
+    return PlanItem(item.path, item.size, item.mtime_ns, {}, item.kind, item.target)
+
+
+def _copy(landing: Landing, found: Found) -> Received | str | Exception | None:
+    """Read one file; what was received, the reason of a refusal, what went wrong, or None for what has no bytes."""
+    if found.item.kind is not EntryKind.FILE or found.folder is None:
+        return None
+    names = landing.digests_of(found.item)
+    source, folder = found.name, found.folder.descriptor
+    try:
+        return landing.ctx.storage.copy_in(landing.part, source, found.item.path, names, dir_fd=folder)
+    except (SourceChangedError, SourceRefusedError) as error:
+        return error.detail
+    except Exception as error:  # raised by the caller, after the others have ended
+        return error
+
+
+def _as_read(item: BatchItem, received: Received | None) -> BatchItem:
+    """The item as the file was when it was read, which may be later than it was found."""
+    if received is None:
+        return item
+    return replace(item, size=received.size, mtime_ns=received.mtime_ns, mode=received.mode)
+
+
+

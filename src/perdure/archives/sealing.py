@@ -1,0 +1,192 @@
+"""Make a part that takes no more a write-once object: full parts while the archive is open, all of them at closing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, delete, func, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.types import Text
+
+from perdure.archives import events
+from perdure.archives.copying import ensure_copies
+from perdure.archives.entries import default_content, row_to_entry
+from perdure.archives.heads import Heads, writer
+from perdure.archives.layers import to_manifest_entry
+from perdure.archives.manifests import iter_part_lines, path_of
+from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, Part, PartState
+from perdure.archives.placing import ACTIVE_UPLOADS, SEAL_JOB, add_usage, list_parts
+from perdure.archives.records import Context, load
+from perdure.archives.tables import files, parts, superseded, uploads
+from perdure.formats.manifest import ManifestEntry
+from perdure.jobs import JobContext, Json
+from perdure.kernel.actor import SYSTEM
+from perdure.storage.crash_points import crash_point
+from perdure.storage.model import PartRef, SealedPart
+
+_FILLED = (ArchiveState.OPEN, ArchiveState.CLOSING)
+
+
+class Sealing:
+    """Seals parts. Every step may stop anywhere and run again."""
+
+    def __init__(self, ctx: Context, heads: Heads) -> None:
+        self._ctx = ctx
+        self._heads = heads
+        ctx.jobs.register(SEAL_JOB, self._run)
+
+    def seal(self, archive_id: UUID, number: int) -> bool:
+        """Seal one part, or drop it when it holds nothing; False when something is still on its way into it."""
+        part = self._fence(archive_id, number)
+        if part is None:
+            return False
+        if part.state is PartState.SEALED:
+            return True
+        crash_point("seal.fenced")
+        ctx, ref = self._ctx, PartRef(archive_id, part.id)
+        archive, entries, manifest = self._read(archive_id, number)
+        if not entries and not self._is_stored(ref):
+            self._drop(ref, number)
+            return True
+        sealed, final = ctx.storage.seal_part(
+            ref,
+            manifest,
+            created=ctx.clock.now(),
+            message=f"Part {number} of {archive_id.urn}",
+            user=writer(ctx),
+            algorithm=archive.profile.digests[0],
+        )
+        crash_point("seal.sealed")
+        self._record(ref, number, sealed, entries, final)
+        crash_point("seal.recorded")
+        return True
+
+    def _run(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler
+        """Seal the full parts of an archive that is still open, and place and verify their copies."""
+        archive_id = UUID(payload["archive"])
+        with self._ctx.db.begin() as tx:
+            archive = load(tx, archive_id)
+            waiting = [part for part in list_parts(tx, archive_id) if part.state in (PartState.FULL, PartState.SEALING)]
+        sealed = 0
+        for part in waiting if archive.state in _FILLED else []:
+            job.raise_if_stopping()
+            sealed += self.seal(archive_id, part.number)
+        with self._ctx.db.begin() as tx:
+            present = [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
+        for part in present if archive.state in _FILLED else []:
+            job.progress(message=f"copies of part {part.number}")
+            ensure_copies(self._ctx, archive, PartRef(archive_id, part.id).object_id, should_stop=job.should_stop)
+        return {"sealed": sealed}
+
+    def _fence(self, archive_id: UUID, number: int) -> Part | None:
+        """Let nothing into or out of the part from here on."""
+        with self._ctx.db.begin() as tx:
+            load(tx, archive_id, lock=True)
+            part = next((part for part in list_parts(tx, archive_id) if part.number == number), None)
+            pending = select(1).where(
+                uploads.c.archive_id == archive_id, uploads.c.part == number, uploads.c.state.in_(ACTIVE_UPLOADS)
+            )
+            if part is None or tx.execute(pending.limit(1)).first() is not None:
+                return None
+            if part.state is not PartState.SEALED:
+                tx.execute(_update_part(archive_id, number).values(state=PartState.SEALING.value))
+            return part
+
+    def _read(self, archive_id: UUID, number: int) -> tuple[Archive, list[Entry], list[ManifestEntry]]:
+        """The part's entries as one statement sees them, sorted by path, with the digests of their metadata."""
+        query = select(files).where(files.c.archive_id == archive_id, files.c.part == number).order_by(files.c.path)
+        with self._ctx.db.begin() as tx:
+            entries = [row_to_entry(row) for row in tx.execute(query)]
+            known = self._ctx.metadata.digests(tx, archive_id, [entry.path for entry in entries]) if entries else {}
+            archive = load(tx, archive_id)
+        metadata = {path: {"digest": found.digest, "sequence": found.sequence} for path, found in known.items()}
+        return archive, entries, [to_manifest_entry(entry, metadata.get(entry.path)) for entry in entries]
+
+    def _is_stored(self, ref: PartRef) -> bool:
+        with self._ctx.db.begin() as tx:
+            return self._ctx.storage.find_object(tx, ref.object_id) is not None
+
+    def _drop(self, ref: PartRef, number: int) -> None:
+        """A part that holds nothing is no object."""
+        with self._ctx.db.begin() as tx:
+            archive = load(tx, ref.archive_id, lock=True)
+            row = tx.execute(select(parts).where(_is_part(ref.archive_id, number))).one_or_none()
+            if row is not None:
+                add_usage(tx, archive.account_id, files=-row.file_count, size=-row.byte_count)
+            gone = (superseded.c.archive_id == ref.archive_id) & (superseded.c.part == number)
+            tx.execute(delete(superseded).where(gone))
+            tx.execute(delete(parts).where(_is_part(ref.archive_id, number)))
+        self._ctx.storage.discard_part(ref)
+
+    def _record(
+        self, ref: PartRef, number: int, sealed: SealedPart, entries: Sequence[Entry], final: Mapping[bytes, str]
+    ) -> None:
+        """Write what was sealed into the head and the database."""
+        ctx = self._ctx
+        with self._heads.writing(ref.archive_id, message=f"Part {number} sealed") as change:
+            tx = change.tx
+            before = tx.execute(select(parts).where(_is_part(ref.archive_id, number))).one()
+            if before.state != PartState.SEALED.value:
+                ctx.storage.record_part(tx, ref, sealed)
+                _save_contents(tx, ref.archive_id, number, entries, final)
+                self._forget_superseded(tx, ref, number)
+                add_usage(
+                    tx,
+                    change.archive.account_id,
+                    files=sealed.file_count - before.file_count,
+                    size=sealed.byte_count - before.byte_count,
+                )
+                tx.execute(
+                    _update_part(ref.archive_id, number).values(
+                        state=PartState.SEALED.value,
+                        file_count=sealed.file_count,
+                        byte_count=sealed.byte_count,
+                        inventory_digest=sealed.inventory_digest,
+                        manifest_digest=sealed.manifest_digest,
+                        sealed_at=ctx.clock.now(),
+                    )
+                )
+                counts = {"files": sealed.file_count, "bytes": sealed.byte_count}
+                told = {"number": number, "object": ref.object_id, **counts}
+                ctx.events.record(tx, events.PART_SEALED, ref.archive_id, SYSTEM, told)
+                change.is_forced = True
+
+    def _forget_superseded(self, tx: Connection, ref: PartRef, number: int) -> None:
+        """Drop notes of what was superseded before it was sealed: the part does not hold it."""
+        own = (superseded.c.archive_id == ref.archive_id) & (superseded.c.part == number)
+        noted = set(tx.execute(select(superseded.c.path).where(own)).scalars())
+        if noted:
+            noted -= {path_of(line) for line in iter_part_lines(self._ctx, ref.part_id)}
+            tx.execute(delete(superseded).where(own, superseded.c.path.in_(noted)))
+
+
+def _save_contents(
+    tx: Connection, archive_id: UUID, number: int, entries: Sequence[Entry], final: Mapping[bytes, str]
+) -> None:
+    """Note where files lie whose content path sealing has changed."""
+    moved = [
+        (entry.path, final[entry.path] if final[entry.path] != default_content(entry.path) else None)
+        for entry in entries
+        if entry.kind is EntryKind.FILE and entry.path in final and entry.content != final[entry.path]
+    ]
+    if not moved:
+        return
+    pairs = func.unnest(
+        literal([path for path, _ in moved], ARRAY(BYTEA)), literal([content for _, content in moved], ARRAY(Text))
+    ).table_valued("path", "content", name="moved")
+    tx.execute(
+        update(files)
+        .where(files.c.archive_id == archive_id, files.c.part == number, files.c.path == pairs.c.path)
+        .values(content=pairs.c.content)
+    )
+
+
+def _is_part(archive_id: UUID, number: int) -> Any:  # Any: an SQL condition
+    return (parts.c.archive_id == archive_id) & (parts.c.number == number)
+
+
+def _update_part(archive_id: UUID, number: int) -> Any:  # Any: an SQL statement
+    return update(parts).where(_is_part(archive_id, number))
+
