@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
 from typing import NoReturn
@@ -25,11 +26,24 @@ PROJECT = Path(__file__).resolve().parent.parent
 _numbers = count()
 
 
+_required = [name for name in os.environ.get("PERDURE_REQUIRE", "").split(",") if name]
+
+
 def require_component(name: str, reason: str) -> NoReturn:
     """Skip the test aloud, or fail it when PERDURE_REQUIRE names the component (CI does, so that nothing hides)."""
-    if name in os.environ.get("PERDURE_REQUIRE", "").split(","):
-        pytest.fail(f"{name} is required here, but: {reason}", pytrace=False)
     pytest.skip(f"{name}: {reason}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that was skipped for want of a required component, which its reason names."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2])
+        if any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", reason) for name in _required):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} may not be skipped here: {reason}"
+    return report
 
 
 def _tables_that_load() -> MetaData:
