@@ -196,6 +196,13 @@ def use_of(ctx: Context, actor: Actor, account_id: UUID) -> Usage:
     return Usage(account_id, row.byte_count, row.reserved_bytes, row.file_count, account.quota_bytes)
 
 
+def read_head_document(ctx: Context, actor: Actor, archive_id: UUID, name: str) -> bytes:
+    """A file of the archive's head as it was written last."""
+    with ctx.db.begin() as tx:
+        require_archive(tx, ctx, actor, Action.READ, archive_id)
+    return ctx.storage.read_head_file(object_uri(archive_id), name)
+
+
 def public_page(ctx: Context, actor: Actor, identifier: str) -> PublicPage:
     """The page under a persistent identifier or an archive's own id.
 

@@ -44,6 +44,10 @@ class Life:
         """One archive with its parts, copies and children."""
         return finding.get_view(self._ctx, actor, archive_id)
 
+    def read_head_document(self, actor: Actor, archive_id: UUID, name: str) -> bytes:
+        """A file of the archive's head as it was written last, such as `datacite.json`; raises NotFoundError."""
+        return finding.read_head_document(self._ctx, actor, archive_id, name)
+
     def list_archives(
         self,
         actor: Actor,

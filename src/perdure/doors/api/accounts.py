@@ -40,9 +40,9 @@ class AccountView(BaseModel):
 class UsageView(BaseModel):
     """What the account's archives hold; `reserved_bytes` belong to uploads that are going on."""
 
-    byte_count: int
+    bytes: int
     reserved_bytes: int
-    file_count: int
+    files: int
     quota_bytes: int | None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -52,7 +53,7 @@ class ChangeView(BaseModel):
     """One change of the record: the members that differ, before and after."""
 
     revision: int
-    at: str
+    at: datetime
     actor_id: UUID | None
     actor_name: str
     before: dict[str, Any]  # Any: members of the record, each of its own form

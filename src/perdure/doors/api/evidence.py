@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from perdure.archives.reading import CopyView
 from perdure.doors.api.fields import ArchiveId
 from perdure.doors.api.views import answer_json, page_json
 from perdure.doors.http.auth import Caller
@@ -70,7 +71,7 @@ def get_receipt(archive_id: ArchiveId, caller: Caller, services: Given) -> Respo
     openapi_extra=ANYONE,
 )
 def list_copies(archive_id: ArchiveId, caller: Caller, services: Given) -> Response:
-    return page_json(services.archives.reading.copies(caller, archive_id))
+    return page_json([_copy(copy) for copy in services.archives.reading.copies(caller, archive_id)])
 
 
 @router.get(
@@ -95,7 +96,10 @@ def get_proof(archive_id: ArchiveId, path: TailPath, caller: Caller, services: G
     openapi_extra=ANYONE,
 )
 def get_ro_crate(archive_id: ArchiveId, caller: Caller, services: Given) -> Response:
-    return answer_json(services.archives.reading.ro_crate(caller, archive_id))
+    return Response(
+        services.archives.life.read_head_document(caller, archive_id, "ro-crate-metadata.json"),
+        media_type="application/json",
+    )
 
 
 @router.get(
@@ -107,7 +111,9 @@ def get_ro_crate(archive_id: ArchiveId, caller: Caller, services: Given) -> Resp
     openapi_extra=ANYONE,
 )
 def get_datacite(archive_id: ArchiveId, caller: Caller, services: Given) -> Response:
-    return answer_json(services.archives.reading.datacite(caller, archive_id))
+    return Response(
+        services.archives.life.read_head_document(caller, archive_id, "datacite.json"), media_type="application/json"
+    )
 
 
 @stream_router.get(
@@ -145,6 +151,19 @@ def get_checksums(
 ) -> Response:
     read = partial(services.archives.reading.iter_checksums, caller, archive_id, layers)
     return _stream(request, services, read, "text/plain; charset=utf-8", b"manifest-sha512.txt")
+
+
+def _copy(copy: CopyView) -> dict[str, object]:
+    """A copy without the folder it lies in: that is the operator's matter."""
+    return {
+        "part": copy.part,
+        "store": copy.store,
+        "medium": copy.medium,
+        "state": copy.state.value,
+        "written_at": copy.written_at,
+        "verified_at": copy.verified_at,
+        "evidence": dict(copy.evidence),
+    }
 
 
 def _stream(

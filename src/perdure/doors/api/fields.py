@@ -79,7 +79,9 @@ Mode = Annotated[int, Field(ge=0, le=0o7777)]
 
 ArchiveId = Annotated[Id, Path(alias="archive_id")]
 PageSize = Annotated[int, Query(ge=1, le=1000, description="How many items a page holds at most.")]
-CursorText = Annotated[str | None, Query(max_length=20_000, description="`next_cursor` of the page before.")]
+CursorText = Annotated[
+    str | None, Query(max_length=8_000, pattern=r"^[A-Za-z0-9_-]+$", description="`next_cursor` of the page before.")
+]
 
 
 def _check_digests(digests: dict[str, str]) -> dict[str, str]:

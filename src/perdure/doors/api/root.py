@@ -17,7 +17,7 @@ from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.services import Given
 from perdure.events.model import Event
 from perdure.kernel.digests import DIGEST_NAMES
-from perdure.kernel.errors import iter_error_classes
+from perdure.kernel.errors import EXIT_CODES, iter_error_classes
 
 router = APIRouter(tags=["instance"])
 
@@ -132,7 +132,7 @@ def list_events(
     openapi_extra=ANYONE,
 )
 def list_keys(services: Given, caller: Caller) -> KeysView:
-    return KeysView(keys=[dict(key) for key in services.archives.reading.keys()])
+    return KeysView(keys=[dict(key) for key in services.archives.closing.public_keys()])
 
 
 @router.get(
@@ -151,7 +151,7 @@ def list_errors(caller: Caller) -> Page[ErrorView]:
                 kind=error.kind.value,
                 title=error.title,
                 next_step=error.next_step,
-                exit_code=error("").exit_code,
+                exit_code=EXIT_CODES[error.kind],
             )
             for error in iter_error_classes()
         ]

@@ -80,18 +80,23 @@ def list_uploads(archive_id: ArchiveId, caller: KnownCaller, services: Given) ->
     operation_id="get_upload_options",
     summary="What of tus is spoken",
     status_code=204,
+    response_class=Response,
+    responses=problems(),
 )
+async def get_upload_options(archive_id: ArchiveId) -> Response:
+    return _options()
+
+
 @router.options(
-    "/uploads/{upload_id}", operation_id="get_upload_options_of_one", summary="What of tus is spoken", status_code=204
+    "/uploads/{upload_id}",
+    operation_id="get_options_of_upload",
+    summary="What of tus is spoken",
+    status_code=204,
+    response_class=Response,
+    responses=problems(),
 )
-async def get_upload_options() -> Response:
-    return _tus_answer(
-        {
-            "tus-version": VERSION,
-            "tus-extension": _EXTENSIONS,
-            "tus-checksum-algorithm": ",".join(sorted(CHECKSUMS)),
-        }
-    )
+async def get_options_of_upload(upload_id: UploadId) -> Response:
+    return _options()
 
 
 @router.post(
@@ -316,6 +321,11 @@ def _expiry(upload: UploadView) -> dict[str, str]:
 
 def _url(upload_id: UUID, services: Services) -> str:
     return f"{services.place().data_url}/api/v1/uploads/{upload_id}"
+
+
+def _options() -> Response:
+    checksums = ",".join(sorted(CHECKSUMS))
+    return _tus_answer({"tus-version": VERSION, "tus-extension": _EXTENSIONS, "tus-checksum-algorithm": checksums})
 
 
 def _tus_answer(headers: dict[str, str], status: int = 204) -> Response:

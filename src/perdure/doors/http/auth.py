@@ -32,7 +32,12 @@ def find_secret(request: Request) -> str | None:
     return secret
 
 
-def get_caller(request: Request, services: Given) -> Actor:
+def get_caller(
+    request: Request,
+    services: Given,
+    bearer: Annotated[object, Security(_BEARER)] = None,
+    basic: Annotated[object, Security(_BASIC)] = None,
+) -> Actor:
     """The actor of this request; anonymous without a credential, never with a wrong one."""
     secret = find_secret(request)
     return ANONYMOUS if secret is None else services.identity.authenticate(secret)
@@ -57,14 +62,8 @@ def client_of(request: Request) -> Client:
     return Client(address=address, agent=request.headers.get("user-agent", "").replace("\0", ""))
 
 
-def _describe_credentials(
-    bearer: Annotated[object, Security(_BEARER)] = None, basic: Annotated[object, Security(_BASIC)] = None
-) -> None:
-    """Takes no part in the decision."""
-
-
-Caller = Annotated[Actor, Depends(get_caller), Depends(_describe_credentials)]
-KnownCaller = Annotated[Actor, Depends(get_known_caller), Depends(_describe_credentials)]
+Caller = Annotated[Actor, Depends(get_caller)]
+KnownCaller = Annotated[Actor, Depends(get_known_caller)]
 
 
 def _password(content: str) -> str:

@@ -9,7 +9,7 @@ import re
 
 from perdure.doors.http.errors import BadCursorError
 
-_LONGEST = 16_384  # a path of 4,096 bytes, twice encoded, and its list's name
+_LONGEST = 8_000  # the longest path that is stored, twice encoded, and its list's name
 
 
 AN_ID = r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}"

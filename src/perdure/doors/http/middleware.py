@@ -69,7 +69,7 @@ class Threshold:
             "request",
             request_id=outcome.request_id,
             method=scope["method"],
-            route=getattr(route, "path", None),  # the template: real paths may hold names of people and samples
+            operation=getattr(route, "name", None),  # not the path, which may hold names of people and samples
             status=outcome.status,
             sent_bytes=outcome.sent,
             milliseconds=round(seconds * 1000, 1),

@@ -12,7 +12,7 @@ from collections.abc import MutableMapping
 from typing import Annotated, Any, Final
 from urllib.parse import quote_from_bytes, unquote
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from perdure.doors.http.errors import NoSuchAddressError
 from perdure.kernel.paths import BadPathError, check_path
@@ -41,7 +41,12 @@ def raw_path_of(scope: MutableMapping[str, Any]) -> bytes:  # Any: as above
     return raw.removeprefix(root) if root else raw
 
 
-def get_tail(request: Request) -> bytes:
+def get_tail(
+    request: Request,
+    path: Annotated[
+        str, Path(description="A path inside the archive: its bytes percent-encoded, `/` between components.")
+    ],
+) -> bytes:
     """The logical path at the end of the request's address; raises BadPathError, or NoSuchAddressError without one."""
     tail = request.scope.get(_TAIL_KEY)
     if tail is None:

@@ -22,6 +22,7 @@ from perdure.kernel.errors import BadInputError, PerdureError, TryAgainError
 
 PROBLEM_TYPE = "application/problem+json"
 _SHOWN_FAULTS = 20
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _log = structlog.get_logger(__name__)
 
 
@@ -95,11 +96,12 @@ def _translate(error: HTTPException, request: Request) -> PerdureError:
 
 def find_methods(request: Request) -> list[str]:
     """Every method that some route takes at this address, sorted."""
-    methods: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            methods |= set(getattr(route, "methods", None) or ())
-    return sorted(methods)
+    return [method for method in _METHODS if _is_offered(request, method)]
+
+
+def _is_offered(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
@@ -116,4 +118,6 @@ def _on_validation_error(request: Request, error: RequestValidationError) -> Res
 def _fault(fault: Mapping[str, Any]) -> dict[str, str]:  # Any: pydantic describes a fault so
     """Where and why, without the value: it may be a secret."""
     place, *inside = fault.get("loc", ("body",))
+    if fault.get("type") == "json_invalid":
+        return {"in": "body", "field": "", "problem": f"it is no JSON from position {inside[0] if inside else 0} on"}
     return {"in": str(place), "field": ".".join(str(step) for step in inside), "problem": str(fault.get("msg", ""))}

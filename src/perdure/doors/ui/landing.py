@@ -225,9 +225,8 @@ def _stratum(store: str, copies: Iterable[CopyView]) -> Stratum:
     state = min((copy.state.value for copy in found), key=_WORST_FIRST.index)
     tone, shape = COPY_TONES[state]
     moments = [copy.verified_at for copy in found if copy.verified_at is not None]
-    place = ", ".join(filter(None, (found[0].medium, found[0].location)))
     whole = state == "verified" and len(moments) == len(found)
-    return Stratum(store, place, state, tone, shape, min(moments) if whole else None)
+    return Stratum(store, found[0].medium, state, tone, shape, min(moments) if whole else None)
 
 
 def _say_access(archive: Archive) -> str:
