@@ -117,20 +117,22 @@ class Lab:
     def staged_folder(self) -> Path:
         return self.folder / "first" / "staging" / str(self.part.archive_id) / str(self.part.part_id)
 
-    def crash_at(self, point: str, act: Callable[[Storage], object]) -> bool:
+    def crash_at(
+        self, point: str, act: Callable[[Storage], object], make_stores: Callable[[], list[Store]] | None = None
+    ) -> bool:
         """Let a child process with its own Storage end without warning at a step; whether it came to the step."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the child shares nothing that a thread holds
             pid = os.fork()
         if pid == 0:
-            self._act_in_child(point, act)
+            self._act_in_child(point, act, make_stores() if make_stores else None)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         assert status in (0, EXIT_STATUS), f"the child failed with {status}"
         return status == EXIT_STATUS
 
-    def _act_in_child(self, point: str, act: Callable[[Storage], object]) -> None:
+    def _act_in_child(self, point: str, act: Callable[[Storage], object], stores: list[Store] | None) -> None:
         try:
-            storage = self.open(db=Database(self.db.url))
+            storage = self.open(stores, Database(self.db.url))
             os.environ[VARIABLE] = point
             act(storage)
         except BaseException:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -275,8 +276,6 @@ for start in range(writer.offset, len(data), 65536):
 
 
 def test_a_killed_upload_goes_on_and_has_the_right_digest(staging: Staging, tmp_path: Path) -> None:
-    import sys
-
     data, upload_id = os.urandom(48 << 20), new_id()
     (tmp_path / "data").write_bytes(data)
     staging.begin_upload(PART, upload_id, b"file", DIGESTS)
@@ -321,8 +320,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tight: PosixStore, tmp_path: Pat
     kept = staging.write_small(PART, b"kept", b"k" * 1000, DIGESTS)
     writer = staging.begin_file(PART, b"stream", DIGESTS)
     with pytest.raises(StoreFullError):
-        for _ in range(20):
-            writer.write(b"x" * (1 << 20))
+        writer.write(b"x" * (20 << 20))
     with pytest.raises(StoreFullError):
         staging.write_small(PART, b"small", b"x" * (9 << 20), DIGESTS)
     (tmp_path / "source").write_bytes(b"y" * (12 << 20))

@@ -108,8 +108,6 @@ def write_version(
     own = find_inventory(store, object_id)
     data = ocfl.inventory_bytes(planned.inventory)
     algorithm = planned.inventory.digest_algorithm
-    if own is not None and own.digest == digest_bytes(data, (algorithm,))[algorithm]:
-        return
     if found.base is not None and found.source is not None and (own is None or own.digest != found.base.digest):
         bring_object(found.source, store, object_id, found.base)
         own = found.base

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping
 
 from perdure.formats import ocfl
 from perdure.kernel.digests import make_digester
+from perdure.kernel.errors import DamagedError
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import CopyDamagedError, StagedContentError
-from perdure.storage.model import object_uuid
+from perdure.storage.model import StoredObject, object_uuid
 from perdure.storage.parallel import iter_batches, iter_in_threads, worker_count
 from perdure.storage.ports import Store
 from perdure.storage.verifying import StoredInventory, read_inventory, read_whole
+
+TREES = "objects"  # the folder in staging for objects that grow outside an archive's own
 
 
 class SourceDamagedError(CopyDamagedError):
@@ -33,7 +36,27 @@ class SourceDamagedError(CopyDamagedError):
 
 def object_tree(object_id: str) -> str:
     """The tree in staging in which the next form of an object grows."""
-    return f"objects/{object_uuid(object_id)}"
+    return f"{TREES}/{object_uuid(object_id)}"
+
+
+def read_source(source: Store, stored: StoredObject) -> StoredInventory:
+    """The inventory of a source, which must be the one that the database knows; raises SourceDamagedError."""
+    try:
+        held = read_inventory(source, stored.object_id)
+    except (DamagedError, FileNotFoundError) as error:
+        raise SourceDamagedError(source, stored.object_id, ocfl.INVENTORY_NAME) from error
+    if held.digest != stored.inventory_digest:
+        raise SourceDamagedError(source, stored.object_id, ocfl.INVENTORY_NAME)
+    return held
+
+
+def has_sound_inventory(store: Store, object_id: str) -> bool:
+    """Whether an object, if there is one, has an inventory that agrees with its sidecar."""
+    try:
+        find_inventory(store, object_id)
+    except DamagedError:
+        return False
+    return True
 
 
 def bring_object(source: Store, target: Store, object_id: str, held: StoredInventory) -> None:
@@ -43,15 +66,15 @@ def bring_object(source: Store, target: Store, object_id: str, held: StoredInven
     SourceDamagedError when the source is not what its inventory says; the target is then as it was.
     """
     own = find_inventory(target, object_id)
+    tree = object_tree(object_id)
+    target.remove_tree(tree)  # of an interrupted attempt
     if own is not None and own.digest == held.digest:
         target.settle_object(object_id)
         return
-    tree = object_tree(object_id)
-    target.remove_tree(tree)
     shared = share_files(target, tree, object_id, own) if own and is_earlier(source, object_id, own, held) else set()
     digests = held.inventory.content_paths()
     wanted = ocfl.expected_files(held.inventory) - shared
-    sizes = [(path, size) for path, size in source.walk_object(object_id) if path in wanted and path in digests]
+    sizes = [(path, size) for path, size in _walk(source, object_id) if path in wanted and path in digests]
     _copy_content(source, target, tree, object_id, sizes, digests)
     missing = (wanted & digests.keys()) - {path for path, _ in sizes}
     if missing:
@@ -61,6 +84,8 @@ def bring_object(source: Store, target: Store, object_id: str, held: StoredInven
     documents[ocfl.INVENTORY_NAME] = held.data
     put_documents(target, tree, documents)
     crash_point("place.documents_written")
+    if {path for path, _ in target.walk_tree(tree)} != ocfl.expected_files(held.inventory):
+        raise StagedContentError(f"The tree {tree} was changed while a copy of {object_id} grew in it.")
     install(target, tree, object_id)
     crash_point("place.published")
 
@@ -110,6 +135,13 @@ def install(store: Store, tree: str, object_id: str) -> None:
         store.exchange(tree, object_id)
     else:
         store.publish(tree, object_id)
+
+
+def _walk(source: Store, object_id: str) -> list[tuple[str, int]]:
+    try:
+        return list(source.walk_object(object_id))
+    except FileNotFoundError:
+        raise SourceDamagedError(source, object_id, "") from None
 
 
 def _copy_content(

@@ -48,6 +48,16 @@ def mark_copy(tx: Connection, object_id: str, store_id: UUID, state: CopyState, 
     )
 
 
+def doubt_copy(tx: Connection, object_id: str, store_id: UUID, evidence: Mapping[str, object]) -> None:
+    """Mark a copy suspect that was good to read; one that is being written or has left stays what it is."""
+    tx.execute(
+        update(copies)
+        .where(copies.c.object_id == object_id, copies.c.store_id == store_id)
+        .where(copies.c.state.in_([CopyState.WRITTEN.value, CopyState.VERIFIED.value]))
+        .values(state=CopyState.SUSPECT.value, evidence=dict(evidence))
+    )
+
+
 def mark_verified(
     tx: Connection, object_id: str, store_id: UUID, version: int, when: datetime, evidence: Mapping[str, object]
 ) -> bool:

@@ -57,7 +57,7 @@ from perdure.storage.sealing import SealRequest
 from perdure.storage.staging import FileWriter, Staging, UploadWriter, log_of, tree_of
 from perdure.storage.verifying import Progress, ShouldStop, StoredInventory, read_inventory, read_whole, verify_object
 
-_WHOLE_HEAD_READ = 64 << 20  # of a larger head only the new files are read back after each version
+_WHOLE_HEAD_READ = 8 << 20  # of a larger head only the new files are read back after each version
 _SOURCES_KEPT_SECONDS = 5.0
 _SOURCES_KEPT = 10_000
 _UNREADABLE = (StoreFailedError, StoreUnavailableError)
@@ -251,7 +251,8 @@ class Storage:
                 newest[key] = max(changed, newest.get(key, 0.0))
             for name, _ in trees:
                 key = _sweep_key(name)
-                if newest[key] < older_than.timestamp() and not _is_known(key, known):
+                is_old = newest[key] < older_than.timestamp()
+                if is_old and not _is_known(key, known) and not self._is_being_written(store, key):
                     _sweep(store, name)
                     swept.append(name)
         return swept
@@ -323,6 +324,7 @@ class Storage:
             own = next((copy for copy in copies if copy.store_id == store_id), None)
             if own and own.version == stored.version and own.state in (CopyState.WRITTEN, CopyState.VERIFIED):
                 return
+            self.check_room(stored.byte_count, store_id)
             self._prepare_place(target, object_id, stored, own)
             crash_point("place.recorded")
             self._bring(target, stored, copies)
@@ -357,10 +359,13 @@ class Storage:
         """Remove an object from every store, the last one first, and tell what left. Safe to call again.
 
         Its copies are `lost` from the first step on, so that nothing reads half of it; `forget_objects` then removes
-        the rows in the caller's transaction.
+        the rows in the caller's transaction. Raises StoreUnavailableError as long as one store cannot be reached.
         """
         removals = []
         with self._exclusively(object_id):
+            present = {store.info.id for store in self._stores}
+            with self._db.begin() as tx:
+                copies = records.load_copies(tx, [object_id])[object_id]
             for store in reversed(self._stores):
                 with self._db.begin() as tx:
                     records.mark_copy(tx, object_id, store.info.id, CopyState.LOST, {"removed": True})
@@ -369,11 +374,16 @@ class Storage:
                 files, size = store.remove_object(object_id)
                 crash_point("remove.removed")
                 removals.append(Removal(store.info.id, object_id, files, size, self._clock.now()))
+        away = [copy.store_id for copy in copies if copy.store_id not in present and copy.state is not CopyState.LOST]
+        if away:
+            raise StoreUnavailableError(f"{object_id} is also in a store that is not here: {away[0]}.")
         return removals
 
     def forget_objects(self, tx: Connection, object_ids: Sequence[str]) -> None:
         """Remove the rows of objects and of their copies, after `remove_object`."""
         records.delete_objects(tx, object_ids)
+        for object_id in object_ids:
+            self._sources.pop(object_id, None)
 
     def iter_objects(self, store_id: UUID) -> Iterator[tuple[str, ocfl.Inventory | DamagedError]]:
         """Every object of a store with its inventory, read from the store itself; damage is given, not skipped."""
@@ -408,7 +418,12 @@ class Storage:
         first, rest = self._from_best(object_id, begin)
         if first:
             yield first
-        yield from rest
+        try:
+            yield from rest
+        except StoreFailedError as error:
+            for store in self._good_stores(object_id)[:1]:
+                self._doubt(store, object_id, error)
+            raise
 
     def local_path(self, object_id: str, content: str) -> Path | None:
         """Where this machine can open a user's file of a sealed part by itself, or None: then `read_object`."""
@@ -559,7 +574,8 @@ class Storage:
         self._sources.pop(copy.object_id, None)
 
     def _prepare_place(self, target: Store, object_id: str, stored: StoredObject, own: Copy | None) -> None:
-        if own is not None and own.state in (CopyState.SUSPECT, CopyState.LOST):
+        is_doubted = own is not None and own.state in (CopyState.SUSPECT, CopyState.LOST)
+        if is_doubted or not placing.has_sound_inventory(target, object_id):
             target.set_object_aside(object_id)
         self._save_copy(Copy(object_id, target.info.id, stored.version, CopyState.WRITING))
 
@@ -571,11 +587,11 @@ class Storage:
             if source is None or source is target:
                 continue
             try:
-                held = read_inventory(source, stored.object_id)
-                if held.digest != stored.inventory_digest:
-                    raise placing.SourceDamagedError(source, stored.object_id, ocfl.INVENTORY_NAME)
+                held = placing.read_source(source, stored)
                 placing.bring_object(source, target, stored.object_id, held)
-            except (DamagedError, FileNotFoundError) as error:
+            except placing.SourceDamagedError as error:
+                if error.store_id != source.info.id:
+                    raise  # the target's own older files: the source is not to blame
                 failure = self._doubt(source, stored.object_id, error)
             else:
                 return
@@ -586,7 +602,7 @@ class Storage:
         detail = error.detail if isinstance(error, PerdureError) else f"{error} is not there"
         evidence = {"read": "served", "found_at": self._clock.now().isoformat(), "detail": detail}
         with self._db.begin() as tx:
-            records.mark_copy(tx, object_id, store.info.id, CopyState.SUSPECT, evidence)
+            records.doubt_copy(tx, object_id, store.info.id, evidence)
         self._sources.pop(object_id, None)
         return error if isinstance(error, PerdureError) else CopyDamagedError(detail)
 
@@ -598,6 +614,15 @@ class Storage:
             else:
                 records.mark_copy(tx, copy.object_id, copy.store_id, CopyState.SUSPECT, report.evidence)
         self._sources.pop(copy.object_id, None)
+
+    def _is_being_written(self, store: Store, key: tuple[str, ...]) -> bool:
+        """Whether a copy grows in this tree: a large one takes longer than any sweep waits."""
+        if key[0] != placing.TREES:
+            return False
+        object_id = f"urn:uuid:{key[1].partition('.')[0]}"
+        with self._db.begin() as tx:
+            copies = records.load_copies(tx, [object_id])[object_id]
+        return any(copy.store_id == store.info.id and copy.state is CopyState.WRITING for copy in copies)
 
     def _good_stores(self, object_id: str) -> list[Store]:
         """The stores to read from, best first; remembered for seconds, because every read asks."""

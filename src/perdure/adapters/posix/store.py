@@ -418,10 +418,11 @@ class PosixStore:
             self._syncer.sync_folder(folder)
 
     def _exchange_in_steps(self, source: bytes, target: bytes) -> None:
-        """Two renames; between them `_recover` finds the new form, which is complete and synced."""
+        """Two renames; between them `_found_object` finds the new form, which is complete and synced."""
         new, old = self._swap_names(target)
         make_folders(os.path.dirname(new), self._staging)
-        files.remove_tree(old)
+        for leftover in (new, old):  # the object is in its place, so these are of an interrupted attempt
+            files.remove_tree(leftover)
         os.rename(source, new)
         self._sync_rename(source, new, [os.path.dirname(new)])
         crash_point("exchange.new_ready")
@@ -476,6 +477,14 @@ def _scan(folder: bytes) -> list[os.DirEntry[bytes]]:
             return list(found)
     except FileNotFoundError:
         return []
+
+
+def find_instance_id(folder: Path) -> UUID | None:
+    """The instance that the store in this folder belongs to, or None where there is no store."""
+    try:
+        return UUID(str(parse_json_object((folder / STORE_FILE).read_bytes())["instance_id"]))
+    except FileNotFoundError:
+        return None
 
 
 def _claim(folder: Path, instance_id: UUID, expected_id: UUID | None) -> UUID:
