@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import date
 from typing import Any
+from uuid import UUID
 
-from perdure.archives.model import Access, Archive, Creator, Description, Profile
-from perdure.kernel.clock import format_time
+from perdure.archives.model import Access, Archive, ArchiveState, Creator, Description, Profile
+from perdure.kernel.clock import format_time, parse_time
 
 JsonObject = dict[str, Any]  # JSON as PostgreSQL and the head give it back; each reader below checks what it takes
 
@@ -67,6 +68,37 @@ def record_document(archive: Archive) -> JsonObject:
     }
 
 
+def parse_record(archive_id: UUID, document: Mapping[str, Any], revision: int) -> Archive:
+    """The archive that a record tells of; what has files of its own is left out."""
+    return Archive(
+        id=archive_id,
+        organisation_id=UUID(document["organisation"]),
+        account_id=UUID(document["account"]),
+        parent_id=_id(document["parent"]),
+        state=ArchiveState(document["state"]),
+        profile=parse_profile(document["profile"]),
+        description=parse_description(document["description"]),
+        access=Access(document["access"]),
+        embargo_until=_date(document["embargo_until"]),
+        keep_until=date.fromisoformat(document["keep_until"]),
+        opened_at=parse_time(document["opened_at"]),
+        opened_by=_id(document["opened_by"]),
+        closed_at=parse_time(document["closed_at"]) if document["closed_at"] else None,
+        revision=revision,
+        head_version=0,
+        identifier=document["identifier"],
+    )
+
+
+def apply_members(record: Mapping[str, Any], after: Mapping[str, Any]) -> JsonObject:
+    """The record after a change, given what `changed_members` told of it."""
+    changed = dict(record)
+    for name, value in after.items():
+        previous = changed.get(name)
+        changed[name] = {**previous, **value} if isinstance(previous, dict) and isinstance(value, dict) else value
+    return changed
+
+
 def changed_members(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[JsonObject, JsonObject]:
     """The members that differ, as they were and as they are; objects are compared one level down."""
     old: JsonObject = {}
@@ -99,6 +131,14 @@ def _frozen(value: object) -> Any:  # any JSON value, its lists as tuples
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+def _id(value: Any) -> UUID | None:  # a member of a JSON object
+    return None if value is None else UUID(value)
+
+
+def _date(value: Any) -> date | None:  # as above
+    return None if value is None else date.fromisoformat(value)
 
 
 def _day(value: date | None) -> str | None:

@@ -17,7 +17,7 @@ from .house import House, make_house
 def house(db: Database, tmp_path: Path) -> Iterator[House]:
     made = make_house(db, tmp_path)
     yield made
-    for root in made.roots:
+    for root in () if made.damaged else made.roots:
         require_valid(root / "root")
 
 

@@ -71,6 +71,7 @@ class House:
     registrar: MemoryRegistrar
     administrator: Actor
     roots: Sequence[Path] = field(default_factory=tuple)
+    damaged: bool = False
 
     def join(self, login: str) -> Actor:
         """A new person, logged in."""
@@ -105,13 +106,14 @@ class House:
         ]
         ctx.storage.sync(part)
         size = sum(entry.size for entry in entries)
-        sealed, _ = ctx.storage.seal_part(
+        sealed, final = ctx.storage.seal_part(
             part,
             [to_manifest_entry(entry) for entry in entries],
             created=now,
             message="Sealed",
             user=writer(ctx),
         )
+        entries = [replace(entry, content=final[entry.path]) for entry in entries]
         with ctx.db.begin() as tx:
             load(tx, archive.id, lock=True)
             row = {"archive_id": archive.id, "number": 1, "id": part.part_id, "state": "sealed", "sealed_at": now}
@@ -145,6 +147,11 @@ class House:
         return self.ctx.storage.read_head_file(object_uri(archive_id), name)
 
 
+def open_stores(roots: Sequence[Path]) -> list[Store]:
+    """The stores in these folders."""
+    return [PosixStore(root.name, root) for root in roots]
+
+
 def make_house(database: Database, folder: Path | None = None, *, stores: Sequence[Store] | None = None) -> House:
     """Open the house on a database that nobody lives in."""
     clock = SetClock()
@@ -153,7 +160,7 @@ def make_house(database: Database, folder: Path | None = None, *, stores: Sequen
         if folder is None:
             raise ValueError("a folder or stores are needed")
         roots = (folder / "one", folder / "two")
-        stores = [PosixStore(root.name, root) for root in roots]
+        stores = open_stores(roots)
     storage = Storage(database, stores, clock, instance_id=INSTANCE, reserve_bytes=0)
     storage.prepare()
     events = EventLog(database, clock)
@@ -176,6 +183,4 @@ def make_house(database: Database, folder: Path | None = None, *, stores: Sequen
     with database.begin() as tx:
         seed_shipped(tx)
     administrator = identity.log_in("root", PASSWORD)[1]
-    return House(
-        ctx, heads, Life(ctx, heads), Describing(ctx), Profiles(ctx), clock, registrar, administrator, roots
-    )
+    return House(ctx, heads, Life(ctx, heads), Describing(ctx), Profiles(ctx), clock, registrar, administrator, roots)

@@ -82,7 +82,10 @@ def test_opening_goes_on_where_it_was_stopped(house: House, ada: Actor, monkeypa
         (Description(title="x" * 1001), "title"),
         (Description(creators=(Creator(" "),)), "creators/0/name"),
         (Description(creators=(Creator("A", orcid="0000-0002-1825-0098"),)), "creators/0/orcid"),
-        (Description(creators=(Creator("A", affiliation_ror="https://ror.org/nonsense"),)), "creators/0/affiliation_ror"),
+        (
+            Description(creators=(Creator("A", affiliation_ror="https://ror.org/nonsense"),)),
+            "creators/0/affiliation_ror",
+        ),
         (Description(tags=("",)), "tags/0"),
         (Description(subjects=("\ud800",)), "subjects/0"),
     ],

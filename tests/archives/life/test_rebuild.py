@@ -1,0 +1,122 @@
+"""The stores alone give the database back, table by table (I9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from perdure.archives.errors import StoresNotEmptyError
+from perdure.archives.exporting import export_events, export_registry, log_id
+from perdure.archives.model import Access
+from perdure.archives.rebuild import compare, rebuild
+from perdure.archives.records import Context, make_context
+from perdure.db import Database
+from perdure.events import EventLog
+from perdure.identity import Grantee, Identity, Role
+from perdure.jobs import Jobs
+from perdure.jobs.worker import run_pending
+from perdure.kernel.actor import Actor
+from perdure.metadata.service import Metadata
+from perdure.storage.service import Storage
+
+from .house import INSTANCE, House, open_stores
+
+
+@pytest.fixture
+def fresh(house: House, make_database: Callable[[], Database], tmp_path: Path) -> Context:
+    """The same stores over an empty database."""
+    return _context_on(house, make_database())
+
+
+def _context_on(house: House, database: Database) -> Context:
+    storage = Storage(database, open_stores(house.roots), house.clock, instance_id=INSTANCE, reserve_bytes=0)
+    storage.prepare()
+    events = EventLog(database, house.clock)
+    return make_context(
+        db=database,
+        clock=house.clock,
+        identity=Identity(database, house.clock, events),
+        events=events,
+        jobs=Jobs(database),
+        storage=storage,
+        metadata=Metadata(),
+        registrar=house.registrar,
+        settings=house.ctx.settings,
+    )
+
+
+def _live(house: House, ada: Actor, bob: Actor) -> None:
+    """A closed archive with a child, an open one, a discarded and a withdrawn one, changes in heads and in journals."""
+    parent = house.open(ada)
+    house.fill(parent, {b"a/x.dat": b"one", b"b \xff.dat": b"two", b"empty": b""})
+    house.describing.patch_metadata(ada, parent.id, b"", b'{"beam":{"value":1.50,"unit":"eV"},"n":[1,2]}')
+    house.describing.patch_metadata(ada, parent.id, b"a/x.dat", b'{"note":"file"}')
+    parent = house.close(parent)
+    house.describing.patch_metadata(ada, parent.id, b"", b'{"later":true}')
+    house.clock.move(hours=1)
+    house.life.describe(ada, parent.id, {"tags": ["late"]})
+    house.life.set_access(ada, parent.id, Access.PUBLIC)
+    child = house.life.append_to(ada, parent.id, {"title": "Child"})
+    grant = house.life.grant(ada, child.id, Grantee(identity_id=bob.identity_id), Role.READER)
+    house.life.grant(ada, child.id, Grantee(identity_id=bob.identity_id), Role.CONTRIBUTOR)
+    house.life.revoke(ada, child.id, grant.id)
+    house.life.discard(ada, house.open(ada).id)
+    gone = house.open(ada)
+    house.fill(gone, {b"gone": b"away"})
+    house.close(gone)
+    house.life.request_withdrawal(ada, gone.id, "Wrong sample.")
+    run_pending(house.ctx.jobs)
+    house.clock.move(hours=1)
+    export_registry(house.ctx)
+    export_events(house.ctx)
+
+
+def test_every_derived_table_comes_back(house: House, fresh: Context, ada: Actor, bob: Actor) -> None:
+    _live(house, ada, bob)
+    report = rebuild(fresh)
+    assert report.problems == []
+    assert (report.archives, report.parts) == (4, 1)
+    assert compare(house.ctx.db, fresh.db) == []
+
+
+def test_comparing_sees_one_changed_value(house: House, fresh: Context, ada: Actor, bob: Actor) -> None:
+    _live(house, ada, bob)
+    rebuild(fresh)
+    with fresh.db.begin() as tx:
+        tx.execute(text("UPDATE files SET mode = 384 WHERE path = 'empty'"))
+        tx.execute(text("DELETE FROM grants WHERE role = 'contributor'"))
+    assert [line.split(":")[0] for line in compare(house.ctx.db, fresh.db)] == ["grants", "files"]
+
+
+def test_rebuild_refuses_a_database_in_use(house: House, ada: Actor) -> None:
+    house.open(ada)
+    with pytest.raises(StoresNotEmptyError):
+        rebuild(house.ctx)
+
+
+def test_damage_is_reported_and_the_rest_comes_back(house: House, fresh: Context, ada: Actor) -> None:
+    good, bad = house.open(ada), house.open(ada)
+    export_registry(house.ctx)
+    for root in house.roots:
+        for record in (root / "root").rglob("archive.json"):
+            if str(bad.id).encode() in record.read_bytes():
+                record.write_bytes(record.read_bytes().replace(b"leaf", b"LEAF"))
+    house.damaged = True
+    report = rebuild(fresh)
+    assert report.archives == 1
+    assert any(bad.id.urn in line for line in report.problems)
+    with fresh.db.begin() as tx:
+        assert tx.execute(text("SELECT id FROM archives")).scalars().all() == [good.id]
+
+
+def test_export_of_events_goes_on_in_the_same_segment(house: House, ada: Actor) -> None:
+    first = export_events(house.ctx)
+    house.open(ada)
+    second = export_events(house.ctx)
+    assert second > first
+    third = house.ctx.storage.head_state(log_id(INSTANCE, house.clock.now()).urn)
+    assert list(third) == [f"events/000000000001-{second:012d}.ndjson"]
