@@ -44,7 +44,7 @@ def test_the_chain_is_computed_with_nothing_but_the_lines(module_db: Database, t
 def test_lines_are_read_as_they_were_written(module_db: Database, thing: UUID) -> None:
     lines = fill(module_db, thing)
     assert [change_to_line(line_to_change(line)) for line in lines] == lines
-    assert b'"path_base64":"bm90IP8gdXRmLTg="' in lines[1]
+    assert b'"path_bytes":"bm90IP8gdXRmLTg="' in lines[1]
     assert line_to_change(lines[1]).path == b"not \xff utf-8"
     assert line_to_change(lines[2].rstrip(b"\n")) == line_to_change(lines[2])
 

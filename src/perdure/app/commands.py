@@ -37,7 +37,7 @@ def worker_command(data_dir: Path | None, queues: tuple[str, ...], concurrency: 
     url = _running_database(settings)
     require_current_schema(url)
     with opened(settings, url, process="worker") as application:
-        work(application.jobs, queues=settings.worker_queues, concurrency=settings.worker_concurrency, grace=_GRACE)
+        work(lambda stop: application.work(stop, grace=_GRACE))
 
 
 @click.command("doctor")

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 
+from perdure.adapters.posix import PosixStore, find_instance_id
+from perdure.adapters.registrar import FolderRegistrar
+from perdure.adapters.signing import FileSigner
+from perdure.archives.profiles import seed_shipped
+from perdure.archives.records import ArchiveSettings, Context, make_context
+from perdure.archives.service import Archives, make_archives
 from perdure.db import Database
+from perdure.db.instance import settle_instance_id
+from perdure.db.migrations import SchemaState, schema_state
+from perdure.doors.http.services import Place, Services
 from perdure.events import EventLog
 from perdure.identity import Identity, IdentitySettings
-from perdure.jobs import Jobs
+from perdure.jobs import Jobs, run_worker
 from perdure.kernel.clock import Clock, SystemClock
-from perdure.settings import Settings
+from perdure.kernel.errors import PerdureError
+from perdure.kernel.ids import new_id
+from perdure.metadata.service import Metadata
+from perdure.settings import Settings, StoreSettings
+from perdure.storage.service import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +40,128 @@ class Application:
     clock: Clock
     events: EventLog
     identity: Identity
+    storage: Storage
+    context: Context
+    archives: Archives
+    signer: FileSigner
+
+    def work(self, stop: threading.Event, *, grace: float) -> None:
+        """Run jobs and number events until `stop` is set; then hand on what does not end within `grace` seconds."""
+        self.signer.prepare()
+        sequencer = threading.Thread(target=self.events.run_sequencer, args=(stop,), name="sequencer")
+        sequencer.start()
+        try:
+            run_worker(
+                self.jobs,
+                queues=list(self.settings.worker_queues) or None,
+                concurrency=self.settings.worker_concurrency,
+                stop_event=stop,
+                grace=grace,
+            )
+        finally:
+            stop.set()
+            sequencer.join()
 
     def close(self) -> None:
         """Let go of the database."""
         self.db.dispose()
 
 
-def build(settings: Settings, database_url: str, *, process: str = "perdure") -> Application:
-    """Wire the application on a database whose schema fits; connects to nothing yet."""
+def build(
+    settings: Settings, database_url: str, *, process: str = "perdure", clock: Clock | None = None
+) -> Application:
+    """Wire the application on a database whose schema fits, and open its stores.
+
+    Raises ForeignStoreError when a store belongs to another installation.
+    """
+    clock = clock or SystemClock()
     db = Database(database_url, application_name=f"perdure {process}")
-    clock = SystemClock()
+    try:
+        return _wire(settings, db, clock)
+    except BaseException:
+        db.dispose()
+        raise
+
+
+def _wire(settings: Settings, db: Database, clock: Clock) -> Application:
+    stores = [_make_store(store) for store in settings.stores]
+    with db.begin() as tx:
+        instance_id = settle_instance_id(tx, find_instance_id(settings.stores[0].path) or new_id())
+        seed_shipped(tx)
     jobs = Jobs(db)
     events = EventLog(db, clock)
     identity = Identity(db, clock, events, IdentitySettings(session_lifetime=timedelta(hours=settings.session_hours)))
-    return Application(settings=settings, db=db, jobs=jobs, clock=clock, events=events, identity=identity)
+    storage = Storage(db, stores, clock, instance_id=instance_id, reserve_bytes=settings.disk_reserve_bytes)
+    storage.prepare()
+    signer = FileSigner(settings.keys_dir, clock)
+    context = make_context(
+        db=db,
+        clock=clock,
+        identity=identity,
+        events=events,
+        jobs=jobs,
+        storage=storage,
+        metadata=Metadata(),
+        registrar=FolderRegistrar(settings.data_dir / "registrar"),
+        settings=ArchiveSettings(
+            instance_id=instance_id,
+            public_url=settings.public_url,
+            head_quiet=timedelta(seconds=settings.head_quiet_seconds),
+            ingest_roots=settings.ingest_roots,
+            upload_lifetime=timedelta(hours=settings.upload_expiry_hours),
+        ),
+    )
+    archives = make_archives(context, signer)
+    return Application(
+        settings=settings,
+        db=db,
+        jobs=jobs,
+        clock=clock,
+        events=events,
+        identity=identity,
+        storage=storage,
+        context=context,
+        archives=archives,
+        signer=signer,
+    )
+
+
+def _make_store(store: StoreSettings) -> PosixStore:
+    return PosixStore(store.name, store.path, medium=store.medium)
+
+
+def make_services(application: Application) -> Services:
+    """What the HTTP doors are given."""
+    settings = application.settings
+    place = Place(
+        instance_id=application.context.settings.instance_id,
+        name="Perdure",
+        version=version("perdure"),
+        api_url=settings.public_url,
+        data_url=settings.data_url,
+    )
+    return Services(
+        identity=application.identity,
+        archives=application.archives,
+        clock=application.clock,
+        place=lambda: place,
+        find_faults=lambda: _find_faults(application),
+    )
+
+
+def _find_faults(application: Application) -> Mapping[str, str | None]:
+    """What the work of a process needs, and what is wrong with it in words fit for a stranger."""
+    faults: dict[str, str | None] = {"database": None, "schema": None, "stores": None}
+    try:
+        state = schema_state(application.db.url)
+        faults["schema"] = None if state is SchemaState.CURRENT else f"the schema is {state.value}"
+    except PerdureError as error:
+        faults["database"] = error.title
+    try:
+        application.storage.check_room(0)
+    except PerdureError as error:
+        faults["stores"] = error.title
+    return faults
 
 
 @contextmanager

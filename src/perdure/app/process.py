@@ -64,12 +64,7 @@ def _data(settings: Settings, database_url: str) -> None:
 
 def _worker(settings: Settings, database_url: str) -> None:
     with opened(settings, database_url, process="worker") as application:
-        work(
-            application.jobs,
-            queues=settings.worker_queues,
-            concurrency=settings.worker_concurrency,
-            grace=_GRACE,
-        )
+        work(lambda stop: application.work(stop, grace=_GRACE))
 
 
 _PARTS: Mapping[str, Callable[[Settings, str], None]] = {"web": _web, "data": _data, "worker": _worker}

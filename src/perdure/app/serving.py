@@ -48,8 +48,8 @@ def serve_command(data_dir: Path | None, host: str | None, port: int | None, dat
 @plainly
 def demo_command(data_dir: Path | None, once: bool) -> None:
     """Start everything and run the main job on generated data: archive, close, verify, fetch back."""
-    settings = load_settings(data_dir=data_dir and str(data_dir))
-    configure_logging(level="warning", style=settings.log_format, process="demo")
+    settings = load_settings(data_dir=data_dir and str(data_dir), log_level="warning")
+    configure_logging(level=settings.log_level, style=settings.log_format, process="demo")
     click.echo(f"Starting database, web, data plane and worker; everything lies in {settings.data_dir}.")
     stop_event = threading.Event()
     failures: list[BaseException] = []

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from perdure.app.composition import Application
+from perdure.app.composition import Application, make_services
+from perdure.doors.api import open_api, open_data, open_streams
+from perdure.doors.http.app import create_web
+from perdure.doors.ui import open_pages
+
+_DOORS = {"api": (open_api,), "data": (open_data,), "ui": (open_pages,)}
 
 
 def create_asgi(application: Application, *, planes: frozenset[str]) -> FastAPI:
     """The doors of these planes: `api` and `ui` for people and programs, `data` for bytes."""
-    web = FastAPI(title="Perdure", openapi_url=None)
-
-    @web.get("/healthz")
-    def tell_alive() -> dict[str, str]:
-        return {"status": "alive"}
-
-    return web
+    doors = [door for plane in sorted(planes) for door in _DOORS[plane]]
+    if planes & {"api", "data"}:
+        doors.append(open_streams)
+    return create_web(make_services(application), doors)

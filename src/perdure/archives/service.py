@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from perdure.archives.closing import Closing
 from perdure.archives.describing import Describing
@@ -10,11 +11,35 @@ from perdure.archives.downloading import Downloading
 from perdure.archives.filling import Filling
 from perdure.archives.heads import Heads
 from perdure.archives.life import Life
+from perdure.archives.ports import Signer
 from perdure.archives.profiles import Profiles
 from perdure.archives.reading import Reading
 from perdure.archives.records import Context
+from perdure.archives.tasks import register_life_jobs
 from perdure.archives.verifying import Verifying
 from perdure.archives.working import Work
+
+
+def make_archives(context: Context, signer: Signer | None) -> Archives:
+    """Put the use cases together and name the handlers of their jobs; once for each queue."""
+    heads = Heads(context)
+    register_life_jobs(context, heads)
+    filling, verifying = Filling(context), Verifying(context)
+    context.jobs.register_periodic("archives.expire_uploads", timedelta(minutes=10), filling.expire_uploads)
+    context.jobs.register_periodic("archives.verify_due", timedelta(hours=1), verifying.verify_due)
+    return Archives(
+        context=context,
+        profiles=Profiles(context),
+        life=Life(context, heads),
+        describing=Describing(context),
+        heads=heads,
+        filling=filling,
+        closing=Closing(context, heads, signer),
+        verifying=verifying,
+        reading=Reading(context),
+        downloading=Downloading(context),
+        work=Work(context),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Changes of metadata and the lines that prove them to an outsider. Pure.
 
-A *change line* is one JSON object without spaces, its members in this order: sequence, thing, path (or path_base64 for
+A *change line* is one JSON object without spaces, its members in this order: sequence, thing, path (or path_bytes for
 one that is not UTF-8), revision, at, actor, changes, digest. The digest, always its last 141 bytes
 (`,"digest":"<128 hexadecimal digits>"}`), chains the lines of one thing: SHA-512 over the 64 bytes of the digest
 before (64 zero bytes before the first) and the line with those 141 bytes replaced by `}`, without its line break.
@@ -111,7 +111,7 @@ def _chain(before: str, body: str) -> str:
 def _path_member(path: bytes) -> str:
     if is_text_path(path):
         return f'"path":{render(path.decode())}'
-    return f'"path_base64":"{base64.b64encode(path).decode()}"'
+    return f'"path_bytes":"{base64.b64encode(path).decode()}"'
 
 
 def _quoted(identifier: UUID | None) -> str:
@@ -143,7 +143,7 @@ def _read_change(value: Value) -> Change:
 def _read_path(members: dict[str, Value]) -> bytes:
     if "path" in members:
         return _text(members["path"]).encode()
-    return base64.b64decode(_text(members["path_base64"]), validate=True)
+    return base64.b64decode(_text(members["path_bytes"]), validate=True)
 
 
 def _read_changes(value: Value) -> tuple[LeafChange, ...]:

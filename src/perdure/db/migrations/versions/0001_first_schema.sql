@@ -966,6 +966,12 @@ CREATE TABLE identities (
     CONSTRAINT ck_identities_state CHECK ((state = ANY (ARRAY['active'::text, 'disabled'::text])))
 );
 
+CREATE TABLE instance (
+    is_only boolean NOT NULL,
+    id uuid NOT NULL,
+    CONSTRAINT ck_instance_only_one CHECK (is_only)
+);
+
 CREATE TABLE jobs (
     id uuid NOT NULL,
     kind text NOT NULL,
@@ -1350,6 +1356,9 @@ ALTER TABLE ONLY idempotency_keys
 
 ALTER TABLE ONLY identities
     ADD CONSTRAINT pk_identities PRIMARY KEY (id);
+
+ALTER TABLE ONLY instance
+    ADD CONSTRAINT pk_instance PRIMARY KEY (is_only);
 
 ALTER TABLE ONLY jobs
     ADD CONSTRAINT pk_jobs PRIMARY KEY (id);
