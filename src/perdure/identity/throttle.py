@@ -17,7 +17,7 @@ from perdure.identity.tables import login_attempts
 def count_attempt(tx: Connection, login: str, address: str, *, is_known_address: bool, now: datetime) -> None:
     """Count an attempt as failed until `forgive_attempt`; raises LoginThrottledError when it comes too early.
 
-    A refused attempt is not counted, so that trying again and again does not make the wait longer.
+    The error rolls back what was counted, so that trying again and again does not make the wait longer.
     """
     counters = [(_client_key(login, address), CLIENT_BACKOFF)]
     if not is_known_address:
@@ -52,10 +52,8 @@ def _count(tx: Connection, key: bytes, backoff: Backoff, now: datetime) -> timed
         select(login_attempts.c.failures, login_attempts.c.last_at).where(login_attempts.c.key == key).with_for_update()
     ).one()
     failures = 0 if row.last_at + backoff.forget < now else row.failures
-    wait = backoff.wait_until(failures, row.last_at) - now
-    if wait <= timedelta(0):
-        tx.execute(update(login_attempts).where(login_attempts.c.key == key).values(failures=failures + 1, last_at=now))
-    return wait
+    tx.execute(update(login_attempts).where(login_attempts.c.key == key).values(failures=failures + 1, last_at=now))
+    return backoff.wait_until(failures, row.last_at) - now
 
 
 def _client_key(login: str, address: str) -> bytes:
