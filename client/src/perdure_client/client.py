@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from perdure_client.errors import JobFailedError, UsageError
+from perdure_client.errors import ApiError, JobFailedError, UsageError
 from perdure_client.local import scan_sources
 from perdure_client.paths import to_bytes, to_json, to_url
 from perdure_client.progress import Progress
@@ -150,9 +150,19 @@ class Client:
         """The signed closing statement."""
         return self._object(self._transport.json("GET", f"/archives/{archive_id}/statement"))
 
-    def receipt(self, archive_id: str) -> dict[str, Any]:
-        """The signed receipt that the source may be deleted; a conflict until enough copies are verified."""
-        return self._object(self._transport.json("GET", f"/archives/{archive_id}/receipt"))
+    def receipt(self, archive_id: str, *, wait_seconds: float = 0) -> dict[str, Any]:
+        """The signed receipt that the source may be deleted; a conflict until enough copies are verified.
+
+        It is written soon after closing: `wait_seconds` is how long to wait for it.
+        """
+        until = time.monotonic() + wait_seconds
+        while True:
+            try:
+                return self._object(self._transport.json("GET", f"/archives/{archive_id}/receipt"))
+            except ApiError as error:
+                if error.status != 409 or time.monotonic() >= until:
+                    raise
+            time.sleep(0.2)
 
     def copies(self, archive_id: str) -> list[dict[str, Any]]:
         """Where the copies are, and when each was last read back."""
@@ -261,7 +271,7 @@ class Client:
         each one that it appends to, manifest and closing statement."""
         to.mkdir(parents=True, exist_ok=True)
         self.download_manifest(archive_id, to / "manifest-sha512.txt")
-        keys = {key["key_id"]: key["public_key_pem"] for key in self.keys()}
+        keys = {key["key_id"]: key["public_key"] for key in self.keys()}
         layer: str | None = archive_id
         while layer is not None:
             one = self.archive(layer)

@@ -134,8 +134,9 @@ def _show(client: Client, one: Archive, say: Say) -> None:
     say(f"   The closing statement is signed with the key {statement['key_id']}.")
     for copy in client.copies(one.id):
         if copy["state"] == "verified":
-            say(f"   {copy['kind']} in store {copy['store']}: verified {copy['verified_at']}")
-    receipt = client.receipt(one.id)
+            what = "Head" if copy["part"] is None else f"Part {copy['part']}"
+            say(f"   {what} in the store {copy['store']}: read back and verified at {copy['verified_at']}.")
+    receipt = client.receipt(one.id, wait_seconds=60)
     say(f"   Receipt: {receipt['required_copies']} verified copies exist, the source may be deleted.")
 
 
