@@ -25,7 +25,7 @@ from perdure.storage.placing import SourceDamagedError
 from perdure.testing.memory_store import MemoryStore
 
 if TYPE_CHECKING:
-    from conftest import Lab
+    from tests.storage.conftest import Lab
 
     from perdure.storage.service import Storage
 

@@ -18,7 +18,7 @@ from perdure.storage.errors import JournalDamagedError
 from perdure.testing.memory_store import MemoryStore
 
 if TYPE_CHECKING:
-    from conftest import Lab
+    from tests.storage.conftest import Lab
 
     from perdure.storage.service import Storage
 

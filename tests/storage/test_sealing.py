@@ -19,7 +19,7 @@ from perdure.storage.errors import StagedContentError
 from perdure.storage.model import PartRef
 
 if TYPE_CHECKING:
-    from conftest import Lab
+    from tests.storage.conftest import Lab
 
     from perdure.storage.service import Storage
 

@@ -35,7 +35,7 @@ from perdure.testing.memory_store import MemoryStore
 from perdure.testing.stores import INSTANCE
 
 if TYPE_CHECKING:
-    from conftest import Lab
+    from tests.storage.conftest import Lab
 
 DIGESTS = frozenset({"sha512", "crc32", "md5"})
 PART = PartRef(new_id(), new_id())

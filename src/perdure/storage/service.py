@@ -5,12 +5,11 @@ There is no actor here: storage knows bytes, not people. Who may do what is deci
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -54,14 +53,13 @@ from perdure.storage.model import (
 )
 from perdure.storage.ports import Buffer, Store
 from perdure.storage.sealing import SealRequest
+from perdure.storage.sources import Sources
 from perdure.storage.staging import FileWriter, Staging, UploadWriter, log_of, tree_of
+from perdure.storage.sweeping import Known, find_part, sweep_store
 from perdure.storage.verifying import Progress, ShouldStop, StoredInventory, read_inventory, read_whole, verify_object
 
 _WHOLE_HEAD_READ = 8 << 20  # of a larger head only the new files are read back after each version
-_SOURCES_KEPT_SECONDS = 5.0
-_SOURCES_KEPT = 10_000
 _UNREADABLE = (StoreFailedError, StoreUnavailableError)
-Result = TypeVar("Result")
 
 __all__ = ["FileWriter", "SealRequest", "Storage", "UploadWriter"]
 
@@ -89,7 +87,7 @@ class Storage:
         self._instance_id = instance_id
         self._reserve = reserve_bytes
         self._staging = Staging(self._all[0])
-        self._sources: dict[str, tuple[float, list[UUID]]] = {}
+        self._sources = Sources(db, self._clock)
 
     # Stores
 
@@ -230,13 +228,13 @@ class Storage:
         store = self._staging.store if store_id is None else self._store(store_id)
         found: dict[PartRef, bool] = {}
         for name, _ in store.iter_trees():
-            part = _part_named(name)
+            part = find_part(name)
             if part is not None:
                 found[part] = found.get(part, False) or name.endswith(".ndjson")
         for part, has_log in found.items():
             yield StagedPart(part, has_log)
 
-    def sweep_staging(self, known: Callable[[UUID, UUID | None], bool], older_than: datetime) -> list[str]:
+    def sweep_staging(self, known: Known, older_than: datetime) -> list[str]:
         """Remove what nobody knows and nothing has changed since a time; returns the names of what was removed.
 
         `known` is asked with archive and part, or with archive and upload; an unfinished copy or head is known by
@@ -244,17 +242,7 @@ class Storage:
         """
         swept: list[str] = []
         for store in self._stores:
-            trees = list(store.iter_trees())
-            newest: dict[tuple[str, ...], float] = {}
-            for name, changed in trees:
-                key = _sweep_key(name)
-                newest[key] = max(changed, newest.get(key, 0.0))
-            for name, _ in trees:
-                key = _sweep_key(name)
-                is_old = newest[key] < older_than.timestamp()
-                if is_old and not _is_known(key, known) and not self._is_being_written(store, key):
-                    _sweep(store, name)
-                    swept.append(name)
+            swept += sweep_store(store, known, older_than, partial(self._is_growing, store))
         return swept
 
     # Sealing and copies
@@ -369,7 +357,7 @@ class Storage:
             for store in reversed(self._stores):
                 with self._db.begin() as tx:
                     records.mark_copy(tx, object_id, store.info.id, CopyState.LOST, {"removed": True})
-                self._sources.pop(object_id, None)
+                self._sources.forget(object_id)
                 crash_point("remove.marked")
                 files, size = store.remove_object(object_id)
                 crash_point("remove.removed")
@@ -383,7 +371,7 @@ class Storage:
         """Remove the rows of objects and of their copies, after `remove_object`."""
         records.delete_objects(tx, object_ids)
         for object_id in object_ids:
-            self._sources.pop(object_id, None)
+            self._sources.forget(object_id)
 
     def iter_objects(self, store_id: UUID) -> Iterator[tuple[str, ocfl.Inventory | DamagedError]]:
         """Every object of a store with its inventory, read from the store itself; damage is given, not skipped."""
@@ -398,7 +386,7 @@ class Storage:
 
     def inventory(self, object_id: str) -> StoredInventory:
         """The newest inventory of an object, with its bytes and digest, from the best copy."""
-        return self._from_best(object_id, lambda store: read_inventory(store, object_id))
+        return self._sources.read_from_best(self._stores, object_id, lambda store: read_inventory(store, object_id))
 
     # Reading
 
@@ -415,19 +403,19 @@ class Storage:
             blocks = store.read_object(object_id, path, offset, length)
             return next(blocks, b""), blocks
 
-        first, rest = self._from_best(object_id, begin)
+        first, rest = self._sources.read_from_best(self._stores, object_id, begin)
         if first:
             yield first
         try:
             yield from rest
         except StoreFailedError as error:
-            for store in self._good_stores(object_id)[:1]:
-                self._doubt(store, object_id, error)
+            for store in self._sources.good_stores(self._stores, object_id)[:1]:
+                self._sources.doubt(store, object_id, error)
             raise
 
     def local_path(self, object_id: str, content: str) -> Path | None:
         """Where this machine can open a user's file of a sealed part by itself, or None: then `read_object`."""
-        for store in self._good_stores(object_id):
+        for store in self._sources.good_stores(self._stores, object_id):
             path = store.local_path(object_id, DATA_PREFIX + content)
             if path is not None:
                 return path
@@ -439,7 +427,7 @@ class Storage:
         def read(store: Store) -> bytes:
             return _read_checked(store, object_id, read_inventory(store, object_id).inventory, META_PREFIX + name)
 
-        return self._from_best(object_id, read)
+        return self._sources.read_from_best(self._stores, object_id, read)
 
     def head_state(self, object_id: str, version: int | None = None) -> dict[str, str]:
         """The digest of each logical path of a head object, now or as of a version."""
@@ -456,7 +444,7 @@ class Storage:
                 raise UnknownObjectError(f"{object_id} has no file {logical_path!r}.")
             return _read_checked(store, object_id, inventory, inventory.manifest[digest][0])
 
-        return self._from_best(object_id, read)
+        return self._sources.read_from_best(self._stores, object_id, read)
 
     # Heads
 
@@ -571,7 +559,7 @@ class Storage:
     def _save_copy(self, copy: Copy) -> None:
         with self._db.begin() as tx:
             records.save_copy(tx, copy)
-        self._sources.pop(copy.object_id, None)
+        self._sources.forget(copy.object_id)
 
     def _prepare_place(self, target: Store, object_id: str, stored: StoredObject, own: Copy | None) -> None:
         is_doubted = own is not None and own.state in (CopyState.SUSPECT, CopyState.LOST)
@@ -592,19 +580,10 @@ class Storage:
             except placing.SourceDamagedError as error:
                 if error.store_id != source.info.id:
                     raise  # the target's own older files: the source is not to blame
-                failure = self._doubt(source, stored.object_id, error)
+                failure = self._sources.doubt(source, stored.object_id, error)
             else:
                 return
         raise NoGoodCopyError(f"{stored.object_id} has no copy to place another one from.") from failure
-
-    def _doubt(self, store: Store, object_id: str, error: Exception) -> PerdureError:
-        """Mark a copy suspect because reading it failed, and give the error for the chain of causes."""
-        detail = error.detail if isinstance(error, PerdureError) else f"{error} is not there"
-        evidence = {"read": "served", "found_at": self._clock.now().isoformat(), "detail": detail}
-        with self._db.begin() as tx:
-            records.doubt_copy(tx, object_id, store.info.id, evidence)
-        self._sources.pop(object_id, None)
-        return error if isinstance(error, PerdureError) else CopyDamagedError(detail)
 
     def _record_verification(self, copy: Copy, report: VerifyReport) -> None:
         when = self._clock.now()
@@ -613,41 +592,12 @@ class Storage:
                 records.mark_verified(tx, copy.object_id, copy.store_id, copy.version, when, report.evidence)
             else:
                 records.mark_copy(tx, copy.object_id, copy.store_id, CopyState.SUSPECT, report.evidence)
-        self._sources.pop(copy.object_id, None)
+        self._sources.forget(copy.object_id)
 
-    def _is_being_written(self, store: Store, key: tuple[str, ...]) -> bool:
-        """Whether a copy grows in this tree: a large one takes longer than any sweep waits."""
-        if key[0] != placing.TREES:
-            return False
-        object_id = f"urn:uuid:{key[1].partition('.')[0]}"
+    def _is_growing(self, store: Store, object_id: str) -> bool:
         with self._db.begin() as tx:
             copies = records.load_copies(tx, [object_id])[object_id]
         return any(copy.store_id == store.info.id and copy.state is CopyState.WRITING for copy in copies)
-
-    def _good_stores(self, object_id: str) -> list[Store]:
-        """The stores to read from, best first; remembered for seconds, because every read asks."""
-        kept = self._sources.get(object_id)
-        if kept is None or kept[0] < time.monotonic():
-            stored, copies = self._load(object_id)
-            ranked = [copy.store_id for copy in rank_sources(copies, stored.version)]
-            if len(self._sources) >= _SOURCES_KEPT:
-                self._sources.clear()
-            kept = self._sources[object_id] = (time.monotonic() + _SOURCES_KEPT_SECONDS, ranked)
-        by_id = {store.info.id: store for store in self._stores}
-        return [by_id[store_id] for store_id in kept[1] if store_id in by_id]
-
-    def _from_best(self, object_id: str, read: Callable[[Store], Result]) -> Result:
-        failure: PerdureError | None = None
-        for store in self._good_stores(object_id):
-            try:
-                return read(store)
-            except StoreUnavailableError as error:
-                failure = error
-            except (DamagedError, FileNotFoundError, StoreFailedError) as error:
-                failure = self._doubt(store, object_id, error)
-        if isinstance(failure, StoreUnavailableError):
-            raise failure
-        raise NoGoodCopyError(f"{object_id} has no copy that can be read.") from failure
 
     def _undoubted(self, copies: list[Copy]) -> list[Store]:
         doubted = {copy.store_id for copy in copies if copy.state in (CopyState.SUSPECT, CopyState.LOST)}
@@ -682,7 +632,7 @@ class Storage:
         copies = [self._read_back(store, object_id, each, earlier.get(store.info.id)) for store, each in done]
         for copy in copies:
             records.save_copy(tx, copy)
-        self._sources.pop(object_id, None)
+        self._sources.forget(object_id)
         if not any(copy.state is CopyState.VERIFIED for copy in copies):
             raise CopyDamagedError(f"Version {written.version} of {object_id} cannot be read back from any store.")
         current = {copy.store_id for copy in copies if copy.state is CopyState.VERIFIED}
@@ -743,34 +693,3 @@ def _read_checked(store: Store, object_id: str, inventory: ocfl.Inventory, path:
     if digest_bytes(data, (inventory.digest_algorithm,))[inventory.digest_algorithm] != expected.lower():
         raise placing.SourceDamagedError(store, object_id, path)
     return data
-
-
-def _part_named(name: str) -> PartRef | None:
-    """The part whose tree or log this is; None for uploads and for the trees of heads and copies."""
-    folder, _, rest = name.partition("/")
-    try:
-        return PartRef(UUID(folder), UUID(rest.removesuffix(".entries.ndjson")))
-    except ValueError:
-        return None
-
-
-def _sweep_key(name: str) -> tuple[str, ...]:
-    """What belongs together in staging: a part's tree and log, an upload's files."""
-    folder, _, rest = name.partition("/")
-    return folder, rest.removesuffix(".entries.ndjson").removeprefix("upload-")
-
-
-def _is_known(key: tuple[str, ...], known: Callable[[UUID, UUID | None], bool]) -> bool:
-    try:
-        return known(UUID(key[0]), UUID(key[1]) if key[1] else None)
-    except ValueError:
-        return False
-
-
-def _sweep(store: Store, name: str) -> None:
-    if name.endswith(".ndjson"):
-        store.replace_log(f"staging/{name}", [])
-    elif "/upload-" in name:
-        store.remove_upload(name)
-    else:
-        store.remove_tree(name)
