@@ -34,7 +34,7 @@ def iter_sealed_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
         sealed = [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
         rows = tx.execute(select(superseded.c.part, superseded.c.path).where(superseded.c.archive_id == archive_id))
         gone: dict[int, set[bytes]] = {}
-        for number, path in rows.tuples():
+        for number, path in rows:
             gone.setdefault(number, set()).add(path)
     streams = [_iter_part(ctx, part.id, gone.get(part.number, set())) for part in sealed]
     return (line for _, line in heapq.merge(*streams, key=_first))

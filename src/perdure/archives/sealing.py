@@ -175,7 +175,7 @@ def _save_contents(
         return
     pairs = func.unnest(
         literal([path for path, _ in moved], ARRAY(BYTEA)), literal([content for _, content in moved], ARRAY(Text))
-    ).table_valued("path", "content", name="moved")
+    ).table_valued("path", "content", name="moved").render_derived()
     tx.execute(
         update(files)
         .where(files.c.archive_id == archive_id, files.c.part == number, files.c.path == pairs.c.path)
