@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
@@ -14,16 +12,21 @@ from typing import NoReturn
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
-from sqlalchemy import MetaData
 
-from perdure.db import Database, metadata
+from perdure.db import Database
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.engine import run_script
+from perdure.db.migrations import collect_tables
 from perdure.jobs.schema import queue_schema
 
 PROJECT = Path(__file__).resolve().parent.parent
 _numbers = count()
+
+# A slow moment of a shared machine is no finding of a property
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 _required = [name for name in os.environ.get("PERDURE_REQUIRE", "").split(",") if name]
@@ -46,15 +49,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def _tables_that_load() -> MetaData:
-    for room in sorted((PROJECT / "src" / "perdure").glob("*/tables.py")):
-        try:
-            importlib.import_module(f"perdure.{room.parent.name}.tables")
-        except ImportError as error:
-            print(f"\nconftest: no tables of {room.parent.name}: {error}", file=sys.stderr)
-    return metadata
-
-
 class PostgresForTests:
     """One server for the session; each database is a copy of a template with the whole schema."""
 
@@ -69,7 +63,7 @@ class PostgresForTests:
         try:
             with database.begin() as tx:
                 run_script(tx, queue_schema())
-                _tables_that_load().create_all(tx)
+                collect_tables().create_all(tx)
         finally:
             database.dispose()
 
