@@ -9,9 +9,12 @@ from typing import Any
 from uuid import UUID
 
 from perdure.archives import events
-from perdure.archives.model import Access, Archive, ArchiveState
+from perdure.archives.copying import require_stores
+from perdure.archives.errors import BadDescriptionError
+from perdure.archives.model import Access, Archive, ArchiveState, missing_for_close
 from perdure.archives.profiles import choose_profile
 from perdure.archives.records import Context, require_archive, require_revision, require_state, save_change
+from perdure.archives.registering import defer_copies, defer_registration
 from perdure.archives.roles import require_mandatory_roles
 from perdure.archives.rules import check_access, check_keep_until, check_profile_fits, merge_description
 from perdure.identity.model import Action
@@ -29,7 +32,11 @@ def describe(
         require_state(archive, *_KEPT)
         require_revision(archive, expected_revision)
         after = replace(archive, description=merge_description(archive.description, patch))
-        return save_change(tx, ctx, actor, archive, after, event=events.ARCHIVE_CHANGED)
+        _require_citable(archive, after)
+        saved = save_change(tx, ctx, actor, archive, after, event=events.ARCHIVE_CHANGED)
+        if saved.revision != archive.revision:
+            defer_registration(tx, ctx, saved)
+        return saved
 
 
 def set_access(
@@ -58,10 +65,13 @@ def change_profile(ctx: Context, actor: Actor, archive_id: UUID, name: str, expe
         require_revision(archive, expected_revision)
         profile = choose_profile(tx, ctx.identity.get_account_in(tx, archive.account_id), name)
         check_profile_fits(archive, profile)
+        require_stores(ctx, profile)
         require_mandatory_roles(tx, ctx, archive, profile)
         told = {"from": archive.profile.name, "to": profile.name}
         after = replace(archive, profile=profile)
-        return save_change(tx, ctx, actor, archive, after, event=events.ARCHIVE_PROFILE_CHANGED, data=told)
+        saved = save_change(tx, ctx, actor, archive, after, event=events.ARCHIVE_PROFILE_CHANGED, data=told)
+        defer_copies(tx, ctx, saved)
+        return saved
 
 
 def extend_lifetime(
@@ -76,3 +86,14 @@ def extend_lifetime(
         told = {"from": archive.keep_until.isoformat(), "to": keep_until.isoformat()}
         after = replace(archive, keep_until=keep_until)
         return save_change(tx, ctx, actor, archive, after, event=events.ARCHIVE_LIFETIME_EXTENDED, data=told)
+
+
+def _require_citable(before: Archive, after: Archive) -> None:
+    """What a closed archive had to say of itself to be closed, it goes on saying."""
+    if before.state is ArchiveState.OPEN:
+        return
+    missing = set(missing_for_close(after.description, after.profile))
+    missing -= set(missing_for_close(before.description, before.profile))
+    if missing:
+        field = min(missing)
+        raise BadDescriptionError(f"{field}: a closed archive keeps it; change it, but do not empty it.", field=field)

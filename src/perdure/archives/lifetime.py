@@ -50,9 +50,10 @@ def _find_due(tx: Connection, today: date) -> list[tuple[Archive, int]]:
 
 def _tell(tx: Connection, ctx: Context, archive: Archive, days: int) -> int:
     row = {"archive_id": archive.id, "keep_until": archive.keep_until, "days": days, "at": ctx.clock.now()}
-    noted = tx.execute(insert(lifetime_notices).values(row).on_conflict_do_nothing())
-    if noted.rowcount:
-        event = events.ARCHIVE_EXPIRING if days else events.ARCHIVE_DISPOSAL_PROPOSED
-        data = {"keep_until": archive.keep_until.isoformat(), "days": days}
-        ctx.events.record(tx, event, archive.id, SYSTEM, data)
-    return noted.rowcount
+    noted = insert(lifetime_notices).values(row).on_conflict_do_nothing().returning(lifetime_notices.c.days)
+    if tx.execute(noted).one_or_none() is None:
+        return 0
+    event = events.ARCHIVE_EXPIRING if days else events.ARCHIVE_DISPOSAL_PROPOSED
+    data = {"keep_until": archive.keep_until.isoformat(), "days": days}
+    ctx.events.record(tx, event, archive.id, SYSTEM, data)
+    return 1

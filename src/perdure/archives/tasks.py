@@ -10,6 +10,7 @@ from perdure.archives.exporting import export_events, export_registry
 from perdure.archives.heads import Heads
 from perdure.archives.lifetime import warn_of_ends
 from perdure.archives.records import Context, forget_answers
+from perdure.archives.registering import COPIES_JOB, REGISTER_JOB, keep_copies, register_identifier
 from perdure.archives.withdrawing import CLEAR_JOB, WITHDRAW_JOB, carry_out_withdrawal, clear
 from perdure.jobs import JobContext, Json
 
@@ -23,6 +24,14 @@ def register_life_jobs(ctx: Context, heads: Heads) -> None:
     def clear_content(job: JobContext, payload: dict[str, Any]) -> dict[str, Json]:  # Any: see jobs.Handler
         return clear(ctx, heads, job, UUID(payload["archive"]))
 
+    def register(job: JobContext, payload: dict[str, Any]) -> dict[str, Json]:  # Any: see jobs.Handler
+        return register_identifier(ctx, heads, UUID(payload["archive"]))
+
+    def place(job: JobContext, payload: dict[str, Any]) -> dict[str, Json]:  # Any: see jobs.Handler
+        return keep_copies(ctx, job, UUID(payload["archive"]))
+
+    ctx.jobs.register(REGISTER_JOB, register, max_attempts=100)
+    ctx.jobs.register(COPIES_JOB, place, max_attempts=100)
     ctx.jobs.register(WITHDRAW_JOB, withdraw)
     ctx.jobs.register(CLEAR_JOB, clear_content)
     ctx.jobs.register_periodic("archives.fold_heads", timedelta(seconds=30), heads.fold_quiet)

@@ -131,7 +131,7 @@ def carry_out_withdrawal(ctx: Context, heads: Heads, job: JobContext, archive_id
     """Withdraw: the head and the database say so, the identifier leads to the tombstone, the bytes leave."""
     _mark_withdrawn(ctx, heads, archive_id)
     job.progress(message="The archive is withdrawn; its bytes are being removed")
-    _bury_identifier(ctx, archive_id)
+    _bury_identifier(ctx, heads, archive_id)
     return clear(ctx, heads, job, archive_id)
 
 
@@ -181,7 +181,7 @@ def _build_tombstone(tx: Connection, ctx: Context, archive: Archive) -> JsonObje
     }
 
 
-def _bury_identifier(ctx: Context, archive_id: UUID) -> None:
+def _bury_identifier(ctx: Context, heads: Heads, archive_id: UUID) -> None:
     with ctx.db.begin() as tx:
         archive = load(tx, archive_id)
     if archive.identifier is None:
@@ -189,8 +189,9 @@ def _bury_identifier(ctx: Context, archive_id: UUID) -> None:
     page = ctx.settings.public_url
     record = build_tombstone_record(archive, public_url=page)
     state = ctx.registrar.tombstone(archive.identifier, record, landing_page(page, archive)).state
-    with ctx.db.begin() as tx:
-        tx.execute(update(archives).where(archives.c.id == archive_id).values(identifier_state=state))
+    with heads.writing(archive_id, message="Tombstone") as change:
+        change.tx.execute(update(archives).where(archives.c.id == archive_id).values(identifier_state=state))
+        change.is_forced = True
 
 
 def _remove_bytes(ctx: Context, job: JobContext, archive_id: UUID) -> list[dict[str, Json]]:

@@ -10,6 +10,7 @@ import pytest
 
 from perdure.db import Database
 from perdure.kernel.actor import Actor
+
 from .house import House, make_house
 
 

@@ -35,7 +35,7 @@ from perdure.storage.ports import Store
 from perdure.storage.service import Storage
 
 CHEAP = PasswordCost(passes=1, memory_kib=64, lanes=1)
-PASSWORD = "plum tractor ninety sea"  # noqa: S105  # of people who exist in these tests only
+PASSWORD = "plum tractor ninety sea"  # of people who exist in these tests only
 CITABLE = Description(
     title="Scan of a leaf",
     creators=(Creator("Ada Example", orcid="0000-0002-1825-0097"),),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,11 +13,13 @@ from sqlalchemy import text
 from perdure.archives.errors import (
     ArchiveClosedError,
     ArchiveNotFoundError,
+    BadDescriptionError,
     BadLifetimeError,
     EntryNotFoundError,
     GrantNotFoundError,
     JournalUnavailableError,
     MandatoryRoleMissingError,
+    NotEnoughStoresError,
     ProfileDoesNotFitError,
     ProfileNotOfferedError,
     RevisionConflictError,
@@ -25,6 +28,7 @@ from perdure.archives.model import Access
 from perdure.archives.profiles import SHIPPED
 from perdure.identity import Grantee, Role
 from perdure.identity.errors import NotLoggedInError
+from perdure.jobs.worker import run_pending
 from perdure.kernel.actor import ANONYMOUS, Actor
 from perdure.kernel.errors import NotAllowedError
 from perdure.metadata.errors import RevisionMismatchError
@@ -154,6 +158,30 @@ def test_profile_of_a_closed_archive_changes_by_rule(house: House, ada: Actor) -
     assert house.told(archive.id)[-1].data["to"] == "beamline"
     with pytest.raises(NotAllowedError):
         house.profiles.define_profile(ada, SHIPPED[0])
+
+
+def test_a_closed_archive_tells_the_registrar_and_keeps_what_it_says(house: House, ada: Actor) -> None:
+    archive = house.close(house.open(ada))
+    house.life.describe(ada, archive.id, {"title": "Scan of two leaves"})
+    run_pending(house.ctx.jobs)
+    record, url = house.registrar.records[archive.identifier or ""]
+    assert record["titles"] == [{"title": "Scan of two leaves"}]
+    assert url.startswith("https://archive.example.org/archives/")
+    with pytest.raises(BadDescriptionError):
+        house.life.describe(ada, archive.id, {"creators": None})
+
+
+def test_a_profile_with_more_copies_gets_them(house: House, ada: Actor) -> None:
+    for name, copies in (("once", 1), ("thrice", 3)):
+        house.profiles.define_profile(house.administrator, replace(SHIPPED[0], name=name, copies=copies))
+    archive = house.open(ada, profile="once")
+    house.fill(archive, {b"a": b"x"})
+    house.close(archive)
+    with pytest.raises(NotEnoughStoresError):
+        house.life.change_profile(ada, archive.id, "thrice")
+    house.life.change_profile(ada, archive.id, "personal")
+    run_pending(house.ctx.jobs)
+    assert house.life.get(ada, archive.id).verified_copies == 2
 
 
 def test_lifetime_grows_up_to_the_profile(house: House, ada: Actor) -> None:
