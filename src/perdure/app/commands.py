@@ -11,6 +11,7 @@ import click
 
 from perdure.app.composition import opened
 from perdure.app.logs import configure_logging
+from perdure.archives.rebuild import rebuild
 from perdure.db.embedded import EmbeddedServer, open_embedded
 from perdure.db.errors import DatabaseUnavailableError
 from perdure.db.migrations import require_current_schema
@@ -67,7 +68,11 @@ def _services(data_dir: Path | None) -> Iterator[AdminServices]:
     with _database(data_dir) as url:
         require_current_schema(url)
         with opened(settings, url, process="admin") as application:
-            yield AdminServices(identity=application.identity)
+            yield AdminServices(
+                identity=application.identity,
+                rebuild=lambda tell: rebuild(application.context, tell),
+                rotate_key=application.rotate_key,
+            )
 
 
 admin_group = make_admin_group(Installation(database=_database, services=_services))

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from perdure.adapters.posix import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
-from perdure.adapters.signing import FileSigner
+from perdure.adapters.signing import KEYS_NAME, FileSigner
 from perdure.archives.profiles import seed_shipped
 from perdure.archives.records import ArchiveSettings, Context, make_context
 from perdure.archives.service import Archives, make_archives
@@ -20,6 +20,7 @@ from perdure.db.instance import settle_instance_id
 from perdure.db.migrations import SchemaState, schema_state
 from perdure.doors.http.services import Place, Services
 from perdure.events import EventLog
+from perdure.formats.canonical import canonical_json
 from perdure.identity import Identity, IdentitySettings
 from perdure.jobs import Jobs, run_worker
 from perdure.kernel.clock import Clock, SystemClock
@@ -48,6 +49,7 @@ class Application:
     def work(self, stop: threading.Event, *, grace: float) -> None:
         """Run jobs and number events until `stop` is set; then hand on what does not end within `grace` seconds."""
         self.signer.prepare()
+        self.publish_keys()
         sequencer = threading.Thread(target=self.events.run_sequencer, args=(stop,), name="sequencer")
         sequencer.start()
         try:
@@ -61,6 +63,18 @@ class Application:
         finally:
             stop.set()
             sequencer.join()
+
+    def publish_keys(self) -> None:
+        """Keep the list of public keys with every store, so that what was signed can be verified without us."""
+        document = {"format": 1, "keys": self.signer.public_keys()}
+        self.storage.write_store_file(KEYS_NAME, canonical_json(document) + b"\n")
+
+    def rotate_key(self) -> str:
+        """Let a new key sign from here on; returns its id."""
+        self.signer.prepare()
+        identifier = self.signer.rotate()
+        self.publish_keys()
+        return identifier
 
     def close(self) -> None:
         """Let go of the database."""

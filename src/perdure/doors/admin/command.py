@@ -10,9 +10,12 @@ from pathlib import Path
 
 import click
 
+from perdure.archives.rebuild import RebuildReport
 from perdure.db.migrations import migrate, schema_state
 from perdure.doors.admin.plain import data_dir_option, plainly
 from perdure.identity import Identity
+from perdure.kernel.actor import SYSTEM
+from perdure.kernel.errors import EXIT_CODES, ErrorKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,8 @@ class AdminServices:
     """What the commands reach when the schema fits."""
 
     identity: Identity
+    rebuild: Callable[[Callable[[str], None]], RebuildReport]
+    rotate_key: Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,9 @@ def make_admin_group(installation: Installation) -> click.Group:
     group.add_command(_migrate_command(installation))
     group.add_command(_schema_command(installation))
     group.add_command(_bootstrap_command(installation))
+    group.add_command(_account_command(installation))
+    group.add_command(_rebuild_command(installation))
+    group.add_command(_rotate_command(installation))
     return group
 
 
@@ -89,3 +97,60 @@ def _bootstrap_command(installation: Installation) -> click.Command:
             click.echo(f"Login {name} has the given password.")
 
     return bootstrap_command
+
+
+def _account_command(installation: Installation) -> click.Command:
+    @click.command("account")
+    @click.argument("login")
+    @data_dir_option
+    @click.option("--name", help="Name that others see; default: the login.")
+    @click.option("--administrator", is_flag=True, help="With the right to operate the installation.")
+    @plainly
+    def account_command(login: str, data_dir: Path | None, name: str | None, administrator: bool) -> None:
+        """Make a local account for a person; the password is read from standard input."""
+        password = sys.stdin.readline().rstrip("\n")
+        with installation.services(data_dir) as services:
+            services.identity.create_local_account(
+                SYSTEM, login=login, password=password, display_name=name or login, is_administrator=administrator
+            )
+        click.echo(f"{login} can log in.")
+
+    return account_command
+
+
+def _rebuild_command(installation: Installation) -> click.Command:
+    @click.command("rebuild")
+    @data_dir_option
+    @plainly
+    def rebuild_command(data_dir: Path | None) -> None:
+        """Fill an empty database from the stores alone. A database that holds archives is refused and left as it is.
+
+        Credentials, sessions and jobs are in no store: restore them from the database's backup, or let
+        `perdure admin bootstrap` give the administrator a new password. Exit code 7: something in a store is damaged.
+        """
+        with installation.database(data_dir) as url:
+            migrate(url)
+        with installation.services(data_dir) as services:
+            report = services.rebuild(click.echo)
+        click.echo(
+            f"{report.archives:,} archives, {report.parts:,} parts, {report.files:,} entries and {report.events:,} "
+            f"events from {report.objects:,} objects. Copies are to be verified again: the worker does it."
+        )
+        for problem in report.problems:
+            click.echo(f"problem: {problem}", err=True)
+        if report.problems:
+            sys.exit(EXIT_CODES[ErrorKind.DAMAGED])
+
+    return rebuild_command
+
+
+def _rotate_command(installation: Installation) -> click.Command:
+    @click.command("rotate-key")
+    @data_dir_option
+    @plainly
+    def rotate_command(data_dir: Path | None) -> None:
+        """Make a new signing key; what was signed before stays verifiable with the old public key."""
+        with installation.services(data_dir) as services:
+            click.echo(f"From here on the key {services.rotate_key()} signs.")
+
+    return rotate_command
