@@ -229,6 +229,8 @@ class Staging:
             if not self._is_unchanged(before, received.size, source, dir_fd):
                 self.store.remove_files(tree_of(part), [DATA_PREFIX + received.content])
                 raise _changed(shown)
+        except OSError as error:  # of the source: those of the store are ours already
+            raise SourceRefusedError(f"{display_path(shown)} cannot be read: {error.strerror}.") from error
         finally:
             os.close(fd)
         return replace(received, mtime_ns=before.st_mtime_ns, mode=stat.S_IMODE(before.st_mode))

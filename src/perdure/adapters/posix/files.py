@@ -49,6 +49,10 @@ def make_folders(folder: bytes, top: bytes) -> list[bytes]:
 
     `top` is never made: if it is gone, the store is not mounted, and writing would go to another medium.
     """
+    if len(folder) <= len(top):
+        if not os.path.isdir(top):
+            raise StoreUnavailableError(f"The folder {os.fsdecode(top)} is gone: is the store mounted?")
+        return []
     try:
         os.mkdir(folder, FOLDER_MODE)
     except FileExistsError:
@@ -56,8 +60,6 @@ def make_folders(folder: bytes, top: bytes) -> list[bytes]:
             raise
         return []
     except FileNotFoundError:
-        if len(folder) <= len(top):
-            raise StoreUnavailableError(f"The folder {os.fsdecode(top)} is gone.") from None
         made = make_folders(os.path.dirname(folder), top)
         return made + make_folders(folder, top)
     return [folder]
@@ -216,6 +218,9 @@ def remove_tree(folder: bytes) -> tuple[int, int]:
             entries = list(found)
     except FileNotFoundError:
         return 0, 0
+    except NotADirectoryError:
+        size = os.lstat(folder).st_size
+        return (1, size) if remove_file(folder) else (0, 0)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             below = remove_tree(entry.path)

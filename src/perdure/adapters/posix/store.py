@@ -498,9 +498,10 @@ def _claim(folder: Path, instance_id: UUID, expected_id: UUID | None) -> UUID:
             raise StoreUnavailableError(f"{folder} does not hold the store {expected_id}: is it mounted?")
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         strangers = [e.name for e in folder.iterdir() if e.name not in _IGNORED and not _is_ours(e.name)]
-        if strangers:
+        if strangers and not path.exists():  # they are ours if another process claimed the folder meanwhile
             raise ForeignStoreError(f"{folder} is not empty and has no {STORE_FILE}: {min(strangers)!r} is there.")
-        _write_identity(path, instance_id)
+        if not path.exists():
+            _write_identity(path, instance_id)
     found = parse_json_object(path.read_bytes())
     if found.get("format_version") != FORMAT_VERSION:
         raise ForeignStoreError(f"{folder} has the format version {found.get('format_version')!r}.")

@@ -1,0 +1,112 @@
+"""What a folder of a file system may do to a store."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from pathlib import Path
+
+import pytest
+
+from perdure.adapters.posix import PosixStore, syncing
+from perdure.kernel.ids import new_id
+from perdure.storage.errors import StoreFailedError, StoreFullError, StoreUnavailableError
+from perdure.testing.stores import INSTANCE
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PosixStore:
+    store = PosixStore("folder", tmp_path / "store")
+    store.prepare(INSTANCE)
+    if not store.abilities.batch_sync:
+        pytest.skip(f"{store.abilities.filesystem} has no batch sync to fail")
+    return store
+
+
+@pytest.mark.parametrize(("number", "expected"), [(errno.EIO, StoreFailedError), (errno.ENOSPC, StoreFullError)])
+def test_a_failed_sync_is_never_taken_for_repaired(
+    store: PosixStore, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception]
+) -> None:
+    """The kernel tells of a lost write once; the files of other callers were lost with it."""
+
+    def fail(_: int) -> None:
+        raise OSError(number, "lost")
+
+    store.put_file("a/b", "f", b"1")
+    monkeypatch.setattr(syncing, "syncfs", fail)
+    with pytest.raises(expected):
+        store.sync_tree("a/b")
+    monkeypatch.undo()
+    for _ in range(2):
+        with pytest.raises(StoreFailedError):
+            store.sync_tree("a/b")
+    with pytest.raises(StoreFailedError):
+        store.append_log("journal/x.ndjson", [b"line"], durable=True)
+
+
+def test_callers_at_one_time_share_syncs_that_began_after_them(
+    store: PosixStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, release, count = threading.Event(), threading.Event(), [0]
+
+    def slow(_: int) -> None:
+        count[0] += 1
+        began.set()
+        release.wait(10)
+
+    monkeypatch.setattr(syncing, "syncfs", slow)
+    first = threading.Thread(target=store.sync_tree, args=("a",))
+    first.start()
+    began.wait(10)
+    others = [threading.Thread(target=store.sync_tree, args=("a",)) for _ in range(8)]
+    for thread in others:
+        thread.start()
+    while not store._syncer._running.locked():
+        pass
+    release.set()
+    for thread in (first, *others):
+        thread.join()
+    assert 2 <= count[0] <= 9  # the first may have passed the files of the others
+    began.clear()
+    store.sync_tree("a")
+    assert began.is_set()
+
+
+def test_nothing_is_written_beside_a_store_that_is_not_mounted(store: PosixStore, tmp_path: Path) -> None:
+    (tmp_path / "store").rename(tmp_path / "away")
+    (tmp_path / "store").mkdir()
+    with pytest.raises(StoreUnavailableError):
+        store.put_file("a/b", "f", b"1")
+    with pytest.raises(StoreUnavailableError):
+        store.append_log("journal/x.ndjson", [b"1"], durable=True)
+    with pytest.raises(StoreUnavailableError):
+        store.has_object("urn:uuid:01930000-0000-7000-8000-00000000000a")
+    with pytest.raises(StoreUnavailableError):
+        PosixStore("folder", tmp_path / "store").prepare(INSTANCE, store.info.id)
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_two_processes_that_claim_a_folder_agree(tmp_path: Path) -> None:
+    stores = [PosixStore("folder", tmp_path / "store") for _ in range(8)]
+    threads = [threading.Thread(target=store.prepare, args=(INSTANCE,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({store.info.id for store in stores}) == 1
+    names = {path.name for path in (tmp_path / "store").iterdir()}
+    assert names == {"store.json", "root", "staging", "journal", "quarantine"}
+
+
+def test_an_unexpected_file_in_staging_is_removed_by_name(store: PosixStore, tmp_path: Path) -> None:
+    (tmp_path / "store" / "staging" / "odd").mkdir()
+    (tmp_path / "store" / "staging" / "odd" / "file").write_bytes(b"12")
+    assert [name for name, _ in store.iter_trees()] == ["odd/file"]
+    assert store.remove_tree("odd/file") == (1, 2)
+
+
+def test_a_name_of_the_store_itself_is_no_file_of_it(store: PosixStore) -> None:
+    for name in ("store.json", "root", "a/b", ".."):
+        with pytest.raises(ValueError, match="cannot be"):
+            store.write_store_file(name, b"")
+    assert store.read_store_file(str(new_id())) is None
