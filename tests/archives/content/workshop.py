@@ -85,7 +85,7 @@ class Workshop:
         return self.life.open_archive(self.ada, OpenRequest(profile=profile, description=description))
 
     def append(self, parent: Archive) -> Archive:
-        return self.life.append_to(self.ada, parent.id)
+        return self.life.append_to(self.ada, parent.id, {})
 
     def define(self, name: str, **changes: Any) -> Profile:
         base = Profile(

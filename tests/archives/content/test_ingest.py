@@ -1,0 +1,107 @@
+"""A folder of the server goes in: every name is counted, and a second time nothing is sent."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.archives.errors import FolderNotAllowedError
+from perdure.archives.model import Archive, EntryKind
+from perdure.kernel.errors import BadInputError
+from perdure.storage.errors import SourceChangedError
+
+from .workshop import Workshop, require_success
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    root = tmp_path / "sources" / "run"
+    for name, data in {"a.h5": b"alpha", "deep/er/b": b"beta", "deep/c": b"", "skip.tmp": b"no"}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    (root / "hollow").mkdir()
+    return root
+
+
+def ingest(shop: Workshop, archive: Archive, folder: Path, **options: Any) -> dict[str, Any]:
+    job = shop.filling.start_ingest(shop.ada, archive.id, str(folder), **options)
+    shop.run()
+    view = shop.job(job)
+    require_success(view)
+    assert view.result is not None
+    result = dict(view.result)
+    assert result["counted"] == result["stored"] + result["present"] + result["refused"]
+    return result
+
+
+def test_a_folder_goes_in_once(shop: Workshop, source: Path) -> None:
+    archive = shop.open()
+    first = ingest(shop, archive, source, into=b"raw", exclude=["*.tmp"])
+    assert (first["counted"], first["stored"], first["bytes"]) == (4, 4, 9)
+    second = ingest(shop, archive, source, into=b"raw", exclude=["*.tmp"])
+    assert (second["stored"], second["present"]) == (0, 4)
+    (source / "a.h5").write_bytes(b"changed")
+    assert ingest(shop, archive, source, into=b"raw", exclude=["*.tmp"])["stored"] == 1
+    closed = shop.close(archive)
+    assert shop.contents(closed) == {b"raw/a.h5": b"changed", b"raw/deep/er/b": b"beta", b"raw/deep/c": b""}
+    entry = shop.tree(closed)[b"raw/a.h5"]
+    assert entry.mtime_ns == (source / "a.h5").stat().st_mtime_ns
+    assert shop.tree(closed)[b"raw/hollow"].kind is EntryKind.DIRECTORY
+
+
+def test_what_is_no_file_is_refused_with_its_reason(
+    shop: Workshop, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(source / "pipe")
+    os.symlink("deep/c", source / "inside")
+    os.symlink("../../elsewhere", source / "outside")
+    os.symlink("/etc/passwd", source / "absolute")
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(source)  # the address of a socket is short
+        server.bind("socket")
+    archive = shop.open()
+    result = ingest(shop, archive, source)
+    refused = {one["path"]: one["reason"] for one in result["refusals"]}
+    assert refused.keys() == {"pipe", "outside", "absolute", "socket"}
+    assert "pipe" in refused["pipe"]
+    assert shop.tree(archive)[b"inside"].target == b"deep/c"
+
+
+def test_hostile_names_go_in_as_they_are(shop: Workshop, source: Path) -> None:
+    names = [b"new\nline", b"latin-\xe9", "nfd-e\u0301".encode(), "nfc-\u00e9".encode(), b"-rf", b"n" * 255, b"CON"]
+    for name in names:
+        (source / os.fsdecode(name)).write_bytes(name)
+    archive = shop.open()
+    ingest(shop, archive, source)
+    closed = shop.close(archive)
+    for name in names:
+        assert shop.read(closed, name) == name
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    shop: Workshop, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_in = shop.ctx.storage.copy_in
+
+    def unlucky(part: Any, name: bytes, *rest: Any, **options: Any) -> Any:
+        if name == b"a.h5":
+            raise SourceChangedError("a.h5 changed while it was read.")
+        return copy_in(part, name, *rest, **options)
+
+    monkeypatch.setattr(shop.ctx.storage, "copy_in", unlucky)
+    result = ingest(shop, shop.open(), source)
+    assert [one["path"] for one in result["refusals"]] == ["a.h5"]
+
+
+def test_only_allowed_folders_are_read(shop: Workshop, source: Path, tmp_path: Path) -> None:
+    archive = shop.open()
+    os.symlink(tmp_path / "keys", source / "way-out")
+    for folder in ("/etc", str(source / ".." / ".." / "keys"), str(source / "way-out"), str(tmp_path / "sources-2")):
+        with pytest.raises(FolderNotAllowedError):
+            shop.filling.start_ingest(shop.ada, archive.id, folder)
+    with pytest.raises(BadInputError):
+        shop.filling.start_ingest(shop.ada, archive.id, str(source / "missing"))
