@@ -33,10 +33,15 @@ class Life:
         return opening.open_archive(self._ctx, self._heads, actor, request, idempotency_key=idempotency_key)
 
     def append_to(
-        self, actor: Actor, parent_id: UUID, patch: Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        actor: Actor,
+        parent_id: UUID,
+        patch: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
     ) -> Archive:
         """Open a child of a closed archive, with its profile, roles and metadata; `patch` changes its description."""
-        return opening.append_to(self._ctx, self._heads, actor, parent_id, patch, idempotency_key=idempotency_key)
+        return opening.append_to(self._ctx, self._heads, actor, parent_id, patch or {}, idempotency_key=idempotency_key)
 
     # See
 

@@ -77,7 +77,7 @@ DERIVED: Mapping[str, tuple[str, ...]] = {
     "objects": (),
     "copies": ("state", "written_at", "verified_at", "evidence"),
 }
-_NOTHING_USED = {"account_usage": "byte_count"}  # a row that says "nothing" is the same as no row
+_EMPTY_UNLESS = {"account_usage": "byte_count", "metadata_state": "sequence"}  # a row that says "nothing" is none
 
 
 @dataclass(slots=True)
@@ -554,8 +554,8 @@ def _iter_rows(tx: Connection, name: str, left_out: Iterable[str]) -> Generator[
     table = all_tables.tables[name]
     columns = [column for column in table.c if column.name not in left_out]
     query = select(*columns).order_by(*table.primary_key.columns)
-    if name in _NOTHING_USED:
-        query = query.where(table.c[_NOTHING_USED[name]] > 0)
+    if name in _EMPTY_UNLESS:
+        query = query.where(table.c[_EMPTY_UNLESS[name]] > 0)
     if name == "events":
         query = query.where(table.c.number.is_not(None)).order_by(None).order_by(table.c.number)
     with tx.execute(query, execution_options={"yield_per": 1000}) as rows:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from perdure.adapters.signing import FileSigner
+from perdure.archives.closing import Closing
 from perdure.archives.errors import StoresNotEmptyError
 from perdure.archives.exporting import export_events, export_registry, log_id
-from perdure.archives.model import Access
+from perdure.archives.filling import Filling
+from perdure.archives.items import BatchItem
+from perdure.archives.model import Access, EntryKind
 from perdure.archives.rebuild import compare, rebuild
 from perdure.archives.records import Context, make_context
 from perdure.db import Database
@@ -80,6 +85,37 @@ def test_every_derived_table_comes_back(house: House, fresh: Context, ada: Actor
     assert report.problems == []
     assert (report.archives, report.parts) == (4, 1)
     assert compare(house.ctx.db, fresh.db) == []
+
+
+def test_archives_in_the_making_come_back(house: House, fresh: Context, ada: Actor, tmp_path: Path) -> None:
+    """What filling and closing really leave: staged entries, replaced and removed ones, hiding, a signed statement."""
+    filling = Filling(house.ctx)
+    signer = FileSigner(tmp_path / "keys", house.clock)
+    signer.prepare()
+    closing = Closing(house.ctx, house.heads, signer)
+    parent = house.open(ada)
+    _put(filling, ada, parent.id, {b"a/1": b"one", b"a/2": b"two", b"CASE": b"x", b"case": b"y"})
+    closing.close(ada, parent.id)
+    run_pending(house.ctx.jobs, include_scheduled=True)
+    child = house.life.append_to(ada, parent.id)
+    _put(filling, ada, child.id, {b"a/2": b"new", b"b": b"1", b"c": b"2", b"d/e": b"3"})
+    _put(filling, ada, child.id, {b"b": b"replaced"})
+    filling.remove(ada, child.id, [b"c"])
+    filling.hide(ada, child.id, [b"a/1"])
+    house.describing.patch_metadata(ada, child.id, b"b", b'{"in":"journal"}')
+    export_registry(house.ctx)
+    export_events(house.ctx)
+    report = rebuild(fresh)
+    assert report.problems == []
+    assert compare(house.ctx.db, fresh.db) == []
+    assert house.look(parent.id).state == "closed"
+
+
+def _put(filling: Filling, actor: Actor, archive_id: UUID, contents: dict[bytes, bytes]) -> None:
+    items = [BatchItem(path, EntryKind.FILE, len(data)) for path, data in contents.items()]
+    receiver = filling.begin_batch(actor, archive_id, items)
+    receiver.write(b"".join(contents.values()))
+    assert all(result.stored for result in receiver.finish())
 
 
 def test_comparing_sees_one_changed_value(house: House, fresh: Context, ada: Actor, bob: Actor) -> None:
