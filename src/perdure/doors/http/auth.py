@@ -15,9 +15,23 @@ from perdure.identity import Client
 from perdure.identity.errors import BadCredentialsError, NotLoggedInError
 from perdure.kernel.actor import ANONYMOUS, Actor
 
-# These two only describe the credentials in the OpenAPI document; the header is read below, once, with our errors.
-_BEARER = HTTPBearer(auto_error=False, scheme_name="token", description="The secret of a session or an API token.")
-_BASIC = HTTPBasic(auto_error=False, scheme_name="password", description="Any user name; a token as the password.")
+
+class _Bearer(HTTPBearer):
+    """Describes the credential in the OpenAPI document; the header is read below, once, with our errors."""
+
+    async def __call__(self, request: Request) -> None:  # type: ignore[override]  # reads nothing
+        return None
+
+
+class _Basic(HTTPBasic):
+    """Describes the credential likewise."""
+
+    async def __call__(self, request: Request) -> None:  # type: ignore[override]  # reads nothing
+        return None
+
+
+_BEARER = _Bearer(scheme_name="token", description="The secret of a session or an API token.")
+_BASIC = _Basic(scheme_name="password", description="Any user name; a token as the password.")
 
 
 def find_secret(request: Request) -> str | None:

@@ -1,0 +1,128 @@
+"""The OpenAPI document: whole, and true when strange requests are made from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from perdure.testing.app import RunningApplication
+
+from .callers import Caller
+
+CHECKS = [
+    content_type_conformance,
+    not_a_server_error,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+]
+# These would end the credential of the run, or the archive it is about.
+ENDING = {"log_out", "set_password", "discard_archive", "withdraw_archive", "revoke_token", "list_events"}
+# Bodies of bytes, which no schema describes: tests/doors/test_bytes.py has them.
+BYTES = {"put_batch", "continue_upload", "put_file"}
+
+
+@pytest.fixture(scope="module")
+def document(running: RunningApplication) -> dict[str, Any]:
+    """The documents of both planes as one."""
+    whole: dict[str, Any] = httpx.get(f"{running.url}/api/v1/openapi.json").json()
+    data = httpx.get(f"{running.data_url}/api/v1/openapi.json").json()
+    for path, operations in data["paths"].items():
+        whole["paths"].setdefault(path, {}).update(operations)
+    whole["components"]["schemas"] |= data["components"]["schemas"]
+    return whole
+
+
+def iter_operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(path, verb, found) for path, verbs in document["paths"].items() for verb, found in verbs.items()]
+
+
+def test_every_operation_is_named_and_says_what_can_go_wrong(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    names = [operation["operationId"] for _, _, operation in iter_operations(document)]
+    assert len(names) == len(set(names))
+    for path, _, operation in iter_operations(document):
+        assert operation["summary"], path
+        if not path.startswith("/api"):
+            continue
+        for status in ("400", "401", "404", "422", "500", "503"):
+            answer = operation["responses"][status]
+            assert answer["content"].keys() == {"application/problem+json"}, (path, status)
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                place: Any = document
+                for step in node["$ref"].removeprefix("#/").split("/"):
+                    place = place[step]
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(document)
+
+
+def test_bodies_refuse_what_they_do_not_know(document: dict[str, Any]) -> None:
+    for name, schema in document["components"]["schemas"].items():
+        if name.endswith(("Form", "Patch")):
+            assert schema["additionalProperties"] is False, name
+
+
+def test_every_path_parameter_is_described(document: dict[str, Any]) -> None:
+    for path, _, operation in iter_operations(document):
+        wanted = {part[1:-1] for part in path.split("/") if part.startswith("{")}
+        given_names = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "path"}
+        assert wanted == given_names, path
+
+
+def test_strange_requests_get_documented_answers(
+    running: RunningApplication, root: Caller, document: dict[str, Any]
+) -> None:
+    """No answer is a 500, of another type, or of another form than the document says."""
+    archive = root.open(title="For strange requests")
+    root.put_file(archive, "f.txt", b"content")
+    schema = schemathesis.openapi.from_dict(document)
+    token = {"Authorization": f"Bearer {running.token()}"}
+    tried = 0
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        name = operation.definition.raw["operationId"]
+        if name in ENDING | BYTES or not operation.path.startswith("/api"):
+            continue
+        is_data = "data" in operation.definition.raw.get("tags", ())
+        _try(operation.as_strategy(), archive, running.data_url if is_data else running.url, token)
+        tried += 1
+    assert tried > 60
+
+
+def _try(cases: st.SearchStrategy[Any], archive: str, url: str, token: dict[str, str]) -> None:
+    @given(cases)
+    @settings(
+        max_examples=4,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def attempt(case: Any) -> None:
+        if "archive_id" in case.path_parameters:
+            case.path_parameters["archive_id"] = archive
+        case.call_and_validate(base_url=url, headers=token, checks=CHECKS, timeout=20)
+
+    attempt()
