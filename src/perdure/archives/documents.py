@@ -50,7 +50,7 @@ def parse_description(document: Mapping[str, Any]) -> Description:
 
 
 def record_document(archive: Archive) -> JsonObject:
-    """All of the record that changes are tracked for, as JSON; content, statement and tombstone have their own files."""
+    """All of the record that changes are tracked for, as JSON; content, statement, tombstone have their own files."""
     return {
         "organisation": str(archive.organisation_id),
         "account": str(archive.account_id),

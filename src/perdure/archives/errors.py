@@ -150,14 +150,6 @@ class JournalUnavailableError(TryAgainError):
     next_step = "The change is kept and is written as soon as the store answers; read the archive before you repeat it."
 
 
-class HeadAheadError(TryAgainError):
-    """The stored head is newer than the database says: an earlier writer was stopped between the two."""
-
-    code = "head_ahead"
-    title = "The archive's record is being brought up to date"
-    next_step = "Send the same request again after a short while."
-
-
 class StoresNotEmptyError(ConflictError):
     """Rebuild writes into an empty database only."""
 

@@ -74,7 +74,7 @@ class Profiles:
             return get_profile(tx, name)
 
     def define_profile(self, actor: Actor, profile: Profile, *, offered: bool = True) -> Profile:
-        """Make a profile, or change what archives opened later get; for administrators. Existing archives keep theirs."""
+        """Make a profile, or change what archives opened later get; for administrators. Open ones keep theirs."""
         with self._ctx.db.begin() as tx:
             self._ctx.identity.require(tx, actor, Action.ADMINISTER, InstanceThing())
             save_profile(tx, check_profile(profile), offered=offered)

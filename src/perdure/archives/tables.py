@@ -1,4 +1,4 @@
-"""This domain's tables. The stores are the truth (D2); everything here but uploads, approvals and proposals rebuilds."""
+"""This domain's tables. The stores are the truth (D2); all here but uploads, approvals and notices rebuilds."""
 
 from __future__ import annotations
 
