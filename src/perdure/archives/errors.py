@@ -273,6 +273,12 @@ class CopiesMissingError(TryAgainError):
     next_step = "Nothing was lost; it is tried again. The operator looks at the stores that are named."
 
 
+class ContentMovingError(TryAgainError):
+    code = "content_moving"
+    title = "The file is just being sealed"
+    next_step = "Ask again in a few seconds; nothing was lost."
+
+
 class TransfersLandingError(TryAgainError):
     code = "transfers_landing"
     title = "Files are just arriving"

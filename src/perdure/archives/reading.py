@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,13 @@ from uuid import UUID
 from sqlalchemy import Connection, func, select
 
 from perdure.archives.entries import count_entries, find_visible, iter_pages
-from perdure.archives.errors import EntryNotFoundError, NotAFileError, NotClosedError, ReceiptNotReadyError
+from perdure.archives.errors import (
+    ContentMovingError,
+    EntryNotFoundError,
+    NotAFileError,
+    NotClosedError,
+    ReceiptNotReadyError,
+)
 from perdure.archives.layers import list_layers, to_manifest_entry
 from perdure.archives.listing import EntryPage, find_folder, list_folder, list_tree
 from perdure.archives.manifests import iter_open_lines, iter_sealed_lines, union_line
@@ -20,6 +27,7 @@ from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, Part
 from perdure.archives.placing import list_parts
 from perdure.archives.records import Context, require_archive, require_state
 from perdure.archives.tables import archives, files, parts
+from perdure.formats.content_paths import hashed_content_path, natural_content_path
 from perdure.formats.manifest import iter_sha512sum_lines
 from perdure.formats.merkle import inclusion_proof
 from perdure.formats.statement import ContentCounts
@@ -34,6 +42,8 @@ Layers = Literal["union", "own"]
 MAX_PAGE = 10_000
 _READABLE = (ArchiveState.OPEN, ArchiveState.CLOSING, ArchiveState.CLOSED)
 _ETAG_DIGITS = 64
+_MOVING_LOOKS = 20
+_MOVING_WAIT = 0.1  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +78,20 @@ class PartFinder:
         self._ctx = ctx
         self._sealed: dict[tuple[UUID, int | None], PartRef] = {}
 
-    def find(self, entry: Entry) -> tuple[PartRef, bool]:
-        """The part that holds an entry, and whether it is sealed."""
+    def find(self, entry: Entry) -> tuple[PartRef, PartState]:
+        """The part that holds an entry, and its state."""
         key = (entry.archive_id, entry.part)
         if key in self._sealed:
-            return self._sealed[key], True
+            return self._sealed[key], PartState.SEALED
         query = select(parts.c.id, parts.c.state).where(
             parts.c.archive_id == entry.archive_id, parts.c.number == entry.part
         )
         with self._ctx.db.begin() as tx:
             row = tx.execute(query).one()
-        part = PartRef(entry.archive_id, row.id)
-        if row.state == PartState.SEALED.value:
+        part, state = PartRef(entry.archive_id, row.id), PartState(row.state)
+        if state is PartState.SEALED:
             self._sealed[key] = part
-            return part, True
-        return part, False
+        return part, state
 
 
 class Content:
@@ -100,8 +109,10 @@ class Content:
 
     def local_path(self) -> Path | None:
         """Where this machine can open the file by itself, or None: then `read`."""
-        part, is_sealed = PartFinder(self._ctx).find(self.entry)
-        return self._ctx.storage.local_path(part.object_id, self.entry.content or "") if is_sealed else None
+        part, state = PartFinder(self._ctx).find(self.entry)
+        if state is not PartState.SEALED:
+            return None
+        return self._ctx.storage.local_path(part.object_id, self.entry.content or "")
 
 
 class Reading:
@@ -261,19 +272,42 @@ def content_etag(entry: Entry) -> str:
 def read_entry(
     ctx: Context, entry: Entry, offset: int, length: int, finder: PartFinder | None = None
 ) -> Iterator[bytes]:
-    """Blocks of a file, wherever it lies; it may be sealed, or moved by sealing, between two looks."""
+    """Blocks of a file, wherever it lies, also while sealing moves it; raises ContentMovingError when that lasts."""
     finder = finder or PartFinder(ctx)
-    try:
-        blocks = _read_located(ctx, finder, entry, offset, length)
-        first = next(blocks, b"")
-    except UnknownObjectError:
-        with ctx.db.begin() as tx:
+    for attempt in range(_MOVING_LOOKS):
+        part, state = finder.find(entry)
+        for blocks in _iter_places(ctx, entry, part, state, offset, length):
+            try:
+                first = next(blocks, b"")
+            except UnknownObjectError:
+                continue
+            yield bytes(first)
+            yield from map(bytes, blocks)
+            return
+        if attempt:
+            time.sleep(_MOVING_WAIT)
+        with ctx.db.begin() as tx:  # the row tells where sealing has put it
             entry = find_visible(tx, [entry.archive_id], [entry.path]).get(entry.path, entry)
-        blocks = _read_located(ctx, finder, entry, offset, length)
-        first = next(blocks, b"")
-    yield bytes(first)
-    for block in blocks:
-        yield bytes(block)
+    raise ContentMovingError(f"{display_path(entry.path)!r} is being sealed.")
+
+
+def _iter_places(
+    ctx: Context, entry: Entry, part: PartRef, state: PartState, offset: int, length: int
+) -> Iterator[Iterator[bytes]]:
+    """Where the file may lie, the surest place first.
+
+    Sealing gives a file its final name only after it has set aside whatever else had that name, so once the file is
+    not at the name in its row, what has the final name is this file.
+    """
+    content = entry.content or ""
+    if state is PartState.SEALED:
+        yield ctx.storage.read_object(part.object_id, content, offset, length)
+        return
+    yield ctx.storage.read_staged(part, content, offset, length)
+    if state is PartState.SEALING:
+        for final in (natural_content_path(entry.path), hashed_content_path(entry.path)):
+            if final is not None:
+                yield ctx.storage.read_staged(part, final, offset, length)
 
 
 def to_counts(found: Mapping[EntryKind, tuple[int, int]]) -> ContentCounts:
@@ -286,14 +320,6 @@ def to_counts(found: Mapping[EntryKind, tuple[int, int]]) -> ContentCounts:
         hidden=number.get(EntryKind.HIDDEN, 0),
         size=found.get(EntryKind.FILE, (0, 0))[1],
     )
-
-
-def _read_located(ctx: Context, finder: PartFinder, entry: Entry, offset: int, length: int) -> Iterator[bytes]:
-    part, is_sealed = finder.find(entry)
-    content = entry.content or ""
-    if is_sealed:
-        return ctx.storage.read_object(part.object_id, content, offset, length)
-    return ctx.storage.read_staged(part, content, offset, length)
 
 
 def _find_entry(tx: Connection, layers: list[UUID], path: bytes) -> Entry:

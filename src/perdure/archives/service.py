@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from perdure.archives.closing import Closing
 from perdure.archives.describing import Describing
@@ -16,6 +15,7 @@ from perdure.archives.profiles import Profiles
 from perdure.archives.reading import Reading
 from perdure.archives.records import Context
 from perdure.archives.tasks import register_life_jobs
+from perdure.archives.upkeep import register_content_upkeep
 from perdure.archives.verifying import Verifying
 from perdure.archives.working import Work
 
@@ -25,8 +25,7 @@ def make_archives(context: Context, signer: Signer | None) -> Archives:
     heads = Heads(context)
     register_life_jobs(context, heads)
     filling, verifying = Filling(context), Verifying(context)
-    context.jobs.register_periodic("archives.expire_uploads", timedelta(minutes=10), filling.expire_uploads)
-    context.jobs.register_periodic("archives.verify_due", timedelta(hours=1), verifying.verify_due)
+    register_content_upkeep(context, filling, verifying)
     return Archives(
         context=context,
         profiles=Profiles(context),

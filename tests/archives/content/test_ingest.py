@@ -33,7 +33,7 @@ def ingest(shop: Workshop, archive: Archive, folder: Path, **options: Any) -> di
     view = shop.job(job)
     require_success(view)
     assert view.result is not None
-    result = dict(view.result)
+    result: dict[str, Any] = dict(view.result)
     assert result["counted"] == result["stored"] + result["present"] + result["refused"]
     return result
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from perdure.archives.entries import iter_own
 from perdure.archives.errors import NothingToHideError
 from perdure.archives.items import BatchItem, PlanItem, Verdict
-from perdure.archives.model import Entry, EntryKind
+from perdure.archives.model import Archive, Entry, EntryKind
 from perdure.archives.union import (
     Blocker,
     LayerEntry,
@@ -137,7 +137,7 @@ def test_the_bounds_of_a_folder_hold_its_content_only(folder: bytes, path: bytes
 def test_a_chain_shows_the_overlay_of_its_layers(shop: Workshop) -> None:
     """The same through the database: listings of all forms, single paths and the plan, over generated layers."""
     contents = make_contents(seed=7)
-    archives = []
+    archives: list[Archive] = []
     for number, layer in enumerate(reversed(contents)):
         archive = shop.open() if number == 0 else shop.append(archives[-1])
         put_layer(shop, archive.id, layer)
@@ -158,7 +158,7 @@ def test_a_chain_shows_the_overlay_of_its_layers(shop: Workshop) -> None:
 
 
 def make_contents(seed: int) -> list[dict[bytes, EntryKind]]:
-    chosen = random.Random(seed)  # noqa: S311  # for variety, not for secrets
+    chosen = random.Random(seed)  # for variety, not for secrets
     names = [b"a", b"b", b"a-b", b"a.b"]
     layers = []
     for _ in range(4):

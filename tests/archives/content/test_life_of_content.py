@@ -23,8 +23,8 @@ from perdure.archives.errors import (
     UploadsUnfinishedError,
 )
 from perdure.archives.filling import Attributes
-from perdure.archives.items import BatchItem, PlanItem, UploadState, Verdict
-from perdure.archives.model import ArchiveState, Description, EntryKind
+from perdure.archives.items import BatchItem, PlanItem, Verdict
+from perdure.archives.model import ArchiveState, Description, EntryKind, UploadState
 from perdure.formats.manifest import line_to_entry
 from perdure.formats.merkle import merkle_root, verify_inclusion
 from perdure.formats.statement import parse_public_key, verify_signature

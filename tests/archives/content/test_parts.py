@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from perdure.archives import model
-from perdure.archives.errors import CopiesMissingError, NotReopenableError, UploadsUnfinishedError
+from perdure.archives.errors import ArchiveClosingError, CopiesMissingError, NotReopenableError, UploadsUnfinishedError
 from perdure.archives.model import ArchiveState, PartState
 from perdure.archives.placing import list_parts
 from perdure.archives.tables import account_usage, superseded, uploads
@@ -129,8 +129,8 @@ def test_closing_waits_for_a_file_that_is_arriving(shop: Workshop) -> None:
     job = shop.closing.close(shop.ada, archive.id, discard_uploads=True)
     closer = threading.Thread(target=shop.run)
     closer.start()
-    with pytest.raises(Exception, match="clos"):
-        arriving.write(b"67890")
+    arriving.write(b"67890")
+    with pytest.raises(ArchiveClosingError):
         arriving.finish()
     arriving.abort()
     closer.join()

@@ -37,7 +37,7 @@ from perdure.storage.ports import Store
 from perdure.storage.service import Storage
 
 CHEAP = PasswordCost(passes=1, memory_kib=64, lanes=1)
-PASSWORD = "plum tractor ninety sea"  # noqa: S105  # of people who exist in these tests only
+PASSWORD = "plum tractor ninety sea"  # of people who exist in these tests only
 INSTANCE = UUID("0192f0c0-1111-7000-8000-000000000001")
 CITABLE = Description(
     title="Scan of a leaf",
@@ -160,7 +160,9 @@ def digest_of(data: bytes) -> str:
     return sha512(data).hexdigest()
 
 
-def make_workshop(database: Database, folder: Path, *, stores: Sequence[Store] | None = None) -> Workshop:
+def make_workshop(
+    database: Database, folder: Path, *, stores: Sequence[Store] | None = None, is_new: bool = True
+) -> Workshop:
     clock = MovableClock()
     roots = (folder / "one", folder / "two")
     if stores is None:
@@ -169,7 +171,8 @@ def make_workshop(database: Database, folder: Path, *, stores: Sequence[Store] |
     storage.prepare()
     events = EventLog(database, clock)
     identity = Identity(database, clock, events, IdentitySettings(password_cost=CHEAP))
-    identity.bootstrap_administrator("root", PASSWORD)
+    if is_new:
+        identity.bootstrap_administrator("root", PASSWORD)
     ctx = make_context(
         db=database,
         clock=clock,
@@ -189,7 +192,8 @@ def make_workshop(database: Database, folder: Path, *, stores: Sequence[Store] |
     with database.begin() as tx:
         seed_shipped(tx)
     administrator = identity.log_in("root", PASSWORD)[1]
-    identity.create_local_account(administrator, login="ada", password=PASSWORD, display_name="Ada")
+    if is_new:
+        identity.create_local_account(administrator, login="ada", password=PASSWORD, display_name="Ada")
     ada = identity.log_in("ada", PASSWORD)[1]
     return Workshop(
         ctx,
