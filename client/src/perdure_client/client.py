@@ -63,6 +63,10 @@ class Client:
         """Open a session with a local account; the answer holds the session's `secret`."""
         return self._object(self._transport.json("POST", "/login", json={"login": login, "password": password}))
 
+    def log_out(self) -> None:
+        """End the session, or revoke the token, that this client acts with."""
+        self._transport.request("POST", "/logout")
+
     def me(self) -> dict[str, Any]:
         """Who this client acts as."""
         return self._object(self._transport.json("GET", "/me"))

@@ -109,7 +109,7 @@ class ApiError(ClientError):
         self.exit_code = self._find_exit_code()
 
     def _find_exit_code(self) -> int:
-        if self.code == "damaged":
+        if self.extra.get("kind") == "data damaged":
             return EXIT_DAMAGED
         if self.status in _EXIT_BY_STATUS:
             return _EXIT_BY_STATUS[self.status]

@@ -200,7 +200,7 @@ def verify_folder(
     with ThreadPoolExecutor(workers) as pool:
         for entry, outcome, size in pool.map(lambda entry: _compare(folder, entry), wanted.values()):
             _count(report, entry, outcome, size)
-            if on_file:
+            if on_file and entry.kind == "file":
                 on_file(size)
     return report
 

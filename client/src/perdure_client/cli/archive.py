@@ -128,7 +128,7 @@ def show(ctx: click.Context, archive_id: str, as_json: bool) -> None:
     """Show the record of an archive and where its copies are."""
     client = make_client(ctx)
     one = client.archive(archive_id)
-    copies = client.copies(archive_id)
+    copies = [] if one.state in ("withdrawn", "discarded") else client.copies(archive_id)
     if as_json:
         print_json({**one.raw, "copies": copies})
         return
@@ -149,6 +149,7 @@ def show(ctx: click.Context, archive_id: str, as_json: bool) -> None:
             "closed": show_time(raw.get("closed_at")),
             "kept until": raw["keep_until"],
             "appends to": one.parent_id,
+            "tombstone": _tombstone(raw.get("tombstone")),
             "page": raw.get("url"),
             "you may": ", ".join(raw.get("actions", [])),
         }
@@ -161,6 +162,10 @@ def _identifier(raw: Mapping[str, Any]) -> str | None:
     if not raw.get("identifier"):
         return None
     return f"{raw['identifier']} (a local test identifier)" if raw.get("identifier_is_test") else str(raw["identifier"])
+
+
+def _tombstone(said: Mapping[str, Any] | None) -> str | None:
+    return f"withdrawn {show_time(said['withdrawn_at'])}: {'; '.join(said['reasons'])}" if said else None
 
 
 def _copy_lines(copies: list[dict[str, Any]]) -> list[str]:
@@ -245,7 +250,7 @@ def withdraw(ctx: click.Context, archive_id: str, reason: str, yes: bool, as_jso
         click.echo("Withdrawn. A tombstone stays under its identifier.")
     else:
         click.echo(
-            f"Asked for: {answer.get('approvals', 1)} of {answer.get('approvals_needed', '?')} persons have agreed."
+            f"Asked for: {answer['approvals']} of {answer['needed']} persons have agreed."
         )
 
 
@@ -279,7 +284,12 @@ def grants(ctx: click.Context, archive_id: str, as_json: bool) -> None:
         print_json(found)
     else:
         rows = [
-            (one["id"], one["role"], one.get("name") or "", show_time(one.get("expires_at")) or "no end")
+            (
+                one["id"],
+                one["role"],
+                one.get("name") or one["identity_id"] or f"group {one['group_id']}",
+                show_time(one["expires_at"]) or "no end",
+            )
             for one in found
         ]
         print_table(rows, ("grant", "role", "for", "until"))

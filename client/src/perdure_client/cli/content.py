@@ -84,10 +84,10 @@ def ingest(ctx: click.Context, archive_id: str, folder: str, into: str, no_wait:
     elif no_wait:
         click.echo(f"Watch it with: perdure job wait {job.id}")
     else:
-        counts = ", ".join(f"{job.result.get(name, 0):,} {name}" for name in ("stored", "present", "refused_count"))
-        click.echo(f"Ingested: {counts.replace('refused_count', 'refused')}.")
-    if job.result.get("refused_count"):
-        show_refused([(os.fsencode(one["path"]), one["reason"]) for one in job.result.get("refused", [])])
+        counts = ", ".join(f"{job.result.get(name, 0):,} {name}" for name in ("stored", "present", "refused"))
+        click.echo(f"Ingested: {counts}; {format_size(job.result.get('bytes', 0))}.")
+        show_refused([(os.fsencode(one["path"]), one["reason"]) for one in job.result.get("refusals", [])])
+    if job.result.get("refused"):
         raise click.exceptions.Exit(EXIT_PARTLY)
 
 

@@ -10,6 +10,7 @@ import click
 
 from perdure_client.cli.output import json_option, make_client, print_json, show_time
 from perdure_client.errors import UsageError
+from perdure_client.progress import format_count
 
 file_option = click.option("--file", "path", metavar="PATH", help="The metadata of this file of the archive.")
 if_match_option = click.option("--if-match", "etag", help="Only if the metadata is still at this revision, as m12.")
@@ -123,7 +124,7 @@ def _send(
     if as_json:
         print_json(answer)
     else:
-        click.echo(f"{len(answer.get('changes', []))} changed; the metadata is at revision {answer['revision']}.")
+        click.echo(f"{format_count(answer['changed'], 'value')} changed; the metadata is at revision {answer['revision']}.")
 
 
 @meta.command()
@@ -138,13 +139,13 @@ def history(ctx: click.Context, archive_id: str, path: str | None, as_json: bool
             print_json(change)
             continue
         where = f" {change['path']}" if change.get("path") else ""
-        click.echo(f"{show_time(change['at'])}  {change['actor']['name'] or 'system'}{where}")
+        click.echo(f"{show_time(change['at'])}  {change['actor_name']}{where}")
         for one in change["changes"]:
             click.echo(f"  {one['pointer'] or '/'}: {_shown(one, 'before')} → {_shown(one, 'after')}")
 
 
 def _shown(change: dict[str, Any], side: str) -> str:
-    return json.dumps(change[side], ensure_ascii=False) if side in change else "nothing"
+    return json.dumps(change[side], ensure_ascii=False) if change[side] is not None else "nothing"
 
 
 def _bytes(path: str | None) -> bytes | None:

@@ -14,6 +14,8 @@ from perdure_client.client import Client
 from perdure_client.errors import ApiError, UsageError
 from perdure_client.settings import Session, find_session, forget_session, store_session
 
+_KEPT_VERBS = ("read", "write", "manage")  # what the commands here need; an administrator's powers are not among it
+
 
 @click.command()
 @click.argument("url", required=False)
@@ -35,7 +37,8 @@ def login(
     opened = Client(Session(session.url, None)).log_in(name, password)
     until = datetime.now(UTC) + timedelta(days=days)
     with Client(Session(session.url, opened["secret"], name)) as client:
-        kept = client.create_token(f"perdure on {platform.node()}", expires_at=until.isoformat())
+        kept = client.create_token(f"perdure on {platform.node()}", verbs=_KEPT_VERBS, expires_at=until.isoformat())
+        client.log_out()
     path = store_session(Session(session.url, kept["secret"], name))
     if as_json:
         print_json({"url": session.url, "login": name, "token_id": kept["id"], "expires_at": kept["expires_at"]})
@@ -62,9 +65,7 @@ def logout(ctx: click.Context) -> None:
         return
     with Client(session) as client:
         try:
-            mine = client.me().get("token_id")
-            if mine:
-                client.revoke_token(mine)
+            client.log_out()
         except ApiError as error:
             if error.status != 401:
                 raise
@@ -81,10 +82,15 @@ def whoami(ctx: click.Context, as_json: bool) -> None:
     me = client.me()
     if as_json:
         print_json(me)
-    else:
-        print_facts(
-            {"server": client.session.url, "name": me.get("display_name") or me.get("name"), "id": me.get("id")}
-        )
+        return
+    print_facts(
+        {
+            "server": client.session.url,
+            "name": me["identity"]["display_name"],
+            "id": me["identity"]["id"],
+            "the token may": ", ".join(me["verbs"]) if me["verbs"] else "all that you may",
+        }
+    )
 
 
 @click.group()

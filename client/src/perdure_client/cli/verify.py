@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -143,15 +144,23 @@ def _verify_on_server(ctx: click.Context, archive_id: str, as_json: bool) -> Non
             f"{archive_id} is a folder here.", next_step="Give --manifest to verify it, or name an archive."
         )
     job = make_client(ctx).verify(archive_id, on_progress=job_watcher(progress_stream(quiet=as_json)))
-    findings = job.result.get("findings") or []
     if as_json:
         print_json(job.raw)
     else:
-        for finding in findings:
-            found = (finding.get("store"), finding.get("content"), finding.get("detail"))
-            click.echo(f"{finding.get('kind')}: {' '.join(str(word) for word in found if word)}", err=True)
-        size = format_size(job.result.get("bytes", 0))
-        files = format_count(job.result.get("files", 0), "file")
-        click.echo(f"Read {files} ({size}) back from every copy; {len(findings)} findings.")
-    if findings:
+        _show_copies(job.result)
+    if not job.result.get("good"):
         raise click.exceptions.Exit(EXIT_DAMAGED)
+
+
+def _show_copies(result: Mapping[str, Any]) -> None:
+    copies = result.get("copies", [])
+    for copy in copies:
+        what = "the record" if copy["part"] is None else f"part {copy['part']}"
+        if copy.get("unreachable"):
+            click.echo(f"{what} in {copy['store']}: {copy['unreachable']}", err=True)
+        for finding in copy.get("findings", []):
+            found = (finding["kind"], finding.get("content"), finding.get("detail"))
+            click.echo(f"{what} in {copy['store']}: {', '.join(str(word) for word in found if word)}", err=True)
+    good = sum(copy["good"] for copy in copies)
+    read = f"{format_count(result.get('files', 0), 'file')} ({format_size(result.get('bytes', 0))})"
+    click.echo(f"Read {read} back from the media; {good} of {len(copies)} copies of objects are good.")

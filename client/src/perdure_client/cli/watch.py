@@ -30,8 +30,8 @@ def events(ctx: click.Context, archive_id: str | None, after: int, follow: bool,
             print_json(event)
         else:
             data = json.dumps(event["data"], ensure_ascii=False)
-            who = event["actor"]["name"] or ""
-            click.echo(f"{event['number']}  {show_time(event['time'])}  {event['type']}  {who}  {data}")
+            who = event["actor_id"] or event["actor_kind"]
+            click.echo(f"{event['number']}  {show_time(event['recorded_at'])}  {event['type']}  {who}  {data}")
 
 
 @click.group()
