@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 
+import structlog
+
 from perdure.adapters.posix import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
 from perdure.adapters.signing import KEYS_NAME, FileSigner
+from perdure.archives.exporting import export_events, export_registry
 from perdure.archives.profiles import seed_shipped
 from perdure.archives.records import ArchiveSettings, Context, make_context
 from perdure.archives.service import Archives, make_archives
@@ -29,6 +32,8 @@ from perdure.kernel.ids import new_id
 from perdure.metadata.service import Metadata
 from perdure.settings import Settings, StoreSettings
 from perdure.storage.service import Storage
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,15 @@ class Application:
         finally:
             stop.set()
             sequencer.join()
+            self._export()
+
+    def _export(self) -> None:
+        """Bring what changed since the last export to the stores, so that a stopped installation rebuilds whole."""
+        try:
+            export_registry(self.context)
+            export_events(self.context)
+        except PerdureError as error:
+            log.warning("export_failed", error=error.detail)
 
     def publish_keys(self) -> None:
         """Keep the list of public keys with every store, so that what was signed can be verified without us."""

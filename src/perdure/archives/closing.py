@@ -6,10 +6,12 @@ The commit point is the head version with the statement, written in the transact
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha512
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -44,7 +46,7 @@ from perdure.archives.records import (
 from perdure.archives.roles import require_mandatory_roles
 from perdure.archives.sealing import Sealing
 from perdure.archives.tables import archives, files, parts
-from perdure.formats.manifest import superseded_to_line
+from perdure.formats.manifest import checksum_list_name, line_to_entry, sha512sum_line, superseded_to_line
 from perdure.formats.merkle import MerkleTree
 from perdure.formats.statement import (
     CopyEvidence,
@@ -77,6 +79,7 @@ class Closing:
         self._heads = heads
         self._signer = signer
         self._sealing = Sealing(ctx, heads)
+        self._sealing.register()
         ctx.jobs.register(CLOSE_JOB, self._run_close, max_attempts=100)
         ctx.jobs.register(RECEIPT_JOB, self._run_receipt, max_attempts=1000)
 
@@ -153,9 +156,7 @@ class Closing:
         require_mandatory_roles(tx, self._ctx, archive, archive.profile)
         require_stores(self._ctx, archive.profile)
 
-    def _settle_uploads(
-        self, tx: Connection, archive: Archive, *, discard_uploads: bool
-    ) -> list[tuple[PartRef, UUID]]:
+    def _settle_uploads(self, tx: Connection, archive: Archive, *, discard_uploads: bool) -> list[tuple[PartRef, UUID]]:
         """End the uploads that may be ended; raises UploadsUnfinishedError for others.
 
         What is going into a part at this moment is not ended: the job waits for it.
@@ -226,8 +227,11 @@ class Closing:
         self._place_copies(job, archive)
         crash_point("close.copied")
         job.progress(message="building the closing statement")
-        tree = _build_tree(self._ctx, archive_id, job.raise_if_stopping)
-        return _outcome(self._commit(archive_id, parse_actor(payload["actor"]), tree))
+        with tempfile.TemporaryDirectory(prefix="closing-") as folder:
+            name = checksum_list_name(archive.profile.digests[0])
+            tree = _build_tree(self._ctx, archive_id, Path(folder) / name, job.raise_if_stopping)
+            closed = self._commit(archive_id, parse_actor(payload["actor"]), tree, {name: Path(folder) / name})
+        return _outcome(closed)
 
     def _place_copies(self, job: JobContext, archive: Archive) -> None:
         with self._ctx.db.begin() as tx:
@@ -242,8 +246,8 @@ class Closing:
             done += part.byte_count * each
             job.progress(done=done, message=f"copies of part {part.number} of {len(sealed)} are verified")
 
-    def _commit(self, archive_id: UUID, actor: Actor, tree: MerkleTree) -> Archive:
-        """Write and sign the statement, and make the archive closed with it."""
+    def _commit(self, archive_id: UUID, actor: Actor, tree: MerkleTree, lists: Mapping[str, Path]) -> Archive:
+        """Write and sign the statement, put the checksum list beside it, and make the archive closed with it."""
         ctx = self._ctx
         identifier = ctx.registrar.reserve(archive_id)
         crash_point("close.reserved")
@@ -256,10 +260,9 @@ class Closing:
             closed = replace(before, state=ArchiveState.CLOSED, closed_at=now, identifier=identifier.identifier)
             statement = self._require_signer().sign(_build_statement(tx, ctx, closed, tree))
             told = {"identifier": identifier.identifier, "statement_digest": statement_digest(statement)}
-            tx.execute(
-                update(archives).where(archives.c.id == archive_id).values(identifier_state=identifier.state)
-            )
+            tx.execute(update(archives).where(archives.c.id == archive_id).values(identifier_state=identifier.state))
             self._defer_receipt(tx, archive_id)
+            change.files.update(lists)
             change.archive = save_change(
                 tx, ctx, actor, before, replace(closed, statement=statement), event=events.ARCHIVE_CLOSED, data=told
             )
@@ -370,13 +373,20 @@ def parse_actor(document: Mapping[str, Any]) -> Actor:  # Any: JSON that we wrot
     return Actor(ActorKind(document["kind"]), UUID(identity) if identity else None, document["name"])
 
 
-def _build_tree(ctx: Context, archive_id: UUID, raise_if_stopping: Callable[[], None]) -> MerkleTree:
-    """The tree over every line that the sealed parts hold and the archive shows; nothing can change it any more."""
+def _build_tree(ctx: Context, archive_id: UUID, to: Path, raise_if_stopping: Callable[[], None]) -> MerkleTree:
+    """The tree over every line that the sealed parts hold and the archive shows; nothing can change it any more.
+
+    The checksum list of the same lines is written to the file `to`.
+    """
     tree = MerkleTree()
-    for line in iter_sealed_lines(ctx, archive_id):
-        tree.append(line)
-        if tree.size % 10_000 == 0:
-            raise_if_stopping()
+    with to.open("wb") as checksums:
+        for line in iter_sealed_lines(ctx, archive_id):
+            tree.append(line)
+            entry = line_to_entry(line)
+            if entry.kind == "file":
+                checksums.write(sha512sum_line(entry))
+            if tree.size % 10_000 == 0:
+                raise_if_stopping()
     return tree
 
 
@@ -385,9 +395,7 @@ def _build_statement(tx: Connection, ctx: Context, archive: Archive, tree: Merkl
     counts = to_counts(count_entries(tx, archive.id))
     if counts.files + counts.directories + counts.symlinks + counts.hidden != tree.size:
         raise RuntimeError(f"{tree.size} manifest lines stand against the rows of {counts}")
-    open_parts = select(parts.c.number).where(
-        parts.c.archive_id == archive.id, parts.c.state != PartState.SEALED.value
-    )
+    open_parts = select(parts.c.number).where(parts.c.archive_id == archive.id, parts.c.state != PartState.SEALED.value)
     if tx.execute(open_parts).first() is not None:
         raise ArchiveOpenError("A part is not sealed.")
     algorithm = archive.profile.digests[0]
@@ -425,4 +433,3 @@ def _outcome(archive: Archive) -> dict[str, Json]:
         "files": counts["files"] if isinstance(counts, dict) else None,
         "bytes": counts["bytes"] if isinstance(counts, dict) else None,
     }
-

@@ -2,8 +2,9 @@
 
 Files of a head: `archive.json` (the record, with its roles), `parts.json`, `superseded.ndjson`, `statement.json`,
 `receipt.json`, `tombstone.json` where there is such a thing, `datacite.json` and `ro-crate-metadata.json` as soon as
-the archive can be cited, and the histories: `history/record-NNNNNN.ndjson` and `metadata/history-NNNNNN.ndjson`, to
-which each version adds a segment.
+the archive can be cited, `checksums/part-NNNN.ndjson.gz` (the manifest of each sealed part), the checksum list of the
+whole archive from closing on, and the histories: `history/record-NNNNNN.ndjson` and `metadata/history-NNNNNN.ndjson`,
+to which each version adds a segment.
 
 A version is written inside the transaction that holds the archive's row and its journal: write the head, reset the
 journal, commit. A crash after the head leaves a head that is ahead of the database; the next version carries the same
@@ -45,6 +46,7 @@ ARCHIVE_FILE = "archive.json"
 ARCHIVE_FORMAT = "archive-record-1"
 RECORD_HISTORY = "history/record-"
 METADATA_HISTORY = "metadata/history-"
+CHECKSUMS_FOLDER = "checksums/"
 WRITER = "archive service"
 _WRITERS_AT_ONCE = 4  # each holds a connection while storage takes another: more could exhaust the pool
 _FOLDS_AT_ONCE = 500
@@ -196,6 +198,9 @@ class _NextHead:
             "metadata": {"sequence": self._metadata_sequence, "chain_digest": self._chain_digest},
             "identifier_state": self._row.identifier_state,
             "grants": self._ctx.identity.export_grants(self._tx, self._archive.id),
+            "stands_on": self._ctx.identity.export_standing(
+                self._tx, archive_id=self._archive.id, account_id=self._archive.account_id
+            ),
             **record_document(self._archive),
         }
 

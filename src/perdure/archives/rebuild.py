@@ -299,18 +299,23 @@ def _parents_first(heads: Iterable[_Head]) -> list[_Head]:
 
 def _restore_archive(ctx: Context, head: _Head, found: Mapping[str, _Object], report: RebuildReport) -> None:
     archive = parse_record(head.id, head.record, head.record["revision"])
+    given = [grant for grant in head.grants.values() if grant is not None]
     with ctx.db.begin() as tx:
+        ctx.identity.restore_standing(tx, head.record["stands_on"])
+        strangers = ctx.identity.restore_strangers(tx, archive.organisation_id, given)
         tx.execute(insert(archives).values(id=head.id, **_archive_row(ctx, head, archive)))
         tx.execute(insert(record_changes), [_change_row(head.id, change) for change in _distinct(head.changes)])
         state = ctx.metadata.restore(tx, head.id, head.metadata_lines)
         marks = {"metadata_sequence": state.sequence, "metadata_journalled": state.sequence}
         tx.execute(update(archives).where(archives.c.id == head.id).values(**marks))
-        ctx.identity.restore_grants(tx, [grant for grant in head.grants.values() if grant is not None])
+        ctx.identity.restore_grants(tx, given)
         for part in _list_sealed(ctx, head, found):
             _restore_part(tx, ctx, archive, part, found, report)
         _restore_superseded(tx, ctx, head, found)
         if archive.state in (ArchiveState.OPEN, ArchiveState.CLOSING):
             _restore_staged(tx, ctx, archive, report)
+    if strangers:
+        report.problems.append(f"archive {short_form(head.id)}: {strangers} of its roles are of persons unknown here")
 
 
 def _archive_row(ctx: Context, head: _Head, archive: Archive) -> JsonObject:

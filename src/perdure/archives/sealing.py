@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -13,14 +14,14 @@ from sqlalchemy.types import Text
 from perdure.archives import events
 from perdure.archives.copying import ensure_copies
 from perdure.archives.entries import default_content, row_to_entry
-from perdure.archives.heads import Heads, writer
+from perdure.archives.heads import CHECKSUMS_FOLDER, Heads, writer
 from perdure.archives.layers import to_manifest_entry
-from perdure.archives.manifests import iter_part_lines, path_of
+from perdure.archives.manifests import path_of
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, Part, PartState
 from perdure.archives.placing import ACTIVE_UPLOADS, SEAL_JOB, add_usage, list_parts
 from perdure.archives.records import Context, load
 from perdure.archives.tables import files, parts, superseded, uploads
-from perdure.formats.manifest import ManifestEntry
+from perdure.formats.manifest import MANIFEST_NAME, ManifestEntry, iter_manifest_lines
 from perdure.jobs import JobContext, Json
 from perdure.kernel.actor import SYSTEM
 from perdure.storage.crash_points import crash_point
@@ -35,7 +36,10 @@ class Sealing:
     def __init__(self, ctx: Context, heads: Heads) -> None:
         self._ctx = ctx
         self._heads = heads
-        ctx.jobs.register(SEAL_JOB, self._run)
+
+    def register(self) -> None:
+        """Name the handler of its job to the queue; once for each queue."""
+        self._ctx.jobs.register(SEAL_JOB, self._run)
 
     def seal(self, archive_id: UUID, number: int) -> bool:
         """Seal one part, or drop it when it holds nothing; False when something is still on its way into it."""
@@ -151,14 +155,16 @@ class Sealing:
                 counts = {"files": sealed.file_count, "bytes": sealed.byte_count}
                 told = {"number": number, "object": ref.object_id, **counts}
                 ctx.events.record(tx, events.PART_SEALED, ref.archive_id, SYSTEM, told)
-                change.is_forced = True
+                name = f"{CHECKSUMS_FOLDER}part-{number:04d}.ndjson.gz"
+                change.files[name] = ctx.storage.read_sealed_document(ref, MANIFEST_NAME)
 
     def _forget_superseded(self, tx: Connection, ref: PartRef, number: int) -> None:
         """Drop notes of what was superseded before it was sealed: the part does not hold it."""
         own = (superseded.c.archive_id == ref.archive_id) & (superseded.c.part == number)
         noted = set(tx.execute(select(superseded.c.path).where(own)).scalars())
         if noted:
-            noted -= {path_of(line) for line in iter_part_lines(self._ctx, ref.part_id)}
+            manifest = io.BytesIO(self._ctx.storage.read_sealed_document(ref, MANIFEST_NAME))
+            noted -= {path_of(line) for line in iter_manifest_lines(manifest)}
             tx.execute(delete(superseded).where(own, superseded.c.path.in_(noted)))
 
 
@@ -173,9 +179,13 @@ def _save_contents(
     ]
     if not moved:
         return
-    pairs = func.unnest(
-        literal([path for path, _ in moved], ARRAY(BYTEA)), literal([content for _, content in moved], ARRAY(Text))
-    ).table_valued("path", "content", name="moved").render_derived()
+    pairs = (
+        func.unnest(
+            literal([path for path, _ in moved], ARRAY(BYTEA)), literal([content for _, content in moved], ARRAY(Text))
+        )
+        .table_valued("path", "content", name="moved")
+        .render_derived()
+    )
     tx.execute(
         update(files)
         .where(files.c.archive_id == archive_id, files.c.part == number, files.c.path == pairs.c.path)
@@ -189,4 +199,3 @@ def _is_part(archive_id: UUID, number: int) -> Any:  # Any: an SQL condition
 
 def _update_part(archive_id: UUID, number: int) -> Any:  # Any: an SQL statement
     return update(parts).where(_is_part(archive_id, number))
-

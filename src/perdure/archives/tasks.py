@@ -37,5 +37,5 @@ def register_life_jobs(ctx: Context, heads: Heads) -> None:
     ctx.jobs.register_periodic("archives.fold_heads", timedelta(seconds=30), heads.fold_quiet)
     ctx.jobs.register_periodic("archives.warn_of_ends", timedelta(hours=6), lambda: warn_of_ends(ctx))
     ctx.jobs.register_periodic("archives.forget_answers", timedelta(hours=1), lambda: forget_answers(ctx))
-    ctx.jobs.register_periodic("archives.export_registry", timedelta(minutes=5), lambda: export_registry(ctx))
-    ctx.jobs.register_periodic("archives.export_events", timedelta(minutes=15), lambda: export_events(ctx))
+    ctx.jobs.register_periodic("archives.export_registry", timedelta(minutes=1), lambda: export_registry(ctx))
+    ctx.jobs.register_periodic("archives.export_events", timedelta(minutes=5), lambda: export_events(ctx))

@@ -50,6 +50,48 @@ class Registry:
         """The grants on one archive or account, for the store that keeps it."""
         return [render_grant(grant) for grant in self._grants.list_grants_in(tx, on_id)]
 
+    def export_standing(self, tx: Connection, *, archive_id: UUID, account_id: UUID) -> dict[str, Rows]:
+        """What one archive stands on: its account and organisation, and whom the grants on both name.
+
+        An archive that carries this comes back whatever else is lost. Groups come without members: the registry has
+        them.
+        """
+        shared = self.export_grants(tx, account_id)
+        given = [*self.export_grants(tx, archive_id), *shared]
+        account = _export(tx, accounts, _ACCOUNT, {str(account_id)})
+        people = {str(grant["identity_id"]) for grant in given} | {str(row["owner_id"]) for row in account}
+        named = _export(tx, identities, _IDENTITY, people - {"None"})
+        bands = _export(tx, groups, _GROUP, {str(grant["group_id"]) for grant in given} - {"None"})
+        homes = {str(row["organisation_id"]) for row in (*account, *named, *bands)}
+        return {
+            "organisations": _export(tx, organisations, _ORGANISATION, homes),
+            "identities": named,
+            "groups": [{**group, "members": []} for group in bands],
+            "accounts": account,
+            "grants": shared,
+        }
+
+    def restore_standing(self, tx: Connection, standing: Mapping[str, Rows]) -> None:
+        """Load what `export_standing` gave; rows that are there already, from the registry, stay as they are."""
+        for table, name, columns in _STANDING:
+            for row in standing[name]:
+                values = _take(row, columns)
+                if table is not organisations and table is not identities:
+                    values["name_folded"] = fold_name(str(row["name"]))
+                tx.execute(insert(table).values(values).on_conflict_do_nothing())
+        for row in standing["grants"]:
+            tx.execute(insert(grants).values(_grant(row)).on_conflict_do_nothing())
+
+    def restore_strangers(self, tx: Connection, organisation_id: UUID, rows: Iterable[Mapping[str, object]]) -> int:
+        """Make a disabled identity for each person whom these grants name and nobody knows; returns how many."""
+        wanted = {UUID(str(row["identity_id"])) for row in rows if row["identity_id"] is not None}
+        known = set(tx.execute(select(identities.c.id).where(identities.c.id.in_(wanted))).scalars())
+        for stranger in sorted(wanted - known):
+            values = {"id": stranger, "organisation_id": organisation_id, "kind": "person", "state": "disabled"}
+            values |= {"display_name": f"unknown person {stranger}", "is_administrator": False}
+            tx.execute(insert(identities).values(values))
+        return len(wanted - known)
+
     def restore_registry(self, tx: Connection, registry: Mapping[str, Rows]) -> None:
         """Load all of `export_registry` in the order in which the rows need each other."""
         self.restore_organisations(tx, registry["organisations"])
@@ -79,18 +121,21 @@ class Registry:
 
     def restore_grants(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load grants, of archives too."""
-        _restore(
-            tx,
-            grants,
-            (
-                {**_ids(row), "granted_at": _moment(row["granted_at"]), "expires_at": _moment(row["expires_at"])}
-                for row in rows
-            ),
-        )
+        _restore(tx, grants, map(_grant, rows))
 
 
-def _export(tx: Connection, table: Table, columns: tuple[str, ...]) -> Rows:
+_STANDING = (
+    (organisations, "organisations", _ORGANISATION),
+    (identities, "identities", _IDENTITY),
+    (groups, "groups", _GROUP),
+    (accounts, "accounts", _ACCOUNT),
+)
+
+
+def _export(tx: Connection, table: Table, columns: tuple[str, ...], only: Iterable[str] | None = None) -> Rows:
     query = select(*(table.c[name] for name in columns)).order_by(table.c.id)
+    if only is not None:
+        query = query.where(table.c.id.in_([UUID(one) for one in only]))
     return [{name: _plain(value) for name, value in row.items()} for row in tx.execute(query).mappings()]
 
 
@@ -112,6 +157,10 @@ def _restore(tx: Connection, table: Table, rows: Iterable[dict[str, object]]) ->
 
 def _take(row: Mapping[str, object], columns: tuple[str, ...]) -> dict[str, object]:
     return _ids({name: row[name] for name in columns})
+
+
+def _grant(row: Mapping[str, object]) -> dict[str, object]:
+    return {**_ids(row), "granted_at": _moment(row["granted_at"]), "expires_at": _moment(row["expires_at"])}
 
 
 def _ids(row: Mapping[str, object]) -> dict[str, object]:

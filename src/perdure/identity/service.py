@@ -102,9 +102,12 @@ class Identity:
 
         self.export_registry = registry.export_registry
         self.export_grants = registry.export_grants
+        self.export_standing = registry.export_standing
         self.restore_registry = registry.restore_registry
         self.restore_organisations = registry.restore_organisations
         self.restore_identities = registry.restore_identities
         self.restore_groups = registry.restore_groups
         self.restore_accounts = registry.restore_accounts
         self.restore_grants = registry.restore_grants
+        self.restore_standing = registry.restore_standing
+        self.restore_strangers = registry.restore_strangers

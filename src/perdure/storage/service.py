@@ -199,9 +199,7 @@ class Storage:
             store.replace_log(_journal_of(archive_id), [])
         return removed
 
-    def read_staged(
-        self, part: PartRef, content: str, offset: int = 0, length: int | None = None
-    ) -> Iterator[bytes]:
+    def read_staged(self, part: PartRef, content: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Blocks of up to 1 MiB; raises UnknownObjectError when nothing is staged there."""
         try:
             yield from self._staging.store.read_file(tree_of(part), DATA_PREFIX + content, offset, length)
@@ -390,9 +388,7 @@ class Storage:
 
     # Reading
 
-    def read_object(
-        self, object_id: str, content: str, offset: int = 0, length: int | None = None
-    ) -> Iterator[bytes]:
+    def read_object(self, object_id: str, content: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Blocks of up to 1 MiB of a user's file in a sealed part, from the best copy.
 
         A copy that fails before the first byte becomes suspect and the next one is read. Raises NoGoodCopyError.
@@ -428,6 +424,11 @@ class Storage:
             return _read_checked(store, object_id, read_inventory(store, object_id).inventory, META_PREFIX + name)
 
         return self._sources.read_from_best(self._stores, object_id, read)
+
+    def read_sealed_document(self, part: PartRef, name: str) -> bytes:
+        """The same of a part that was just sealed and that no committed row names yet: from the primary."""
+        store = self._stores[0]
+        return _read_checked(store, part.object_id, read_inventory(store, part.object_id).inventory, META_PREFIX + name)
 
     def head_state(self, object_id: str, version: int | None = None) -> dict[str, str]:
         """The digest of each logical path of a head object, now or as of a version."""

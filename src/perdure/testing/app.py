@@ -1,7 +1,7 @@
 """The real application for other people's tests: its own database, stores, doors and worker, in this process.
 
-    with start_application() as archive:
-        httpx.get(archive.url + "/api/v1", headers={"Authorization": f"Bearer {archive.token()}"})
+with start_application() as archive:
+    httpx.get(archive.url + "/api/v1", headers={"Authorization": f"Bearer {archive.token()}"})
 """
 
 from __future__ import annotations

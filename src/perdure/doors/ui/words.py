@@ -15,6 +15,7 @@ COPY_TONES = {
     "suspect": ("broken", "▲"),
     "lost": ("broken", "✕"),
 }
+_WHOLE = {1: "The one copy is verified.", 2: "Both copies are verified."}
 _NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
 
@@ -49,7 +50,7 @@ def say_copies(verified: int, total: int, *, wanted: int) -> str:
     count = _NUMBERS[verified] if verified < len(_NUMBERS) else str(verified)
     of = total if total >= wanted else wanted
     if verified >= of:
-        return "The one copy is verified." if of == 1 else f"All {_small(of)} copies are verified."
+        return _WHOLE.get(of) or f"All {_small(of)} copies are verified."
     return f"{count} of {_small(of)} copies {'is' if verified == 1 else 'are'} verified."
 
 
