@@ -239,11 +239,7 @@ def test_an_upload_can_be_given_up(ada: Caller, archive: str, problem: Problem) 
     problem(ada.post(f"{ada.data}/archives/{archive}/uploads"), 411, "length_required")
     headers = {"Upload-Length": "5", "Upload-Metadata": f"path {b64(b'x')}"}
     place = ada.post(f"{ada.data}/archives/{archive}/uploads", headers=headers).headers["location"]
-    problem(
-        ada.head(place, headers={"tus-resumable": "0.2"}) and ada.delete(place, headers={"tus-resumable": "0.2"}),
-        412,
-        "tus_version",
-    )
+    problem(ada.delete(place, headers={"tus-resumable": "0.2"}), 412, "tus_version")
     assert ada.delete(place).status_code == 204
     assert ada.patch(place, content=b"12345", headers={**CHUNK, "Upload-Offset": "0"}).status_code in (404, 409, 410)
     spoken = ada.options(place).headers

@@ -27,7 +27,8 @@ def test_a_public_archive_has_a_page_for_everybody(
     text = answer.text
     assert answer.status_code == 200
     for shown in (
-        "A closed one", "Ada Example", "local test DOI", "Closed: the content never changes", "copies are verified",
+        "A closed one", "Ada Example", "local test DOI", "Closed: the content never changes",
+        "Both copies are verified",
         "UTC", "CC-BY-4.0", "How to cite", "notes.txt", "2 files", "3.00 MB",
     ):  # fmt: skip
         assert shown in text, shown

@@ -119,4 +119,4 @@ def test_sizes_counts_and_copies_in_words() -> None:
     assert say_count(150_000, "file") == "150,000 files"
     assert say_copies(2, 3, wanted=3) == "Two of three copies are verified."
     assert say_copies(1, 1, wanted=2) == "One of two copies is verified."
-    assert say_copies(2, 2, wanted=2) == "All two copies are verified."
+    assert say_copies(2, 2, wanted=2) == "Both copies are verified."
