@@ -228,7 +228,7 @@ class Client:
     ) -> Iterator[Entry]:
         """The entries of one folder, or of all below it, in the order of their bytes."""
         params = {
-            "folder": to_url(to_bytes(folder)) or None,
+            "folder": to_bytes(folder) or None,
             "recursive": "true" if recursive else None,
             "layers": layers,
             "limit": 5000,
@@ -315,7 +315,7 @@ class Client:
 
     def metadata_history(self, archive_id: str, *, path: str | bytes | None = None) -> Iterator[dict[str, Any]]:
         """Who changed what and when, the oldest first."""
-        params = {"path": to_url(to_bytes(path)) if path is not None else None}
+        params = {"path": to_bytes(path) if path is not None else None}
         return self._pages(f"/archives/{archive_id}/metadata-history", **params)
 
     @staticmethod

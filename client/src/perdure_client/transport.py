@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -122,14 +123,9 @@ class Transport:
         if self.session.token and _same_server(url, (self.session.url, base)):
             headers["Authorization"] = f"Bearer {self.session.token}"
         wanted = {name: value for name, value in (params or {}).items() if value is not None}
-        return self._http.build_request(
-            method,
-            url,
-            json=json,
-            content=content,
-            headers=headers,
-            params=wanted or None,  # type: ignore[arg-type]  # httpx narrows the values to primitives, as ours are
-        )
+        if wanted:
+            url = f"{url}?{urlencode(wanted, quote_via=quote)}"  # not by httpx: it has no bytes, which paths are
+        return self._http.build_request(method, url, json=json, content=content, headers=headers)
 
     def _lost(self, error: httpx.TransportError) -> ConnectionLostError:
         reason = str(error) or type(error).__name__

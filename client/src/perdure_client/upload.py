@@ -223,7 +223,7 @@ class LargeUpload:
         }
         self._count(offset)
         return self._transport.request(
-            "PATCH", url, headers=headers, content=self._read_from(offset, descriptor, digest)
+            "PATCH", url, headers=headers, content=self._read_from(offset, descriptor, digest), plane="data"
         )
 
     def _read_from(self, offset: int, descriptor: int, digest: _Prefix) -> Iterator[bytes]:
@@ -243,7 +243,7 @@ class LargeUpload:
         """Where to go on; raises the error when the server still answers and it is not worth another try."""
         if isinstance(error, ApiError) and not error.is_worth_a_retry and error.status != 409:
             raise error
-        answer = self._transport.request("HEAD", url, headers=TUS)
+        answer = self._transport.request("HEAD", url, headers=TUS, plane="data")
         return int(answer.headers["Upload-Offset"])
 
     def _compare(self, answer: Any, digest: _Prefix) -> None:
