@@ -282,7 +282,7 @@ class Closing:
     # After
 
     def _run_receipt(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler
-        """Register the identifier, and sign the receipt once every part and the head have their verified copies."""
+        """Sign the receipt once every part and the head have their verified copies, and register the identifier."""
         ctx, archive_id = self._ctx, UUID(payload["archive"])
         with ctx.db.begin() as tx:
             archive = load(tx, archive_id)
@@ -291,9 +291,15 @@ class Closing:
             parent = find_parent_identifier(tx, archive)
         if archive.state is not ArchiveState.CLOSED or archive.statement is None:
             return {"receipt": False}
+        if present is None:
+            self._issue_receipt(job, archive, archive.statement, numbers)
         self._register(archive, parent)
-        if present is not None:
-            return {"receipt": True}
+        return {"receipt": True}
+
+    def _issue_receipt(
+        self, job: JobContext, archive: Archive, statement: Mapping[str, object], numbers: Mapping[str, int]
+    ) -> None:
+        ctx, archive_id = self._ctx, archive.id
         found = {
             object_id: ensure_copies(ctx, archive, object_id, should_stop=job.should_stop)
             for object_id in (object_uri(archive_id), *numbers)
@@ -301,7 +307,7 @@ class Closing:
         receipt = self._require_signer().sign(
             build_receipt(
                 archive_id=archive_id,
-                statement_digest=statement_digest(archive.statement),
+                statement_digest=statement_digest(statement),
                 copies=self._evidence(found, numbers),
                 required_copies=archive.profile.copies,
                 issued_at=ctx.clock.now(),
@@ -312,7 +318,6 @@ class Closing:
             told = {"copies": archive.profile.copies, "receipt_digest": statement_digest(receipt)}
             ctx.events.record(change.tx, events.RECEIPT_ISSUED, archive_id, SYSTEM, told)
             change.is_forced = True
-        return {"receipt": True}
 
     def _register(self, archive: Archive, parent_identifier: str | None) -> None:
         if archive.identifier is None:

@@ -67,7 +67,7 @@ def test_a_crash_while_it_closes(shop: Workshop, tmp_path: Path, point: str) -> 
     contents = {b"a": b"1", b"A": b"2", b"d/e": b"3"}
     shop.put_all(archive, contents)
     crash(shop, tmp_path, archive, "close", point)
-    if point == "seal.published":
+    if point in ("seal.published", "head.committed"):  # in the root, and no row says so yet
         with pytest.raises(ContentMovingError):
             shop.contents(archive)
     else:
@@ -78,6 +78,7 @@ def test_a_crash_while_it_closes(shop: Workshop, tmp_path: Path, point: str) -> 
     with shop.ctx.db.begin() as tx:
         (receipt,) = shop.ctx.jobs.find_for_thing(tx, archive.id, kind=RECEIPT_JOB)
     shop.ctx.jobs.run_job(receipt.id)
+    require_success(shop.job(receipt.id))
     assert shop.look(archive).state is ArchiveState.CLOSED
     assert shop.contents(archive) == contents
     assert shop.reading.receipt(shop.ada, archive.id)["source_may_be_deleted"] is True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -12,6 +13,7 @@ from perdure.archives import model
 from perdure.archives.errors import ArchiveClosingError, CopiesMissingError, NotReopenableError, UploadsUnfinishedError
 from perdure.archives.model import ArchiveState, PartState
 from perdure.archives.placing import list_parts
+from perdure.archives.sealing import Sealing
 from perdure.archives.tables import account_usage, superseded, uploads
 from perdure.formats.merkle import merkle_root
 from perdure.jobs import run_pending
@@ -73,6 +75,35 @@ def test_a_part_that_lost_everything_is_no_object(shop: Workshop) -> None:
     closed = shop.close(archive)
     assert shop.contents(closed) == {b"b": b"4"}
     assert [part.file_count for part in parts_of(shop, archive)] == [1]
+
+
+def test_what_is_removed_while_its_part_is_sealed_is_accounted_for(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed before sealing reads the rows: not in the part. Removed after: in the part, and superseded."""
+    archive = shop.open()
+    shop.put_all(archive, {b"before": b"1", b"after": b"2", b"kept": b"3"})
+    sealing = Sealing(shop.ctx, shop.heads)
+    read, seal_part = sealing._read, shop.ctx.storage.seal_part
+
+    def read_late(*arguments: Any) -> Any:
+        shop.filling.remove(shop.ada, archive.id, [b"before"])
+        return read(*arguments)
+
+    def seal_and_remove(*arguments: Any, **options: Any) -> Any:
+        sealed = seal_part(*arguments, **options)
+        shop.filling.remove(shop.ada, archive.id, [b"after"])
+        return sealed
+
+    monkeypatch.setattr(sealing, "_read", read_late)
+    monkeypatch.setattr(shop.ctx.storage, "seal_part", seal_and_remove)
+    assert sealing.seal(archive.id, 1)
+    monkeypatch.undo()
+    with shop.ctx.db.begin() as tx:
+        assert tx.execute(select(superseded.c.path)).scalars().all() == [b"after"]
+    closed = shop.close(archive)
+    assert shop.contents(closed) == {b"kept": b"3"}
+    assert shop.reading.counts(shop.ada, archive.id).files == 1
 
 
 def test_two_sessions_fill_the_same_path_at_once(shop: Workshop) -> None:

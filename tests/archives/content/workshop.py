@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from perdure.adapters.posix import PosixStore
-from perdure.adapters.registrar import MemoryRegistrar
+from perdure.adapters.registrar import FolderRegistrar
 from perdure.adapters.signing import FileSigner
 from perdure.archives.closing import Closing
 from perdure.archives.downloading import Downloading
@@ -181,7 +181,7 @@ def make_workshop(
         jobs=Jobs(database),
         storage=storage,
         metadata=Metadata(),
-        registrar=MemoryRegistrar(),
+        registrar=FolderRegistrar(folder / "registrar"),
         settings=ArchiveSettings(
             INSTANCE, public_url="https://archive.example.org", ingest_roots=(folder / "sources",)
         ),
