@@ -43,6 +43,15 @@ def test_a_given_password_is_not_shown(runner: CliRunner) -> None:
     assert told.output == "Login admin has the given password.\n"
 
 
+def test_an_account_is_made_in_the_only_organisation(runner: CliRunner) -> None:
+    admin(runner, "migrate")
+    assert admin(runner, "account", "grace", typed="a long and quiet sentence\n").exit_code == 2  # there is none yet
+    admin(runner, "bootstrap")
+    told = admin(runner, "account", "grace", "--name", "Grace Example", typed="a long and quiet sentence\n")
+    assert told.output == "grace can log in.\n"
+    assert admin(runner, "account", "grace", typed="a long and quiet sentence\n").exit_code == 5
+
+
 def test_a_wrong_setting_ends_with_a_sentence_and_an_exit_code(runner: CliRunner) -> None:
     told = runner.invoke(commands.doctor_command, env={"PERDURE_PORT": "many"})
     assert told.exit_code == 2

@@ -105,11 +105,12 @@ class People:
     ) -> tuple[IdentityCard, Account]:
         """Make an identity with a password and a personal account that it owns; for administrators.
 
-        The organisation is the caller's unless another is named. Raises NameTakenError and WeakPasswordError.
+        The organisation is the caller's unless another is named, for the system the only one there is. Raises
+        NameTakenError and WeakPasswordError.
         """
         with self._db.begin() as tx:
             self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
-        home = organisation_id or actor.organisation_id
+            home = organisation_id or actor.organisation_id or _find_only_organisation(tx)
         if home is None or kind not in (ActorKind.PERSON, ActorKind.SERVICE):
             raise BadInputError("An identity is a person or a service of an organisation.", field="organisation_id")
         card = IdentityCard(
@@ -288,6 +289,11 @@ def _put_organisation(tx: Connection, name: str) -> UUID:
     tx.execute(upsert(organisations).values(id=new_id(), name=name).on_conflict_do_nothing(index_elements=["name"]))
     found: UUID = tx.execute(select(organisations.c.id).where(organisations.c.name == name)).scalar_one()
     return found
+
+
+def _find_only_organisation(tx: Connection) -> UUID | None:
+    found = tx.execute(select(organisations.c.id).limit(2)).scalars().all()
+    return found[0] if len(found) == 1 else None
 
 
 def _find_by_login(tx: Connection, login: str) -> IdentityCard | None:

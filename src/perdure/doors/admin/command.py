@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import click
 
@@ -104,14 +105,22 @@ def _account_command(installation: Installation) -> click.Command:
     @click.argument("login")
     @data_dir_option
     @click.option("--name", help="Name that others see; default: the login.")
+    @click.option("--organisation", type=click.UUID, help="Its id; needed where there are several.")
     @click.option("--administrator", is_flag=True, help="With the right to operate the installation.")
     @plainly
-    def account_command(login: str, data_dir: Path | None, name: str | None, administrator: bool) -> None:
+    def account_command(
+        login: str, data_dir: Path | None, name: str | None, organisation: UUID | None, administrator: bool
+    ) -> None:
         """Make a local account for a person; the password is read from standard input."""
         password = sys.stdin.readline().rstrip("\n")
         with installation.services(data_dir) as services:
             services.identity.create_local_account(
-                SYSTEM, login=login, password=password, display_name=name or login, is_administrator=administrator
+                SYSTEM,
+                login=login,
+                password=password,
+                display_name=name or login,
+                organisation_id=organisation,
+                is_administrator=administrator,
             )
         click.echo(f"{login} can log in.")
 
