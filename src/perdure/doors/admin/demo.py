@@ -100,6 +100,7 @@ def _archive(client: Client, source: Path, say: Say) -> Archive:
         publisher="Demonstration",
         licence="CC0-1.0",
         tags=[TAG],
+        access="public",
     )
     say(f"2. The archive {one.short_id} is open; the folder is sent.")
     report = client.put(one.id, source)
@@ -127,7 +128,7 @@ def _find_open(client: Client) -> Archive | None:
 def _show(client: Client, one: Archive, say: Say) -> None:
     say(f"   {one.short_id} is closed: {format_count(one.file_count, 'file')}, {format_size(one.byte_count)}.")
     mark = " (a local test identifier)" if one.raw.get("identifier_is_test") else ""
-    say(f"   Identifier: {one.identifier}{mark}")
+    say(f"   Identifier: {one.identifier}{mark}, its page: {one.raw['url']}")
     statement = client.statement(one.id)
     merkle = statement["merkle"]
     say(f"   Merkle root over {merkle['size']} manifest lines: {merkle['root'][:32]}…")
