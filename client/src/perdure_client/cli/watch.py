@@ -30,7 +30,7 @@ def events(ctx: click.Context, archive_id: str | None, after: int, follow: bool,
             print_json(event)
         else:
             data = json.dumps(event["data"], ensure_ascii=False)
-            who = event["actor_id"] or event["actor_kind"]
+            who = event.get("actor_name") or event["actor_id"] or event["actor_kind"]
             click.echo(f"{event['number']}  {show_time(event['recorded_at'])}  {event['type']}  {who}  {data}")
 
 

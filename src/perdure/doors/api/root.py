@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from perdure.archives.items import MAX_BATCH_BYTES, MAX_BATCH_FILES, MAX_PLAN_ITEMS
 from perdure.doors.api.fields import LARGEST_INTEGER, Id
@@ -56,6 +57,7 @@ class EventView(BaseModel):
     subject: UUID | None
     actor_kind: str
     actor_id: UUID | None
+    actor_name: str | None = Field(description="The actor's present name; the event itself holds none.")
     recorded_at: datetime
     data: dict[str, Any]  # Any: each type of event has its own
     chain: str
@@ -121,7 +123,9 @@ def list_events(
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait when there is none yet.")] = 0,
 ) -> EventPage:
     events = services.archives.life.list_events(caller, archive_id=archive, after=after, limit=limit, wait_seconds=wait)
-    return EventPage(items=[_event(event) for event in events], next_after=events[-1].number if events else after)
+    names = services.identity.find_names(caller, {event.actor_id for event in events if event.actor_id})
+    items = [_event(event, names) for event in events]
+    return EventPage(items=items, next_after=events[-1].number if events else after)
 
 
 @router.get(
@@ -158,7 +162,7 @@ def list_errors(caller: Caller) -> Page[ErrorView]:
     )
 
 
-def _event(event: Event) -> EventView:
+def _event(event: Event, names: Mapping[UUID, str]) -> EventView:
     return EventView(
         number=event.number,
         id=event.id,
@@ -166,6 +170,7 @@ def _event(event: Event) -> EventView:
         subject=event.subject,
         actor_kind=event.actor_kind.value,
         actor_id=event.actor_id,
+        actor_name=names.get(event.actor_id) if event.actor_id else None,
         recorded_at=event.recorded_at,
         data=dict(event.data),
         chain=event.chain.hex(),
