@@ -154,7 +154,8 @@ def test_the_union_of_layers_follows_the_rules_of_append() -> None:
 
 
 def test_layers_are_ordered_by_their_statements_and_a_gap_is_said() -> None:
-    child, parent = {"archive": "c", "parent": "p"}, {"archive": "p", "parent": None}
+    child: dict[str, object] = {"archive": "c", "parent": "p"}
+    parent: dict[str, object] = {"archive": "p", "parent": None}
     assert order_layers([parent, child]) == [child, parent]
     with pytest.raises(UsageError, match="every layer"):
         order_layers([child])

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from fsspec import AbstractFileSystem  # type: ignore[import-untyped]  # fsspec has no types
-from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]  # fsspec has no types
+from fsspec import AbstractFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from perdure_client.client import Client, connect
 from perdure_client.errors import ApiError, UsageError

@@ -82,7 +82,7 @@ class IngestReport:
     stored: int = 0
     present: int = 0
     refused: int = 0
-    bytes: int = 0
+    byte_count: int = 0
     reasons: list[tuple[str, str]] = field(default_factory=list)
 
     def refuse(self, path: bytes, reason: str) -> None:
@@ -93,7 +93,7 @@ class IngestReport:
     def add(self, result: PutResult) -> None:
         """Count what became of a settled batch."""
         self.stored += len(result.stored)
-        self.bytes += sum(entry.size for entry in result.stored)
+        self.byte_count += sum(entry.size for entry in result.stored)
         for path, reason in result.refused.items():
             self.refuse(path, reason)
 
@@ -103,7 +103,7 @@ class IngestReport:
             "stored": self.stored,
             "present": self.present,
             "refused": self.refused,
-            "bytes": self.bytes,
+            "bytes": self.byte_count,
             "refusals": [{"path": path, "reason": reason} for path, reason in self.reasons],
         }
 
@@ -164,10 +164,10 @@ class Ingesting:
                 if before is not None:
                     report.add(before.result())
                 before = settler.submit(taken.landing.settle, taken.entries) if taken else None
-                job.progress(done=report.bytes, unit="bytes", message=f"{report.counted} names")
+                job.progress(done=report.byte_count, unit="bytes", message=f"{report.counted} names")
             if before is not None:
                 report.add(before.result())
-        job.progress(done=report.bytes, unit="bytes", message=f"{report.counted} names")
+        job.progress(done=report.byte_count, unit="bytes", message=f"{report.counted} names")
         with self._ctx.db.begin() as tx:
             told: dict[str, object] = {
                 name: value for name, value in report.as_json().items() if name != "refusals"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Connection,
     Date,
     ForeignKey,
     Identity,
@@ -20,6 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     event,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
@@ -131,8 +132,12 @@ def file_partition_statements() -> list[str]:
     ]
 
 
-for _statement in file_partition_statements():
-    event.listen(files, "after_create", DDL(_statement))
+def _make_partitions(_table: Table, connection: Connection, **_options: object) -> None:
+    for statement in file_partition_statements():
+        connection.execute(text(statement))
+
+
+event.listen(files, "after_create", _make_partitions)
 
 # What a sealed part holds that was replaced or removed while its archive was still open.
 superseded = Table(

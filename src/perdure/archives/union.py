@@ -87,7 +87,7 @@ def _find_ceiling(blockers: Sequence[Blocker], path: bytes) -> Blocker | None:
 def _step(scans: Sequence[Scan], at_path: Sequence[tuple[LayerEntry, int]], ceiling: Blocker | None) -> None:
     for _, layer in at_path:
         if ceiling is not None and layer > ceiling.layer:
-            scans[layer].seek(end_of_folder(ceiling.path))
+            scans[layer].seek(_behind(ceiling.path))
         else:
             scans[layer].advance()
 
@@ -118,7 +118,11 @@ def start_of_folder(folder: bytes) -> bytes:
 
 def end_of_folder(folder: bytes) -> bytes | None:
     """The first path after those inside a folder; None for the archive's own."""
-    return folder + b"0" if folder else None  # 0x30 follows 0x2f, the slash
+    return _behind(folder) if folder else None
+
+
+def _behind(folder: bytes) -> bytes:
+    return folder + b"0"  # 0x30 follows 0x2f, the slash
 
 
 def after(path: bytes) -> bytes:
