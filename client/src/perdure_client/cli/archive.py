@@ -249,9 +249,7 @@ def withdraw(ctx: click.Context, archive_id: str, reason: str, yes: bool, as_jso
     elif answer.get("state") == "succeeded":
         click.echo("Withdrawn. A tombstone stays under its identifier.")
     else:
-        click.echo(
-            f"Asked for: {answer['approvals']} of {answer['needed']} persons have agreed."
-        )
+        click.echo(f"Asked for: {answer['approvals']} of {answer['needed']} persons have agreed.")
 
 
 @archive.command()
