@@ -203,8 +203,9 @@ def list_children(tx: Connection, layer: UUID, folder: bytes, *, start: bytes, l
 
 
 # PostgreSQL makes rows of a recursive query one by one, as the outer one asks for them: each is one probe of the index.
-_CHILDREN = text(
-    """
+_CHILDREN = (
+    text(
+        """
     WITH RECURSIVE walk AS (
         (SELECT * FROM files WHERE archive_id = :layer AND path >= :start AND path < :end ORDER BY path LIMIT 1)
         UNION ALL
@@ -220,13 +221,16 @@ _CHILDREN = text(
     )
     SELECT * FROM walk LIMIT :limit
     """
-).bindparams(
-    bindparam("layer", type_=Uuid),
-    bindparam("start", type_=BYTEA),
-    bindparam("end", type_=BYTEA),
-    bindparam("prefix", type_=Integer),
-    bindparam("limit", type_=Integer),
-).columns(*files.c)
+    )
+    .bindparams(
+        bindparam("layer", type_=Uuid),
+        bindparam("start", type_=BYTEA),
+        bindparam("end", type_=BYTEA),
+        bindparam("prefix", type_=Integer),
+        bindparam("limit", type_=Integer),
+    )
+    .columns(*files.c)
+)
 
 
 def _to_child(row: Row[Any], prefix: bytes) -> Child:  # Any: see row_to_entry
