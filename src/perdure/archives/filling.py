@@ -175,9 +175,7 @@ class Filling:
             archive = load(tx, row.archive_id)
             require_state(archive, ArchiveState.OPEN)
             _require_active(row, ctx.clock.now())
-            tx.execute(
-                update(uploads).where(uploads.c.id == upload_id).values(state=UploadState.RECEIVING.value)
-            )
+            tx.execute(update(uploads).where(uploads.c.id == upload_id).values(state=UploadState.RECEIVING.value))
         part = PartRef(row.archive_id, row.part_id)
         writer = ctx.storage.open_upload(part, upload_id)
         if writer.offset != offset:
