@@ -161,9 +161,7 @@ def discard_contents(ctx: Context, archive_id: UUID, discarded: Mapping[PartRef,
                 ctx.storage.discard_staged(part, contents)
 
 
-def _find_conflict(
-    entry: Entry, present: Mapping[bytes, Entry], occupied: set[bytes], *, replace: bool
-) -> str | None:
+def _find_conflict(entry: Entry, present: Mapping[bytes, Entry], occupied: set[bytes], *, replace: bool) -> str | None:
     for ancestor in iter_ancestors(entry.path):
         if ancestor in present and present[ancestor].kind in _FOLDERLESS:
             return f"{display_path(ancestor)!r} is a {present[ancestor].kind.value}, not a folder"
