@@ -198,9 +198,10 @@ def _profile_use(tx: Connection, archive: Archive) -> int:
     coming = select(func.coalesce(func.sum(uploads.c.byte_count), 0)).join(
         archives, archives.c.id == uploads.c.archive_id
     )
-    size = tx.execute(held.where(same)).scalar_one() + tx.execute(
-        coming.where(same, uploads.c.state.in_(ACTIVE_UPLOADS))
-    ).scalar_one()
+    size = (
+        tx.execute(held.where(same)).scalar_one()
+        + tx.execute(coming.where(same, uploads.c.state.in_(ACTIVE_UPLOADS))).scalar_one()
+    )
     return int(size)
 
 
