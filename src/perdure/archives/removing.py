@@ -106,9 +106,7 @@ def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) 
         present = find_own(tx, archive_id, paths)
         reservation = _reserve_note(tx, ctx, actor, archive, entries=len(paths))
         entries = [
-            Entry(archive_id, path, EntryKind.HIDDEN, part=reservation.number)
-            for path in paths
-            if path not in present
+            Entry(archive_id, path, EntryKind.HIDDEN, part=reservation.number) for path in paths if path not in present
         ]
         result = put_entries(tx, ctx, archive, reservation, entries, at=ctx.clock.now())
         release(tx, ctx, archive, reservation.id, state=None)
