@@ -20,9 +20,7 @@ def worker_count() -> int:
     return min(16, 2 * (os.cpu_count() or 1))
 
 
-def iter_in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[Result]:
+def iter_in_threads(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """Apply the function to the items in threads; the first error ends it after what is running has ended."""
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="storage") as pool:
