@@ -66,9 +66,7 @@ def seal_part(
     return sealed, final
 
 
-def _arrange(
-    store: Store, tree: str, files: list[ManifestEntry], final: Mapping[bytes, str], algorithm: str
-) -> None:
+def _arrange(store: Store, tree: str, files: list[ManifestEntry], final: Mapping[bytes, str], algorithm: str) -> None:
     """Bring every file to its final name and everything else out of the part."""
     staged = dict(store.walk_tree(tree))
     present = {entry.path: _locate(store, tree, entry, final[entry.path], staged, algorithm) for entry in files}
