@@ -378,5 +378,3 @@ def _blocks(data: bytes, offset: int, length: int | None) -> Iterator[bytes]:
     end = len(data) if length is None else min(len(data), offset + length)
     for start in range(offset, end, _BLOCK):
         yield data[start : min(start + _BLOCK, end)]
-
-
