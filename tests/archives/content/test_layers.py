@@ -143,9 +143,7 @@ def test_a_chain_shows_the_overlay_of_its_layers(shop: Workshop) -> None:
         put_layer(shop, archive.id, layer)
         shop.put(archive, b"own/%d" % number, b"x")
         archives.append(shop.close(archive))
-    layers = [
-        {entry.path: entry.kind for entry in own_entries(shop, archive.id)} for archive in reversed(archives)
-    ]
+    layers = [{entry.path: entry.kind for entry in own_entries(shop, archive.id)} for archive in reversed(archives)]
     expected = overlay(layers)
     top = archives[-1]
     assert {path: entry.kind for path, entry in shop.tree(top).items()} == expected
