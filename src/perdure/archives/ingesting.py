@@ -169,9 +169,7 @@ class Ingesting:
                 report.add(before.result())
         job.progress(done=report.byte_count, unit="bytes", message=f"{report.counted} names")
         with self._ctx.db.begin() as tx:
-            told: dict[str, object] = {
-                name: value for name, value in report.as_json().items() if name != "refusals"
-            }
+            told: dict[str, object] = {name: value for name, value in report.as_json().items() if name != "refusals"}
             self._ctx.events.record(tx, events.INGEST_FINISHED, archive_id, actor, told)
         return report.as_json()
 
@@ -356,6 +354,3 @@ def _as_read(item: BatchItem, received: Received | None) -> BatchItem:
     if received is None:
         return item
     return replace(item, size=received.size, mtime_ns=received.mtime_ns, mode=received.mode)
-
-
-
