@@ -2,7 +2,8 @@
 """Set up and start: `python3 start.py` runs the demonstration, `python3 start.py test` the checks and tests.
 
 Needs Python 3.11 or newer with `venv` or `pip`, and nothing else. What it installs goes into `.uv/` and `.venv/` beside
-this file; nothing is changed elsewhere, and running it again is quick.
+this file; nothing is changed elsewhere, and running it again is quick. `test --fast` leaves the slow tests out; further
+words after `test` go to pytest.
 """
 
 from __future__ import annotations
@@ -111,8 +112,10 @@ def run_tests(words: list[str]) -> int:
         code = subprocess.run([str(program(check[0])), *check[1:]], cwd=HERE).returncode
         if code:
             return code
-    print(f"== {' '.join(['pytest', *words])}", flush=True)
-    return subprocess.run([str(program("python")), "-m", "pytest", *words], cwd=HERE).returncode
+    chosen = [*(["-n", "2"] if "-n" not in words else []), *(["-m", "not slow"] if "--fast" in words else [])]
+    tests = ["-m", "pytest", *chosen, *(word for word in words if word != "--fast")]
+    print(f"== {' '.join(tests[1:])}", flush=True)
+    return subprocess.run([str(program("python")), *tests], cwd=HERE).returncode
 
 
 def program(name: str) -> Path:

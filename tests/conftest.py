@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
@@ -25,28 +24,44 @@ PROJECT = Path(__file__).resolve().parent.parent
 _numbers = count()
 
 # A slow moment of a shared machine is no finding of a property
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared machine")
+for _profile, _examples in {"fast": 30, "thorough": 200}.items():
+    _patience = [HealthCheck.too_slow]
+    settings.register_profile(_profile, max_examples=_examples, deadline=None, suppress_health_check=_patience)
+settings.load_profile("fast")
 
 
-_required = [name for name in os.environ.get("PERDURE_REQUIRE", "").split(",") if name]
+# What CI lets tests be skipped for, by the word before the colon of the reason; without the variable, for anything
+_may_be_missing = os.environ.get("PERDURE_MAY_SKIP")
 
 
-def require_component(name: str, reason: str) -> NoReturn:
-    """Skip the test aloud, or fail it when PERDURE_REQUIRE names the component (CI does, so that nothing hides)."""
-    pytest.skip(f"{name}: {reason}")
+def skip_without(component: str, reason: str) -> NoReturn:
+    """Skip the test aloud for want of a component."""
+    pytest.skip(f"{component}: {reason}")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test that was skipped for want of a required component, which its reason names."""
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test whose skip nobody expects here."""
     report = yield
-    if report.skipped and isinstance(report.longrepr, tuple):
-        reason = str(report.longrepr[2])
-        if any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", reason) for name in _required):
-            report.outcome = "failed"
-            report.longrepr = f"{item.nodeid} may not be skipped here: {reason}"
+    _refuse_unexpected_skip(report)
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail a module whose skip nobody expects here."""
+    report = yield
+    _refuse_unexpected_skip(report)
+    return report
+
+
+def _refuse_unexpected_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if _may_be_missing is None or not report.skipped or not isinstance(report.longrepr, tuple):
+        return
+    reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+    if reason.split(":")[0] not in _may_be_missing.split(","):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} may not be skipped here: {reason}"
 
 
 class PostgresForTests:
@@ -168,5 +183,5 @@ def nexus_data() -> Path:
     """The folder of real NeXus files from instruments; skips when it is not beside the project."""
     folder = PROJECT.parent / "shared" / "data" / "nexus"
     if not folder.is_dir():
-        require_component("nexus-data", f"there is no folder {folder}")
+        skip_without("nexus-data", f"there is no folder {folder}")
     return folder

@@ -98,7 +98,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 @pytest.fixture
 def tree() -> Iterator[Tree]:
     if not sys.platform.startswith("linux"):
-        pytest.skip("the processes are found in /proc")
+        pytest.skip("linux: the processes are found in /proc")
     with tempfile.TemporaryDirectory(prefix="serve-") as folder:
         yield Tree(Path(folder) / "data")
 

@@ -84,7 +84,7 @@ def test_zipfile_reads_names_content_times_and_modes() -> None:
         assert opened.getinfo("late").date_time == (2107, 12, 31, 23, 59, 58)
 
 
-@pytest.mark.skipif(not shutil.which("unzip"), reason="no unzip")
+@pytest.mark.skipif(not shutil.which("unzip"), reason="unzip: not installed")
 def test_unzip_restores_files_links_times_and_modes(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(zip_of([*SAMPLE, held(b"caf\xe9", b"latin")]))
     command = ["unzip", "-q", "x.zip", "-d", "out"]
@@ -254,7 +254,7 @@ def test_a_tar_has_a_header_for_files_beyond_8_gib() -> None:
     assert tarfile.TarFile(fileobj=io.BytesIO(beginning)).next().size == 9 * GIB  # type: ignore[union-attr]  # None fails the test
 
 
-@pytest.mark.skipif(not shutil.which("tar"), reason="no tar")
+@pytest.mark.skipif(not shutil.which("tar"), reason="tar: not installed")
 def test_tar_unpacks_it(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"".join(iter_tar(SAMPLE, read_held)))
     (tmp_path / "out").mkdir()

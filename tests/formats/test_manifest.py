@@ -139,13 +139,18 @@ def test_a_manifest_that_is_cut_or_flipped_is_never_read_as_another(data: st.Dat
     whole = io.BytesIO()
     write_manifest(listed, whole)
     raw = bytearray(whole.getvalue())
-    if data.draw(st.booleans()):
+    is_cut = data.draw(st.booleans())
+    if is_cut:
         del raw[data.draw(st.integers(1, len(raw) - 1)) :]
     else:
         place = data.draw(st.integers(10, len(raw) - 1))  # the header before holds no content
         raw[place] ^= 1 << data.draw(st.integers(0, 7))
-    with pytest.raises(DamagedFormatError):
-        list(iter_manifest(io.BytesIO(bytes(raw))))
+    try:
+        read = list(iter_manifest(io.BytesIO(bytes(raw))))
+    except DamagedFormatError:
+        return
+    assert not is_cut
+    assert read == listed, "only the bits that fill the last byte of the compressed stream mean nothing"
 
 
 def test_a_line_without_end_takes_no_memory_without_end() -> None:

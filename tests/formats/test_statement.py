@@ -142,7 +142,7 @@ def test_keys_survive_pem_and_others_are_refused() -> None:
         parse_public_key(other.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl")
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl: not installed")
 def test_openssl_verifies_the_signature(tmp_path: Path) -> None:
     signed = sign(statement(), KEY)
     signature = signed.pop("signature")

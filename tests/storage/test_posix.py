@@ -19,7 +19,7 @@ def store(tmp_path: Path) -> PosixStore:
     store = PosixStore("folder", tmp_path / "store")
     store.prepare(INSTANCE)
     if not store.abilities.batch_sync:
-        pytest.skip(f"{store.abilities.filesystem} has no batch sync to fail")
+        pytest.skip(f"syncfs: {store.abilities.filesystem} has no batch sync to fail")
     return store
 
 

@@ -305,7 +305,7 @@ def tight(tmp_path: Path) -> Iterator[PosixStore]:
     command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"mounting a small file system is not permitted here: {done.stderr.strip()}")
+        pytest.skip(f"mount: a small file system cannot be mounted here: {done.stderr.strip()}")
     try:
         store = PosixStore("tight", place / "store")
         store.prepare(INSTANCE)
