@@ -199,6 +199,18 @@ def test_copies_of_copies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         operated({"l": [1]}, *inside_a_list)
 
 
+def test_one_patch_adds_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.metadata.patches.MAX_GROWTH_CHARACTERS", 100_000)
+    copies = [{"op": "copy", "from": "/text", "path": f"/{number}"} for number in range(200)]
+    with pytest.raises(BadMetadataError, match="too much"):
+        operated({"text": "x" * 1000}, *copies)
+    under_a_long_name = {"n" * 1000: {str(number): 1 for number in range(200)}}
+    with pytest.raises(BadMetadataError, match="too much"):
+        merged({}, under_a_long_name)
+    large = {"text": "x" * 60_000, "more": "x" * 60_000}
+    assert merged(large, {"a": "y" * 10_000}) == {**large, "a": "y" * 10_000}
+
+
 def test_neighbours_that_are_not_loaded_decide_whether_an_object_is_typed() -> None:
     assert merged({"e": {"value": 1, "unit": "eV", "x": 2}}, {"e": {"x": None}}) == {"e": {"value": 1, "unit": "eV"}}
     with pytest.raises(BadMetadataError):

@@ -114,26 +114,39 @@ def render_document(document: Document) -> bytes:
     return render(document).encode()
 
 
-def list_leaves(document: Document, known: Mapping[str, str] | None = None) -> dict[str, str]:
+def list_leaves(
+    document: Document, known: Mapping[str, str] | None = None, *, room: int | None = None
+) -> dict[str, str]:
     """The leaves of a document, pointer to text, in the document's order.
 
     Checks every rule and raises BadMetadataError; a leaf that stands unchanged in `known` was checked before. Hidden
-    members of a PartialObject are passed over.
+    members of a PartialObject are passed over. `room` is how many characters pointers and texts may have in all: long
+    names above many small members, or copies of a long text, are short in a patch and would fill any memory here.
     """
     known = known or {}
     found: dict[str, str] = {}
+    used = 0
     waiting: list[tuple[str, int, Value]] = [("", 1, document)]
     while waiting:
         pointer, depth, value = waiting.pop()
         if isinstance(value, dict) and (depth == 1 or not is_leaf(value)):
+            used += len(value) * len(pointer)
+            _check_room(used, room, pointer)
             children = [(f"{pointer}/{escape(name)}", depth + 1, member) for name, member in value.items()]
             waiting.extend(reversed(children))
             continue
         text = render(value)
+        used += len(text)
+        _check_room(used, room, pointer)
         if known.get(pointer) != text:
             _check_leaf(value, text, pointer, depth)
         found[pointer] = text
     return found
+
+
+def _check_room(used: int, room: int | None, pointer: str) -> None:
+    if room is not None and used > room:
+        raise BadMetadataError("The metadata would grow too much at once.", pointer=pointer[:MAX_KEY_BYTES])
 
 
 def is_leaf(value: dict[str, Value]) -> bool:

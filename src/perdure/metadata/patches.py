@@ -25,6 +25,7 @@ from perdure.metadata.nodes import LeafChange, Node, assemble
 
 PatchForm: TypeAlias = Literal["merge", "json-patch"]
 MAX_COPIED_VALUES = 1_000_000  # a few copies of copies would otherwise fill any memory
+MAX_GROWTH_CHARACTERS = 128 * 1024 * 1024  # of pointers and texts together, by one patch
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _MEMBERS_OF = {
@@ -113,7 +114,8 @@ def plan_changes(nodes: Mapping[str, Node], patch: Patch) -> list[LeafChange]:
     result = merge(document, patch.document) if isinstance(patch, MergePatch) else _operate(document, patch)
     if not isinstance(result, dict):
         raise BadMetadataError("The metadata must remain an object of members.")
-    after = list_leaves(result, known)
+    present = sum(len(pointer) + len(text) for pointer, text in known.items())
+    after = list_leaves(result, known, room=present + MAX_GROWTH_CHARACTERS)
     removed = [LeafChange(pointer, text, None) for pointer, text in known.items() if pointer not in after]
     return removed + [LeafChange(p, known.get(p), text) for p, text in after.items() if known.get(p) != text]
 
