@@ -111,6 +111,17 @@ def find_own(tx: Connection, archive_id: UUID, paths: Sequence[bytes]) -> dict[b
     return {row.path: row_to_entry(row) for row in tx.execute(query)} if paths else {}
 
 
+def find_named_contents(tx: Connection, archive_id: UUID, part: int, contents: Sequence[str]) -> set[str]:
+    """Which of these staged contents entries of the part name."""
+    natural = [content.encode() for content in contents]
+    query = select(files.c.content, files.c.path).where(
+        files.c.archive_id == archive_id,
+        files.c.part == part,
+        or_(files.c.content.in_(contents), and_(files.c.content.is_(None), files.c.path == func.any(_paths(natural)))),
+    )
+    return {row.content or default_content(row.path) for row in tx.execute(query)}
+
+
 def find_visible(tx: Connection, layers: Sequence[UUID], paths: Iterable[bytes]) -> dict[bytes, Entry]:
     """The entries that the union of the layers shows at these paths."""
     wanted = list(paths)
@@ -338,13 +349,20 @@ def find_occupied_folders(tx: Connection, archive_id: UUID, paths: Sequence[byte
     if not paths:
         return set()
     wanted = func.unnest(_paths(paths)).column_valued("wanted")
-    inside = select(1).where(
-        files.c.archive_id == archive_id,
-        files.c.path > wanted.op("||")(literal(b"/", BYTEA)),
-        files.c.path < wanted.op("||")(literal(b"0", BYTEA)),
-        files.c.kind != _HIDDEN,
+    # A scalar subquery is one probe of the index for each path; EXISTS becomes a join that compares all with all.
+    first_inside = (
+        select(files.c.path)
+        .where(
+            files.c.archive_id == archive_id,
+            files.c.path > wanted.op("||")(literal(b"/", BYTEA)),
+            files.c.path < wanted.op("||")(literal(b"0", BYTEA)),
+            files.c.kind != _HIDDEN,
+        )
+        .order_by(files.c.path)
+        .limit(1)
+        .scalar_subquery()
     )
-    return set(tx.execute(select(wanted).where(inside.exists())).scalars())
+    return set(tx.execute(select(wanted).where(first_inside.is_not(None))).scalars())
 
 
 def count_entries(tx: Connection, archive_id: UUID) -> dict[EntryKind, tuple[int, int]]:
