@@ -286,3 +286,43 @@ def _wait_for(condition: object) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it does not come true"
         time.sleep(0.02)
+
+
+def read_batch(caller: Caller, archive: str, paths: list[object]) -> tuple[list[dict[str, object]], bytes]:
+    answer = caller.post(f"{caller.data}/archives/{archive}/read-batch", json={"paths": paths})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/vnd.archive.batch"
+    (length,) = struct.unpack_from(">I", answer.content)
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    return json.loads(answer.content[4 : 4 + length])["items"], answer.content[4 + length :]
+
+
+def test_many_files_come_in_one_answer(ada: Caller, archive: str) -> None:
+    contents = {"a": b"abc", "folder/b": b"", "c": b"\x00" * 2_000_000}
+    for path, content in contents.items():
+        assert ada.put_file(archive, path, content).status_code == 201
+    assert ada.put_file(archive, "%FF", b"odd").status_code == 201
+    items, body = read_batch(ada, archive, ["c", "folder", "nowhere", {"path_b64": b64(b"\xff")}, "a", "folder/b"])
+    assert [item["state"] for item in items] == ["sent", "refused", "refused", "sent", "sent", "sent"]
+    assert all(item["reason"] for item in items if item["state"] == "refused")
+    assert body == contents["c"] + b"odd" + contents["a"]
+    assert items[4]["digests"]["sha512"] == hashlib.sha512(b"abc").hexdigest()  # type: ignore[index]  # it is JSON
+    assert base64.b64decode(str(items[3]["path_b64"])) == b"\xff"
+
+
+def test_a_batch_that_is_full_says_so(ada: Caller, archive: str) -> None:
+    assert ada.put_file(archive, "large", b"x" * (9 << 20)).status_code == 201
+    items, body = read_batch(ada, archive, ["large", "large", "large"])
+    assert [item["state"] for item in items] == ["sent", "refused", "refused"]
+    assert len(body) == 9 << 20
+
+
+def test_a_batch_shows_what_its_reader_may_see(
+    ada: Caller, bob: Caller, nobody: Caller, archive: str, closed: str, problem: Problem
+) -> None:
+    ada.put_file(archive, "a", b"abc")
+    refused = bob.post(f"{bob.data}/archives/{archive}/read-batch", json={"paths": ["a"]})
+    problem(refused, 404, "archive_not_found")
+    assert read_batch(nobody, closed, ["notes.txt"])[1] == b"<b>bold</b>"
+    many = ada.post(f"{ada.data}/archives/{archive}/read-batch", json={"paths": ["a"] * 1001})
+    problem(many, 400, "too_many_items")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,9 @@ from perdure.archives.errors import (
     NotAFileError,
     NotClosedError,
     ReceiptNotReadyError,
+    TooManyItemsError,
 )
+from perdure.archives.items import MAX_BATCH_BYTES, MAX_BATCH_FILES
 from perdure.archives.layers import list_layers, to_manifest_entry
 from perdure.archives.listing import EntryPage, find_folder, list_folder, list_tree
 from perdure.archives.manifests import iter_open_lines, iter_sealed_lines, union_line
@@ -72,26 +74,26 @@ class InclusionProof:
 
 
 class PartFinder:
-    """Where parts are; what is sealed stays, and is asked for once."""
+    """Where parts are, asked for once; what is remembered of a part that is not sealed may be old."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._sealed: dict[tuple[UUID, int | None], PartRef] = {}
+        self._known: dict[tuple[UUID, int | None], tuple[PartRef, PartState]] = {}
 
-    def find(self, entry: Entry) -> tuple[PartRef, PartState]:
-        """The part that holds an entry, and its state."""
+    def find(self, entry: Entry, *, anew: bool = False) -> tuple[PartRef, PartState]:
+        """The part that holds an entry, and its state; looked up `anew` when the file was not where it should be."""
         key = (entry.archive_id, entry.part)
-        if key in self._sealed:
-            return self._sealed[key], PartState.SEALED
+        known = self._known.get(key)
+        if known is not None and (known[1] is PartState.SEALED or not anew):
+            return known
         query = select(parts.c.id, parts.c.state).where(
             parts.c.archive_id == entry.archive_id, parts.c.number == entry.part
         )
         with self._ctx.db.begin() as tx:
             row = tx.execute(query).one()
-        part, state = PartRef(entry.archive_id, row.id), PartState(row.state)
-        if state is PartState.SEALED:
-            self._sealed[key] = part
-        return part, state
+        found = PartRef(entry.archive_id, row.id), PartState(row.state)
+        self._known[key] = found
+        return found
 
 
 class Content:
@@ -113,6 +115,37 @@ class Content:
         if state is not PartState.SEALED:
             return None
         return self._ctx.storage.local_path(part.object_id, self.entry.content or "")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPart:
+    """What a batch has for one path: the file, or the reason why its bytes are not among the contents."""
+
+    path: bytes
+    entry: Entry | None
+    reason: str | None = None
+
+
+class ContentBatch:
+    """The bytes of many small files, one behind the other in the order of the parts that have an entry."""
+
+    def __init__(self, ctx: Context, parts_: Sequence[BatchPart]) -> None:
+        self._ctx = ctx
+        self.parts = tuple(parts_)
+        self.size = sum(part.entry.size for part in parts_ if part.entry is not None)
+
+    def read(self) -> Iterator[bytes]:
+        """All contents; raises when one of them is not what its entry says in length."""
+        finder = PartFinder(self._ctx)
+        for part in self.parts:
+            if part.entry is None or not part.entry.size:
+                continue
+            sent = 0
+            for block in read_entry(self._ctx, part.entry, 0, part.entry.size, finder):
+                sent += len(block)
+                yield block
+            if sent != part.entry.size:
+                raise ContentMovingError(f"{display_path(part.path)!r} changed while it was read.")
 
 
 class Reading:
@@ -160,6 +193,19 @@ class Reading:
         if entry.kind is not EntryKind.FILE:
             raise NotAFileError(f"{display_path(path)!r} is a {entry.kind.value}.", kind=entry.kind.value)
         return Content(self._ctx, entry)
+
+    def open_batch(self, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) -> ContentBatch:
+        """Many small files in one answer; what is no file, or no longer fits into the batch, is told with its reason.
+
+        Raises TooManyItemsError.
+        """
+        if len(paths) > MAX_BATCH_FILES:
+            raise TooManyItemsError(f"{len(paths)} paths; a batch takes {MAX_BATCH_FILES}.")
+        for path in paths:
+            check_path(path)
+        with self._ctx.db.begin() as tx:
+            shown = find_visible(tx, self._require_layers(tx, actor, archive_id, "union"), paths)
+        return ContentBatch(self._ctx, _fill_batch(paths, shown))
 
     def counts(self, actor: Actor, archive_id: UUID) -> ContentCounts:
         """What the archive holds of its own."""
@@ -264,6 +310,22 @@ class Reading:
         return iter_sha512sum_lines(entries, archive.profile.digests[0])
 
 
+def _fill_batch(paths: Sequence[bytes], shown: Mapping[bytes, Entry]) -> list[BatchPart]:
+    """Take the files in their order as long as they fit."""
+    filled: list[BatchPart] = []
+    left = MAX_BATCH_BYTES
+    for path in paths:
+        entry = shown.get(path)
+        if entry is None or entry.kind is not EntryKind.FILE:
+            filled.append(BatchPart(path, None, "there is no file at this path"))
+        elif entry.size > left:
+            filled.append(BatchPart(path, None, "it does not fit into this batch; read it by itself"))
+        else:
+            filled.append(BatchPart(path, entry))
+            left -= entry.size
+    return filled
+
+
 def content_etag(entry: Entry) -> str:
     """The beginning of the content digest."""
     return (entry.digests.get("sha512") or entry.digests["sha256"])[:_ETAG_DIGITS]
@@ -275,7 +337,7 @@ def read_entry(
     """Blocks of a file, wherever it lies, also while sealing moves it; raises ContentMovingError when that lasts."""
     finder = finder or PartFinder(ctx)
     for attempt in range(_MOVING_LOOKS):
-        part, state = finder.find(entry)
+        part, state = finder.find(entry, anew=attempt > 0)
         for blocks in _iter_places(ctx, entry, part, state, offset, length):
             try:
                 first = next(blocks, b"")

@@ -1,29 +1,35 @@
-"""Many small entries in one request: an index, then the contents one behind the other."""
+"""Many small entries in one request or one answer: an index, then the contents one behind the other."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
-from typing import Annotated, Literal
+from itertools import chain
+from typing import Annotated, Any, Literal
 
+import orjson
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from perdure.archives.items import MAX_BATCH_BYTES, MAX_BATCH_FILES, BatchItem
 from perdure.archives.model import EntryKind
+from perdure.archives.reading import BatchPart
 from perdure.doors.api.fields import ArchiveId, Form
-from perdure.doors.api.forms import PlanItemForm
+from perdure.doors.api.forms import PathsForm, PlanItemForm
 from perdure.doors.api.views import answer_json, path_fields
-from perdure.doors.http.auth import KnownCaller
+from perdure.doors.http.auth import Caller, KnownCaller
 from perdure.doors.http.errors import BodyTooLargeError, MalformedRequestError, UnsupportedContentError
-from perdure.doors.http.openapi import problems
+from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.receiving import IncompleteBodyError, receive_all, require_length
 from perdure.doors.http.services import Given
+from perdure.doors.http.streams import iter_in_threads
 
 router = APIRouter(tags=["data"])
 
 BATCH_TYPE = "application/vnd.archive.batch"
+_BATCH_BODY = {BATCH_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 _LENGTH_BYTES = 4
 _LARGEST_INDEX = 16 * 1024 * 1024  # a thousand items with paths of 4,096 escaped bytes
 
@@ -62,9 +68,7 @@ class BatchView(BaseModel):
     "then the contents of the files, concatenated in the order of the index. Sent again, it changes nothing.",
     response_model=BatchView,
     responses=problems(403, 409, 410, 411, 415, 507),
-    openapi_extra={
-        "requestBody": {"required": True, "content": {BATCH_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
-    },
+    openapi_extra={"requestBody": {"required": True, "content": _BATCH_BODY}},
 )
 async def put_batch(archive_id: ArchiveId, request: Request, caller: KnownCaller, services: Given) -> Response:
     _require_type(request)
@@ -88,6 +92,40 @@ async def put_batch(archive_id: ArchiveId, request: Request, caller: KnownCaller
     return answer_json(
         {"items": rendered, "stored": len(sizes), "refused": len(results) - len(sizes), "bytes": sum(sizes)}
     )
+
+
+@router.post(
+    "/archives/{archive_id}/read-batch",
+    operation_id="read_batch",
+    summary="The contents of many small files at once",
+    description="The answer: four bytes, big-endian, with the length of the index; the index as JSON "
+    '(`{"items": [{"path" and "path_b64", "state", "size", "digests", "reason"}]}`), in the order of the request; '
+    "then the contents of the items whose `state` is `sent`, concatenated in that order. An item that is `refused` "
+    "says why: read it by itself. Compare each content with its digest: the contents are sent as they are stored.",
+    response_class=Response,
+    responses=problems(
+        403, 409, 410, beside={200: {"description": "The index and the contents", "content": _BATCH_BODY}}
+    ),
+    openapi_extra=ANYONE,
+)
+def read_batch(archive_id: ArchiveId, form: PathsForm, caller: Caller, services: Given) -> Response:
+    batch = services.archives.reading.open_batch(caller, archive_id, form.path_bytes())
+    index = orjson.dumps({"items": [_part_fields(part) for part in batch.parts]})
+    head = len(index).to_bytes(_LENGTH_BYTES, "big") + index
+    contents: Iterator[bytes] = chain((head,), batch.read())
+    headers = {"content-length": str(len(head) + batch.size), "cache-control": "private, no-store"}
+    return StreamingResponse(iter_in_threads(contents, services.threads), 200, headers, BATCH_TYPE)
+
+
+def _part_fields(part: BatchPart) -> dict[str, Any]:  # Any: JSON
+    if part.entry is None:
+        return {**path_fields(part.path), "state": "refused", "reason": part.reason}
+    return {
+        **path_fields(part.path),
+        "state": "sent",
+        "size": part.entry.size,
+        "digests": dict(part.entry.digests),
+    }
 
 
 class _Body:
