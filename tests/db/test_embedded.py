@@ -128,6 +128,7 @@ def test_a_remembered_number_of_a_stranger_is_forgotten_and_the_stranger_spared(
     server.stop()
     with subprocess.Popen(["sleep", "60"]) as stranger:
         (folder / "cluster" / "postmaster.pid").write_text(remembered.replace(str(old), str(stranger.pid), 1))
+        (folder / "run" / ".s.PGSQL.5432.lock").write_text(remembered.replace(str(old), str(stranger.pid), 1))
         server.start()
         assert stranger.poll() is None
         stranger.kill()

@@ -190,13 +190,17 @@ def verify_folder(
 ) -> FolderReport:
     """Digest every file of the folder and compare: changed, missing and extra paths are found, each one.
 
-    Hidden paths of a manifest must be absent. Raises UsageError when the folder does not exist.
+    Hidden paths of a manifest must be absent; a checksum list, which cannot name links, passes over links. Raises
+    UsageError when the folder does not exist.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder.", next_step="Give the folder that holds the files.")
     report, present = FolderReport(), dict(iter_folder_files(folder))
     wanted = {entry.path: entry for entry in expected if entry.kind != "hidden"}
-    report.extra = sorted(path for path in present if path not in wanted)
+    names_links = any(entry.size is not None for entry in expected)
+    report.extra = sorted(
+        path for path, place in present.items() if path not in wanted and (names_links or not os.path.islink(place))
+    )
     with ThreadPoolExecutor(workers) as pool:
         for entry, outcome, size in pool.map(lambda entry: _compare(folder, entry), wanted.values()):
             _count(report, entry, outcome, size)

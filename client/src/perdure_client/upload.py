@@ -68,7 +68,7 @@ class FolderUpload:
     def _plan(self, items: list[LocalItem]) -> list[LocalItem]:
         wanted: list[LocalItem] = []
         step = self._limits["plan_items"]
-        for start in range(0, len(items), step):
+        for start in range(0, max(len(items), 1), step):  # asked even for nothing: the archive may not be there
             chunk = items[start : start + step]
             body = {"items": [self._plan_item(item) for item in chunk]}
             answer = self._transport.json("POST", f"/archives/{self._archive_id}/plan", json=body, repeatable=True)

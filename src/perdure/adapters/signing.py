@@ -126,6 +126,9 @@ class FileSigner:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold off other processes that make keys."""
-        with (self._folder / ".lock").open("a") as lock:
+        lock = os.open(self._folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)

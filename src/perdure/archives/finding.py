@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, exists, func, literal, or
 from sqlalchemy.dialects.postgresql import BYTEA
 
 from perdure.archives.citing import landing_page
-from perdure.archives.errors import ArchiveNotFoundError
+from perdure.archives.errors import ArchiveNotFoundError, UnknownIdentifierError
 from perdure.archives.journal import list_record_changes
 from perdure.archives.model import Archive, ArchiveState, Part
 from perdure.archives.placing import ACTIVE_UPLOADS, list_parts
@@ -41,6 +41,7 @@ class ArchiveView:
     verified_copies: int = 0  # stores that hold a verified copy of every sealed part
     children: tuple[UUID, ...] = ()
     uploads: int = 0
+    is_test_identifier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ def get_view(ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
             verified_copies=_count_verified(tx, ctx, own_parts),
             children=tuple(child.id for child in children),
             uploads=tx.execute(active).scalar_one(),
+            is_test_identifier=_has_test_identifier(ctx, archive),
         )
 
 
@@ -221,12 +223,22 @@ def public_page(ctx: Context, actor: Actor, identifier: str) -> PublicPage:
     return _show(ctx, archive, may_read=may_read)
 
 
+def _has_test_identifier(ctx: Context, archive: Archive) -> bool:
+    """Whether nobody outside resolves the identifier; also of one that the registrar has lost."""
+    if archive.identifier is None:
+        return False
+    try:
+        return ctx.registrar.get(archive.identifier).is_test
+    except UnknownIdentifierError:
+        return True
+
+
 def _show(ctx: Context, archive: Archive, *, may_read: bool) -> PublicPage:
     shown = may_read and archive.state is not ArchiveState.WITHDRAWN
     return PublicPage(
         id=archive.id,
         identifier=archive.identifier,
-        is_test_identifier=bool(archive.identifier) and ctx.registrar.get(archive.identifier or "").is_test,
+        is_test_identifier=_has_test_identifier(ctx, archive),
         state=archive.state,
         title=archive.description.title,
         may_read=shown,

@@ -29,6 +29,7 @@ from perdure.storage.model import PartRef, Received
 from perdure.storage.ports import Buffer
 from perdure.storage.staging import SMALL, FileWriter, UploadWriter
 
+CHECKPOINT_EVERY = 64 << 20  # bytes of an upload that a crash of the process may cost
 FINISH_LEASE = timedelta(minutes=5)
 
 
@@ -276,6 +277,7 @@ class UploadReceiver:
         self._landing = landing
         self._item = item
         self._writer = writer
+        self._safe = writer.offset
 
     @property
     def id(self) -> UUID:
@@ -299,10 +301,13 @@ class UploadReceiver:
         if self._writer.offset + len(data) > self._item.size:
             raise WrongSizeError(f"More than the announced {self._item.size} bytes came.", offset=self._writer.offset)
         self._writer.write(data)
+        if self._writer.offset - self._safe >= CHECKPOINT_EVERY:
+            self.checkpoint()
 
     def checkpoint(self) -> int:
         """Make what was written durable and return the offset, which no crash takes back."""
-        return self._writer.flush_durable()
+        self._safe = self._writer.flush_durable()
+        return self._safe
 
     def finish(self) -> Entry:
         """Make the complete file the archive's and return its entry. Safe to call again after a crash at any step.

@@ -134,12 +134,12 @@ class EmbeddedServer:
         pid_file = self._cluster / "postmaster.pid"
         with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
             pid = int(pid_file.read_text().splitlines()[0])
-            if str(self._cluster) not in _command_line(pid):
-                pid_file.unlink()
-                return
-            os.kill(pid, signal.SIGINT)
-            if not _wait_for(lambda: str(self._cluster) not in _command_line(pid), seconds=30):
-                raise EmbeddedServerError(f"A server left behind (process {pid}) does not stop.")
+            if str(self._cluster) in _command_line(pid):
+                os.kill(pid, signal.SIGINT)
+                if not _wait_for(lambda: str(self._cluster) not in _command_line(pid), seconds=30):
+                    raise EmbeddedServerError(f"A server left behind (process {pid}) does not stop.")
+            for left in (pid_file, socket_folder(self._folder) / f"{_SOCKET_NAME}.lock"):
+                left.unlink(missing_ok=True)
 
     def _launch(self) -> None:
         binary = find_binaries((self._cluster / "PG_VERSION").read_text().strip()) / "postgres"

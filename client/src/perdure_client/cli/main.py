@@ -90,7 +90,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
-    except Exception as error:  # noqa: BLE001  # the last line before the user: every error becomes a sentence
+    except Exception as error:  # the last line before the user: every error becomes a sentence
         from perdure_client.cli.output import show_error
 
         sys.exit(show_error(error))

@@ -124,7 +124,8 @@ def _send(
     if as_json:
         print_json(answer)
     else:
-        click.echo(f"{format_count(answer['changed'], 'value')} changed; the metadata is at revision {answer['revision']}.")
+        changed = format_count(answer["changed"], "value")
+        click.echo(f"{changed} changed; the metadata is at revision {answer['revision']}.")
 
 
 @meta.command()

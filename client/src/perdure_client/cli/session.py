@@ -34,7 +34,8 @@ def login(
     session = find_session(url or (ctx.find_root().obj or {}).get("url"))
     name = name or click.prompt(f"Login name at {session.url}")
     password = _read_password() if password_stdin else click.prompt("Password", hide_input=True)
-    opened = Client(Session(session.url, None)).log_in(name, password)
+    with Client(Session(session.url, None)) as visitor:
+        opened = visitor.log_in(name, password)
     until = datetime.now(UTC) + timedelta(days=days)
     with Client(Session(session.url, opened["secret"], name)) as client:
         kept = client.create_token(f"perdure on {platform.node()}", verbs=_KEPT_VERBS, expires_at=until.isoformat())

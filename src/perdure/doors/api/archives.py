@@ -146,7 +146,8 @@ def get_archive(archive_id: ArchiveId, request: Request, response: Response, cal
     if is_not_modified(request.headers, etag):
         return Response(status_code=304, headers={"etag": etag})
     response.headers["etag"] = etag
-    return archive_record(view.archive, services, actions=view.actions, children=view.children)
+    record = archive_record(view.archive, services, actions=view.actions, children=view.children)
+    return record.model_copy(update={"identifier_is_test": view.is_test_identifier})
 
 
 @router.patch(

@@ -98,6 +98,9 @@ class ArchiveRecord(BaseModel):
     file_count: int = Field(description="Files of this layer, without those of the archives it appends to.")
     byte_count: int
     identifier: str | None
+    identifier_is_test: bool | None = Field(
+        default=None, description="Whether nobody outside this installation can resolve it; null in lists."
+    )
     tombstone: Json | None = None
     actions: list[str] = Field(default_factory=list)
     children: list[UUID] = Field(default_factory=list)
