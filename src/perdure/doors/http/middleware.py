@@ -1,4 +1,4 @@
-"""What happens to every request, whatever door it knocks at: an id, a log line, safe headers, a limit for small bodies.
+"""What happens to every request, whatever door it knocks at: an id, a log line, safe headers, limits for bodies.
 
 Plain ASGI, because the framework's own middleware class buffers streams and hides the client's disconnect.
 """
@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable
 
 import structlog
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from perdure.doors.http.auth import get_caller, identity_of
 from perdure.doors.http.errors import BodyTooLargeError
 from perdure.doors.http.paths import set_tail_aside
 from perdure.doors.http.problems import problem_response
@@ -23,7 +26,10 @@ from perdure.kernel.ids import new_id
 _log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _STREAMED = re.compile(r"/api/v1/(archives/[^/]+/(files/.*|batch|uploads)|uploads/[^/]+)", re.DOTALL)
-LARGEST_JSON = 32 * 1024 * 1024  # a plan of 20,000 items with long paths and digests
+_LISTING = re.compile(r"/api/v1/archives/[^/]+/(plan|remove|hide|metadata|file-metadata/.*)", re.DOTALL)
+LARGEST_LISTING = 32 * 1024 * 1024  # a plan of 20,000 items with long paths and digests
+LARGEST_JSON = 4 * 1024 * 1024  # a record with thousands of creators
+LARGEST_FROM_STRANGERS = 64 * 1024  # a login
 
 _SAFE_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -99,36 +105,53 @@ class _Outcome:
 
 
 class BodyLimit:
-    """Refuses bodies that are read into memory whole and are larger than any of them needs to be."""
+    """Refuses bodies that are read into memory whole and are larger than any of them needs to be.
 
-    def __init__(self, app: ASGIApp, *, largest: int = LARGEST_JSON) -> None:
+    The framework reads and decodes a body before anybody asks who sent it, and decoded JSON is many times as large:
+    so whoever sends much says first who he is.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._largest = largest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or _STREAMED.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
-        if (_stated_length(Headers(scope=scope)) or 0) > self._largest:
-            await problem_response(self._refusal(), scope["archive.request_id"])(scope, receive, send)
+        headers = Headers(scope=scope)
+        largest = LARGEST_LISTING if _LISTING.fullmatch(scope["path"]) else LARGEST_JSON
+        try:
+            if (_stated_length(headers) or 0) > largest:
+                raise BodyTooLargeError(f"The body is larger than {largest} bytes.", limit=largest)
+            if _may_be_large(headers):
+                await run_in_threadpool(_require_known_caller, Request(scope))
+        except PerdureError as error:
+            await problem_response(error, scope["archive.request_id"])(scope, receive, send)
             return
-        await self._app(scope, self._counting(receive), send)
+        await self._app(scope, self._counting(receive, largest), send)
 
-    def _refusal(self) -> PerdureError:
-        return BodyTooLargeError(f"The body is larger than {self._largest} bytes.", limit=self._largest)
-
-    def _counting(self, receive: Receive) -> Receive:
+    @staticmethod
+    def _counting(receive: Receive, largest: int) -> Receive:
         seen = 0
 
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._largest:
+            if seen > largest:
                 raise HTTPException(413)
             return message
 
         return counted
+
+
+def _may_be_large(headers: Headers) -> bool:
+    stated = _stated_length(headers)
+    return "transfer-encoding" in headers if stated is None else stated > LARGEST_FROM_STRANGERS
+
+
+def _require_known_caller(request: Request) -> None:
+    identity_of(get_caller(request, request.app.state.services))
 
 
 def _choose_request_id(headers: Headers) -> str:

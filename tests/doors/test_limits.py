@@ -1,0 +1,23 @@
+"""What a stranger, or a friend in bulk, may not do to the doors."""
+
+from __future__ import annotations
+
+from .callers import Caller, Problem
+
+JSON = {"content-type": "application/json"}
+
+
+def test_a_stranger_sends_only_small_bodies(nobody: Caller, problem: Problem) -> None:
+    large = b'{"login": "x", "password": "' + b"y" * 100_000 + b'"}'
+    problem(nobody.post("/login", content=large, headers=JSON), 401, "not_logged_in")
+    problem(nobody.post("/login", content=iter([large]), headers=JSON), 401, "not_logged_in")
+    wrong = {**JSON, "authorization": "Bearer pds_wrong"}
+    problem(nobody.post("/login", content=large, headers=wrong), 401, "bad_credentials")
+
+
+def test_only_lists_of_paths_and_metadata_are_very_large(ada: Caller, archive: str, problem: Problem) -> None:
+    large = b'{"items": [' + b" " * 5_000_000 + b"]}"
+    assert ada.post(f"/archives/{archive}/plan", content=large, headers=JSON).status_code == 200
+    assert ada.post(f"/archives/{archive}/plan", content=iter([large]), headers=JSON).status_code == 200
+    problem(ada.post("/archives", content=large, headers=JSON), 413, "body_too_large")
+    problem(ada.post("/archives", content=iter([large]), headers=JSON), 413, "body_too_large")
