@@ -175,7 +175,10 @@ class Filling:
             archive = load(tx, row.archive_id)
             require_state(archive, ArchiveState.OPEN)
             _require_active(row, ctx.clock.now())
-            tx.execute(update(uploads).where(uploads.c.id == upload_id).values(state=UploadState.RECEIVING.value))
+            active = (uploads.c.id == upload_id) & uploads.c.state.in_(ACTIVE_UPLOADS)
+            marked = tx.execute(update(uploads).where(active).values(state=UploadState.RECEIVING.value))
+            if not marked.rowcount:
+                raise UploadEndedError("Another request has just ended the upload.", state="ended")
         part = PartRef(row.archive_id, row.part_id)
         writer = ctx.storage.open_upload(part, upload_id)
         if writer.offset != offset:

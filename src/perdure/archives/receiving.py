@@ -12,6 +12,7 @@ from hashlib import sha512
 from uuid import UUID
 
 from perdure.archives import events
+from perdure.archives.entries import find_named_contents
 from perdure.archives.errors import DigestMismatchError, PathTakenError, UploadEndedError
 from perdure.archives.items import BatchItem, ItemResult, digests_to_take, kept_digests
 from perdure.archives.layers import PutResult, carry_out, discard_contents, put_entries, to_manifest_entry
@@ -132,13 +133,20 @@ class Landing:
         return result
 
     def give_up(self, contents: Sequence[str] = (), *, state: UploadState | None = None) -> None:
-        """Return the reserved room and discard what was staged; safe to call after anything."""
+        """Return the reserved room and discard what was staged; safe to call after anything.
+
+        What an entry names stays: `settle` may have committed although it raised.
+        """
+        if self._is_ended:
+            return
+        with self.ctx.db.begin() as tx:
+            archive = load(tx, self.archive.id, lock=True)
+            was_active = release(tx, self.ctx, archive, self.reservation.id, state=state)
+            if not was_active and contents:
+                named = find_named_contents(tx, archive.id, self.reservation.number, contents)
+                contents = [content for content in contents if content not in named]
+        self._is_ended = True
         self.discard(contents)
-        if not self._is_ended:
-            with self.ctx.db.begin() as tx:
-                archive = load(tx, self.archive.id, lock=True)
-                release(tx, self.ctx, archive, self.reservation.id, state=state)
-            self._is_ended = True
 
     def discard(self, contents: Sequence[str]) -> None:
         """Discard some of what was staged."""
@@ -184,8 +192,7 @@ class FileReceiver:
 
     def abort(self) -> None:
         """Discard what came; safe to call after anything but a `finish` that returned."""
-        self._inflow.abort()
-        self._landing.give_up()
+        self._landing.give_up(self._inflow.leave())
 
 
 class BatchReceiver:
@@ -233,10 +240,8 @@ class BatchReceiver:
 
     def abort(self) -> None:
         """Discard what came; safe to call after anything but a `finish` that returned."""
-        if self._inflow is not None:
-            self._inflow.abort()
-        self._landing.give_up([received.content for received in self._received.values()])
-        self._received.clear()
+        left = [] if self._inflow is None else self._inflow.leave()
+        self._landing.give_up([*left, *(received.content for received in self._received.values())])
 
     def _result(
         self, index: int, item: BatchItem, result: PutResult, digests: Mapping[bytes, Mapping[str, str]]
@@ -347,6 +352,7 @@ class Inflow:
         self._item = item
         self._gathered = bytearray()
         self._writer: FileWriter | None = None
+        self._received: Received | None = None
         if item.size > SMALL:
             digests = landing.digests_of(item)
             self._writer = landing.ctx.storage.begin_file(landing.part, item.path, digests=digests)
@@ -368,13 +374,17 @@ class Inflow:
         if len(self._gathered) != self._item.size:
             raise _wrong_size(self._item, len(self._gathered))
         landing = self._landing
-        return landing.ctx.storage.write_small(
+        self._received = landing.ctx.storage.write_small(
             landing.part, [(self._item.path, bytes(self._gathered))], landing.digests_of(self._item)
         )[0]
+        return self._received
 
-    def abort(self) -> None:
+    def leave(self) -> list[str]:
+        """Write no more, and tell what is staged: it is not ours to remove where sealing may have begun."""
         if self._writer is not None:
-            self._writer.abort()
+            content = self._writer.leave()
+            return [] if content is None else [content]
+        return [] if self._received is None else [self._received.content]
 
 
 def _describe(entries: Sequence[Entry]) -> dict[str, object]:

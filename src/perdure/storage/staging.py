@@ -13,7 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -21,6 +21,7 @@ from uuid import UUID
 
 from perdure.formats.content_paths import hashed_content_path, natural_content_path
 from perdure.kernel.digests import MultiDigest, digest_bytes
+from perdure.kernel.errors import PerdureError
 from perdure.kernel.paths import display_path
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import SourceChangedError, SourceRefusedError, UnknownUploadError, WrongSizeError
@@ -57,6 +58,7 @@ class FileWriter:
         self._sink = sink
         self._content = content
         self._digest = MultiDigest(digests)
+        self._is_removed = False
 
     @property
     def size(self) -> int:
@@ -77,15 +79,24 @@ class FileWriter:
         return Received(self._content, self.size, self._digest.hexdigests())
 
     def abort(self) -> None:
-        """Remove the file; safe to call after anything, `finish` too, whose file it removes."""
-        self._sink.abort()
+        """Remove the file, once: another one may have its name afterwards. Safe to call twice."""
+        if not self._is_removed:
+            self._is_removed = True
+            self._sink.abort()
+
+    def leave(self) -> str | None:
+        """Close the file as it is and tell where it is staged; None when it is removed already."""
+        if not self._is_removed:
+            with suppress(PerdureError):  # nobody is promised these bytes
+                self._sink.close()
+        return None if self._is_removed else self._content
 
     @contextmanager
     def _or_abort(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            self._sink.abort()
+            self.abort()
             raise
 
 
