@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -154,16 +153,6 @@ def require_valid(store: Path) -> None:
 def damaged() -> set[str]:
     """Names of stores that a test has damaged on purpose, so that they are not judged."""
     return set()
-
-
-@pytest.fixture
-def fast_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: a sync of a shared disk waits for what others write."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="stores-") as folder:
-        yield Path(folder)
 
 
 @pytest.fixture
