@@ -18,7 +18,6 @@ from uuid import UUID
 from sqlalchemy import Connection, select, update
 
 from perdure.archives import events
-from perdure.archives.citing import build_datacite, landing_page
 from perdure.archives.copying import ensure_copies, require_stores
 from perdure.archives.entries import count_entries
 from perdure.archives.errors import (
@@ -29,7 +28,7 @@ from perdure.archives.errors import (
     TransfersLandingError,
     UploadsUnfinishedError,
 )
-from perdure.archives.heads import Heads, find_parent_identifier, list_part_summaries, list_superseded
+from perdure.archives.heads import Heads, list_part_summaries, list_superseded
 from perdure.archives.manifests import iter_sealed_lines
 from perdure.archives.model import Archive, ArchiveState, PartState, UploadState, missing_for_close
 from perdure.archives.placing import list_parts, release, select_active_uploads
@@ -43,6 +42,7 @@ from perdure.archives.records import (
     require_state,
     save_change,
 )
+from perdure.archives.registering import register_identifier
 from perdure.archives.roles import require_mandatory_roles
 from perdure.archives.sealing import Sealing
 from perdure.archives.tables import archives, files, parts
@@ -288,12 +288,11 @@ class Closing:
             archive = load(tx, archive_id)
             present = tx.execute(select(archives.c.receipt).where(archives.c.id == archive_id)).scalar_one()
             numbers = {object_uri(part.id): part.number for part in list_parts(tx, archive_id)}
-            parent = find_parent_identifier(tx, archive)
         if archive.state is not ArchiveState.CLOSED or archive.statement is None:
             return {"receipt": False}
         if present is None:
             self._issue_receipt(job, archive, archive.statement, numbers)
-        self._register(archive, parent)
+        register_identifier(ctx, self._heads, archive_id)
         return {"receipt": True}
 
     def _issue_receipt(
@@ -318,15 +317,6 @@ class Closing:
             told = {"copies": archive.profile.copies, "receipt_digest": statement_digest(receipt)}
             ctx.events.record(change.tx, events.RECEIPT_ISSUED, archive_id, SYSTEM, told)
             change.is_forced = True
-
-    def _register(self, archive: Archive, parent_identifier: str | None) -> None:
-        if archive.identifier is None:
-            return
-        page = self._ctx.settings.public_url
-        record = build_datacite(archive, public_url=page, parent_identifier=parent_identifier)
-        known = self._ctx.registrar.register(archive.identifier, record, landing_page(page, archive))
-        with self._ctx.db.begin() as tx:
-            tx.execute(update(archives).where(archives.c.id == archive.id).values(identifier_state=known.state))
 
     def _evidence(self, found: Mapping[str, Sequence[Copy]], numbers: Mapping[str, int]) -> list[CopyEvidence]:
         """Which parts each store holds verified; every part and the head are in as many stores as demanded."""
