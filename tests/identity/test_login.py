@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Event
 
 import pytest
 from argon2 import extract_parameters
@@ -16,6 +17,7 @@ from perdure.identity import Action, Client, InstanceThing
 from perdure.identity.errors import (
     BadCredentialsError,
     LastAdministratorError,
+    LoginBusyError,
     LoginThrottledError,
     NameTakenError,
     TokenExpiredError,
@@ -131,6 +133,25 @@ def test_the_hash_for_nobody_has_the_cost_of_a_real_one() -> None:
     assert passwords.is_right(real, PASSWORD)
     assert not passwords.is_right(None, PASSWORD)  # whatever the comparison says
     assert compared[0] == compared[1]
+
+
+def test_a_crowd_that_logs_in_is_turned_away_before_it_fills_every_thread() -> None:
+    passwords = Passwords(PasswordCost(passes=1, memory_kib=64, lanes=1, at_once=1))
+    release = Event()
+
+    def take_a_turn() -> bool:
+        try:
+            with passwords.turn():
+                return release.wait(5)
+        except LoginBusyError:
+            return False
+
+    with ThreadPoolExecutor(4) as crowd:
+        turns = [crowd.submit(take_a_turn) for _ in range(4)]
+        done, _ = wait(turns, timeout=2, return_when=FIRST_COMPLETED)
+        release.set()
+    assert [turn.result() for turn in done] == [False]
+    assert sum(turn.result() for turn in turns) == 3
 
 
 def test_a_known_hash_at_an_old_cost_is_renewed_by_a_login(house: House) -> None:

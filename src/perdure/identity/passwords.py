@@ -16,6 +16,7 @@ from perdure.identity.errors import LoginBusyError, WeakPasswordError
 from perdure.identity.model import MAX_PASSWORD_CHARACTERS, find_password_problem
 
 _TURN_SECONDS = 5.0
+_WAITING_FOR_EACH = 2  # logins that wait hold a thread each, which other requests need
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Passwords:
     def __init__(self, cost: PasswordCost) -> None:
         self._hasher = PasswordHasher(time_cost=cost.passes, memory_cost=cost.memory_kib, parallelism=cost.lanes)
         self._turns = threading.BoundedSemaphore(cost.at_once)
+        self._places = threading.BoundedSemaphore(cost.at_once * (1 + _WAITING_FOR_EACH))
         parameters = f"$argon2id$v=19$m={cost.memory_kib},t={cost.passes},p={cost.lanes}"
         self._nobody = f"{parameters}${_base64(os.urandom(16))}${_base64(os.urandom(32))}"  # no password fits
 
@@ -59,13 +61,19 @@ class Passwords:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for a turn at hashing; raises LoginBusyError when none comes in time."""
-        if not self._turns.acquire(timeout=_TURN_SECONDS):
-            raise LoginBusyError("Too many passwords are being checked.")
-        try:
+        """Wait for a turn at hashing; raises LoginBusyError when none comes in time, or too many wait already."""
+        with _held(self._places, 0), _held(self._turns, _TURN_SECONDS):
             yield
-        finally:
-            self._turns.release()
+
+
+@contextmanager
+def _held(semaphore: threading.Semaphore, seconds: float) -> Iterator[None]:
+    if not semaphore.acquire(timeout=seconds):
+        raise LoginBusyError("Too many passwords are being checked.")
+    try:
+        yield
+    finally:
+        semaphore.release()
 
 
 def _base64(data: bytes) -> str:

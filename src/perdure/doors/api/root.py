@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
+from anyio import to_thread
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
@@ -112,7 +114,7 @@ def get_instance(caller: Caller, services: Given) -> Instance:
     summary="Events in their order, waiting for new ones if asked",
     responses=problems(403),
 )
-def list_events(
+async def list_events(
     caller: KnownCaller,
     services: Given,
     after: Annotated[
@@ -122,7 +124,10 @@ def list_events(
     archive: Annotated[Id | None, Query(description="Only events about this archive.")] = None,
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait when there is none yet.")] = 0,
 ) -> EventPage:
-    events = services.archives.life.list_events(caller, archive_id=archive, after=after, limit=limit, wait_seconds=wait)
+    read = partial(
+        services.archives.life.list_events, caller, archive_id=archive, after=after, limit=limit, wait_seconds=wait
+    )
+    events = await to_thread.run_sync(read, limiter=services.waiting if wait else None)
     names = services.identity.find_names(caller, {event.actor_id for event in events if event.actor_id})
     items = [_event(event, names) for event in events]
     return EventPage(items=items, next_after=events[-1].number if events else after)

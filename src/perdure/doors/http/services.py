@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 from uuid import UUID
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from perdure.archives.service import Archives
@@ -26,6 +27,9 @@ class Place:
     data_url: str
 
 
+_MOST_WAITING = 200  # requests that wait for an event, in threads of their own: they leave the others theirs
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything the doors reach. `find_faults` tells each needed component and what is wrong with it, or None."""
@@ -36,6 +40,7 @@ class Services:
     place: Callable[[], Place]
     find_faults: Callable[[], Mapping[str, str | None]]
     threads: ByteThreads = field(default_factory=ByteThreads)
+    waiting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_MOST_WAITING))
 
 
 def get_services(request: Request) -> Services:
