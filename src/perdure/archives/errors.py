@@ -60,6 +60,12 @@ class IdempotencyKeyReusedError(ConflictError):
     next_step = "Use a fresh key for each new request; repeat a key only with the very same request."
 
 
+class RequestUnderWayError(TryAgainError):
+    code = "request_under_way"
+    title = "The same request is just being carried out"
+    next_step = "Send the same request with the same idempotency key again in a few seconds."
+
+
 class BadDescriptionError(BadInputError):
     code = "bad_description"
     title = "The archive's record cannot be changed like this"

@@ -14,6 +14,7 @@ from perdure.archives.ports import Signer
 from perdure.archives.profiles import Profiles
 from perdure.archives.reading import Reading
 from perdure.archives.records import Context
+from perdure.archives.repeating import Repeats
 from perdure.archives.tasks import register_life_jobs
 from perdure.archives.upkeep import register_content_upkeep
 from perdure.archives.verifying import Verifying
@@ -38,6 +39,7 @@ def make_archives(context: Context, signer: Signer | None) -> Archives:
         reading=Reading(context),
         downloading=Downloading(context),
         work=Work(context),
+        repeats=Repeats(context),
     )
 
 
@@ -56,3 +58,4 @@ class Archives:
     reading: Reading
     downloading: Downloading
     work: Work
+    repeats: Repeats

@@ -15,10 +15,11 @@ from perdure.doors.api.views import GrantView, Page
 from perdure.doors.http.auth import KnownCaller
 from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
 from perdure.doors.http.openapi import problems
+from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given
 from perdure.identity import Account, Role
 
-router = APIRouter(tags=["accounts"])
+router = APIRouter(tags=["accounts"], route_class=CreatingRoute)
 
 AccountId = Annotated[Id, Path()]
 GrantId = Annotated[Id, Path()]
@@ -61,6 +62,7 @@ def list_accounts(
     operation_id="create_account",
     summary="Make an account (administrators)",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403, 409),
 )
 def create_account(form: AccountForm, response: Response, caller: KnownCaller, services: Given) -> AccountView:
@@ -121,6 +123,7 @@ def list_grants(account_id: AccountId, caller: KnownCaller, services: Given) -> 
     operation_id="grant_on_account",
     summary="Give a role on the account and all its archives",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403, 409),
 )
 def grant(

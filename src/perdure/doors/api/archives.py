@@ -28,21 +28,13 @@ from perdure.doors.http.auth import Caller, KnownCaller
 from perdure.doors.http.cursors import A_NUMBER, A_SHORT_ID, decode_cursor, encode_cursor
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.preconditions import expected_revision, format_revision, is_not_modified
+from perdure.doors.http.repeats import ONCE, CreatingRoute, IdempotencyKey
 from perdure.doors.http.services import Given, Services
 from perdure.identity import Role
 from perdure.kernel.ids import short_form
 
-router = APIRouter(tags=["archives"])
+router = APIRouter(tags=["archives"], route_class=CreatingRoute)
 
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        max_length=200,
-        pattern=r"^[\x21-\x7e]+$",
-        description="Sent again with the same request, the same archive is answered and none is opened twice.",
-    ),
-]
 IfMatch = Annotated[
     str | None, Header(alias="If-Match", description="The ETag that was read; 412 when it is another now.")
 ]
@@ -262,6 +254,7 @@ def list_grants(archive_id: ArchiveId, caller: KnownCaller, services: Given) -> 
     operation_id="grant_on_archive",
     summary="Give a role on the archive",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403, 409, 410),
 )
 def grant(

@@ -15,10 +15,11 @@ from perdure.doors.api.views import Page
 from perdure.doors.http.auth import KnownCaller
 from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
 from perdure.doors.http.openapi import problems
+from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given
 from perdure.identity import Group, IdentityCard
 
-router = APIRouter(tags=["people"])
+router = APIRouter(tags=["people"], route_class=CreatingRoute)
 
 IdentityId = Annotated[Id, Path()]
 GroupId = Annotated[Id, Path()]
@@ -88,6 +89,7 @@ def list_identities(
     operation_id="create_identity",
     summary="Make a local account with its personal space (administrators)",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403, 409),
 )
 def create_identity(form: IdentityForm, response: Response, caller: KnownCaller, services: Given) -> NewIdentityView:
@@ -144,6 +146,7 @@ def list_organisations(caller: KnownCaller, services: Given) -> Page[Organisatio
     operation_id="create_organisation",
     summary="Make an organisation (administrators)",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403, 409),
 )
 def create_organisation(form: OrganisationForm, caller: KnownCaller, services: Given) -> OrganisationView:
@@ -163,6 +166,7 @@ def list_groups(caller: KnownCaller, services: Given) -> Page[GroupView]:
     operation_id="create_group",
     summary="Make a group and manage it",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403, 409),
 )
 def create_group(form: GroupForm, caller: KnownCaller, services: Given) -> GroupView:

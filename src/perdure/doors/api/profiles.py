@@ -12,9 +12,10 @@ from perdure.doors.api.forms import ProfileForm
 from perdure.doors.api.views import Page, ProfileView
 from perdure.doors.http.auth import KnownCaller
 from perdure.doors.http.openapi import problems
+from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given
 
-router = APIRouter(tags=["profiles"])
+router = APIRouter(tags=["profiles"], route_class=CreatingRoute)
 
 
 @router.get(
@@ -43,6 +44,7 @@ def get_profile(name: Annotated[Line, Path()], caller: KnownCaller, services: Gi
     operation_id="define_profile",
     summary="Make a profile, or change what archives opened later get (administrators)",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403, 409),
 )
 def define_profile(form: ProfileForm, response: Response, caller: KnownCaller, services: Given) -> ProfileView:

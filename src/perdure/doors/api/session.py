@@ -15,10 +15,11 @@ from perdure.doors.api.people import IdentityView, identity_view
 from perdure.doors.api.views import Page
 from perdure.doors.http.auth import KnownCaller, client_of, find_secret, identity_of
 from perdure.doors.http.openapi import ANYONE, problems
+from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given
 from perdure.identity import Token
 
-router = APIRouter(tags=["session"])
+router = APIRouter(tags=["session"], route_class=CreatingRoute)
 
 
 class SessionView(BaseModel):
@@ -125,6 +126,7 @@ def list_tokens(caller: KnownCaller, services: Given) -> Page[TokenView]:
     operation_id="create_token",
     summary="Make a token; its secret is shown once",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403, 409),
 )
 def create_token(form: TokenForm, response: Response, caller: KnownCaller, services: Given) -> NewTokenView:

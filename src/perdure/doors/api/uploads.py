@@ -31,12 +31,13 @@ from perdure.doors.http.errors import (
 )
 from perdure.doors.http.openapi import problems
 from perdure.doors.http.receiving import IncompleteBodyError, require_length
+from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given, Services
 from perdure.doors.http.streams import ByteThreads, iter_body, pump
 from perdure.kernel.actor import Actor
 from perdure.kernel.digests import DIGEST_LENGTHS
 
-router = APIRouter(tags=["data"])
+router = APIRouter(tags=["data"], route_class=CreatingRoute)
 list_router = APIRouter(tags=["content"])
 
 VERSION = "1.0.0"
@@ -104,6 +105,7 @@ async def get_options_of_upload(upload_id: UploadId) -> Response:
     operation_id="create_upload",
     summary="Begin a resumable upload; its room is reserved",
     status_code=201,
+    dependencies=ONCE,
     response_class=Response,
     responses=problems(403, 409, 410, 411, 412, 507),
 )

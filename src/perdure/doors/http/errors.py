@@ -80,3 +80,9 @@ class TusVersionError(ConflictError):
     status = 412
     title = "This version of the tus protocol is not spoken here"
     next_step = "Send 'Tus-Resumable: 1.0.0', or leave the header out."
+
+
+class AnswerSealedError(ConflictError):
+    code = "answer_sealed"
+    title = "This was done before, for another session or token"
+    next_step = "Do not send it again: look for what was made in the list that it belongs to."
