@@ -77,6 +77,14 @@ def _refuse_unexpected_skip(report: pytest.TestReport | pytest.CollectReport) ->
         report.longrepr = f"{report.nodeid} may not be skipped here: {reason}"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that starts commands and servers of its own as slow."""
+    for item in items:
+        if "end_to_end" in item.path.parts:
+            item.add_marker(pytest.mark.slow)
+
+
 class PostgresForTests:
     """One server for the session; each database is a copy of a template with the whole schema."""
 

@@ -103,6 +103,7 @@ def tree() -> Iterator[Tree]:
         yield Tree(Path(folder) / "data")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_it_mends_itself_refuses_a_second_survives_its_own_murder_and_stops_whole(tree: Tree) -> None:
     process = tree.start()

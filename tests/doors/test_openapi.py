@@ -92,6 +92,7 @@ def test_every_path_parameter_is_described(document: dict[str, Any]) -> None:
         assert wanted == given_names, path
 
 
+@pytest.mark.slow
 def test_strange_requests_get_documented_answers(
     running: RunningApplication, root: Caller, document: dict[str, Any]
 ) -> None:

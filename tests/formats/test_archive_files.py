@@ -168,6 +168,7 @@ def test_members_and_offsets_beyond_4_gib(size: int) -> None:
             assert huge.read(10) == bytes(10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0xFFFE, 0xFFFF])
 def test_more_members_than_16_bits_count(count: int) -> None:
     listed = [ZipMember(b"%d" % number) for number in range(count)]

@@ -150,6 +150,7 @@ def test_the_example_of_the_extension() -> None:
     assert object_path("..hor/rib:le-$id").endswith("/%2e%2ehor%2frib%3ale-%24id")
 
 
+@pytest.mark.slow
 def test_a_part_of_50000_files_has_an_inventory_below_17_mb() -> None:
     entries = [(f"data/scan_{number:06d}.h5", f"{number:0128x}") for number in range(50_000)]
     data = part_inventory(PART_ID, entries, created=CREATED, message="m", user=USER)

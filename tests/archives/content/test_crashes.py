@@ -19,6 +19,7 @@ from perdure.storage.crash_points import EXIT_STATUS, VARIABLE
 from .victim import LARGE
 from .workshop import Workshop, require_success
 
+pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parent.parent
 
 

@@ -37,6 +37,7 @@ from perdure.storage.errors import StoreFullError
 from .house import House
 
 
+@pytest.mark.slow
 def test_two_hundred_concurrent_changes_lose_none(house: House, ada: Actor) -> None:
     archive = house.open(ada)
 
