@@ -37,9 +37,10 @@ from perdure.formats import ocfl
 from perdure.formats.canonical import parse_json_object
 from perdure.formats.manifest import MANIFEST_NAME, ManifestEntry, iter_manifest, line_to_entry, line_to_superseded
 from perdure.kernel.clock import parse_time
-from perdure.kernel.digests import digest_bytes
+from perdure.kernel.digests import MultiDigest, digest_bytes
 from perdure.kernel.errors import DamagedError
 from perdure.kernel.ids import short_form
+from perdure.storage.errors import StoreFailedError, StoreUnavailableError, UnknownObjectError
 from perdure.storage.model import (
     META_FOLDER,
     Copy,
@@ -195,7 +196,7 @@ def _record_objects(ctx: Context, found: Iterable[_Object], report: RebuildRepor
         if one.kind is not ObjectKind.PART:
             try:
                 ctx.storage.reconcile_head(one.object_id)
-            except DamagedError as error:
+            except (DamagedError, StoreFailedError, StoreUnavailableError) as error:
                 report.problems.append(f"{one.object_id}: {error.detail}")
 
 
@@ -440,21 +441,21 @@ def _replay_staged(
         report.problems.append(
             f"staged part {part.part_id}: {len(log.torn)} bytes after the last whole line of its log"
         )
-    entries: dict[bytes, Entry] = {}
+    noted: dict[bytes, list[Entry]] = {}
     removed: set[bytes] = set()
     for line in log.lines:
         if b'"kind":' in line:
             entry = _to_entry(archive.id, number, line_to_entry(line + b"\n"))
-            entries[entry.path] = entry
+            noted.setdefault(entry.path, []).append(entry)
         else:
             gone = line_to_superseded(line + b"\n")
             if gone.part == number:
-                entries.pop(gone.path, None)
+                noted.pop(gone.path, None)
             else:
                 _supersede(tx, archive.id, gone.part, gone.path, ctx.clock.now())
                 removed.add(gone.path)
-    shown = sorted(entries.values(), key=lambda entry: entry.path)
-    present = [entry for entry in shown if _is_staged(ctx, part, entry, report)]
+    found = (_find_staged(ctx, part, noted[path], report) for path in sorted(noted))
+    present = [entry for entry in found if entry is not None]
     delete_entries(tx, archive.id, [*removed, *(entry.path for entry in present)])
     state = PartState.FILLING if is_last else PartState.FULL
     counted = [entry for entry in present if entry.kind is EntryKind.FILE]
@@ -473,19 +474,35 @@ def _supersede(tx: Connection, archive_id: UUID, number: int, path: bytes, at: d
         tx.execute(upsert(superseded).values(row).on_conflict_do_nothing())
 
 
-def _is_staged(ctx: Context, part: PartRef, entry: Entry, report: RebuildReport) -> bool:
-    """Whether the bytes that the log promises are there; the digest is compared when the part is sealed."""
-    if entry.kind is not EntryKind.FILE or entry.content is None:
-        return True
+def _find_staged(ctx: Context, part: PartRef, noted: list[Entry], report: RebuildReport) -> Entry | None:
+    """The newest entry noted for a path whose bytes are there: later ones were refused, and their bytes discarded.
+
+    The bytes of the newest are digested when the part is sealed; an earlier one is believed by its digest only.
+    """
+    newest = noted[-1]
+    for entry in reversed(noted):
+        if entry.kind is not EntryKind.FILE or entry.content is None:
+            return entry
+        size = _staged_size(ctx, part, entry.content)
+        if size == entry.size and (entry is newest or _has_digest(ctx, part, entry)):
+            return entry
+    report.problems.append(f"staged part {part.part_id}: the bytes noted for {newest.content!r} are not there")
+    return None
+
+
+def _staged_size(ctx: Context, part: PartRef, content: str) -> int:
     try:
-        size = ctx.storage.staged_size(part, entry.content)
-    except LookupError:
-        size = -1
-    if size != entry.size:
-        report.problems.append(
-            f"staged part {part.part_id}: {entry.content!r} has {size} bytes, {entry.size} were noted"
-        )
-    return size == entry.size
+        return ctx.storage.staged_size(part, content)
+    except UnknownObjectError:
+        return -1
+
+
+def _has_digest(ctx: Context, part: PartRef, entry: Entry) -> bool:
+    assert entry.content is not None
+    digest = MultiDigest(entry.digests)
+    for block in ctx.storage.read_staged(part, entry.content):
+        digest.update(block)
+    return digest.hexdigests() == dict(entry.digests)
 
 
 def _to_entry(archive_id: UUID, number: int, entry: ManifestEntry) -> Entry:
@@ -529,8 +546,11 @@ def _restore_events(ctx: Context, found: Mapping[str, _Object], report: RebuildR
         if path.startswith(EVENTS_FOLDER)
     )
     for _, object_id, path in segments:
-        with ctx.db.begin() as tx:
-            report.events += ctx.events.restore_segment(tx, ctx.storage.read_head_file(object_id, path))
+        try:
+            with ctx.db.begin() as tx:
+                report.events += ctx.events.restore_segment(tx, ctx.storage.read_head_file(object_id, path))
+        except DamagedError as error:
+            report.problems.append(f"{path} of {object_id}: {error.detail}")
 
 
 # Comparing

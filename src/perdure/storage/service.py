@@ -381,6 +381,8 @@ class Storage:
                 yield object_id, error
             except FileNotFoundError:
                 yield object_id, CopyDamagedError(f"{object_id} has no inventory, or no sidecar to it.")
+            except StoreFailedError as error:
+                yield object_id, CopyDamagedError(f"{object_id} cannot be read: {error.detail}")
 
     def inventory(self, object_id: str) -> StoredInventory:
         """The newest inventory of an object, with its bytes and digest, from the best copy."""

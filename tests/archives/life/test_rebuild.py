@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from perdure.adapters.posix import PosixStore
 from perdure.adapters.signing import FileSigner
 from perdure.archives.closing import Closing
-from perdure.archives.errors import StoresNotEmptyError
+from perdure.archives.errors import PathTakenError, StoresNotEmptyError
 from perdure.archives.exporting import export_events, export_registry, log_id
 from perdure.archives.filling import Filling
 from perdure.archives.items import BatchItem
@@ -25,6 +27,7 @@ from perdure.jobs import Jobs
 from perdure.jobs.worker import run_pending
 from perdure.kernel.actor import Actor
 from perdure.metadata.service import Metadata
+from perdure.storage.errors import StoreFailedError
 from perdure.storage.service import Storage
 
 from .house import INSTANCE, House, open_stores
@@ -109,6 +112,57 @@ def test_archives_in_the_making_come_back(house: House, fresh: Context, ada: Act
     assert report.problems == []
     assert compare(house.ctx.db, fresh.db) == []
     assert house.look(parent.id).state == "closed"
+
+
+def test_what_was_refused_takes_nothing_from_what_was_there(house: House, fresh: Context, ada: Actor) -> None:
+    """The log of entries names bytes that were discarded again; what lay at their path before is still there."""
+    filling = Filling(house.ctx)
+    archive = house.open(ada)
+    _put(filling, ada, archive.id, {b"kept": b"first", b"twice": b"one"})
+    _put(filling, ada, archive.id, {b"twice": b"two"})
+    for path in (b"kept", b"twice"):
+        late = filling.begin_file(ada, archive.id, path, 5, replace=False)
+        late.write(b"later")
+        with pytest.raises(PathTakenError):
+            late.finish()
+    export_registry(house.ctx)
+    export_events(house.ctx)
+    report = rebuild(fresh)
+    assert report.problems == []
+    assert compare(house.ctx.db, fresh.db) == []
+
+
+def test_an_unreadable_inventory_stops_no_rebuild(
+    house: House, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = house.open(ada), house.open(ada)
+    export_registry(house.ctx)
+    read = PosixStore.read_object
+
+    def fail(self: PosixStore, object_id: str, *arguments: Any) -> Iterator[bytes]:
+        if object_id == bad.id.urn:
+            raise StoreFailedError("The medium failed: input/output error.")
+        return read(self, object_id, *arguments)
+
+    monkeypatch.setattr(PosixStore, "read_object", fail)
+    report = rebuild(fresh)
+    assert report.archives == 1
+    assert any(bad.id.urn in line for line in report.problems)
+    with fresh.db.begin() as tx:
+        assert tx.execute(text("SELECT id FROM archives")).scalars().all() == [good.id]
+
+
+def test_a_broken_event_log_is_reported(house: House, fresh: Context, ada: Actor) -> None:
+    house.open(ada)
+    export_registry(house.ctx)
+    export_events(house.ctx)
+    for root in house.roots:
+        for segment in (root / "root").rglob("events/*.ndjson"):
+            segment.write_bytes(segment.read_bytes().replace(b"archive", b"ARCHIVE"))
+    house.damaged = True
+    report = rebuild(fresh)
+    assert report.archives == 1
+    assert any("events" in line for line in report.problems)
 
 
 def _put(filling: Filling, actor: Actor, archive_id: UUID, contents: dict[bytes, bytes]) -> None:
