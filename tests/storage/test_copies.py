@@ -315,3 +315,36 @@ def test_a_second_store_that_is_down_is_left_out(lab: Lab) -> None:
     down.is_down = False
     storage.prepare()
     assert [info.name for info in storage.stores()] == ["first", "down"]
+
+
+def test_the_only_copy_stays_where_it_is(lab: Lab, damaged: set[str]) -> None:
+    """Without another copy to place from, a doubt must not take the object out of the store."""
+    lab.make_part(FILES)
+    damaged.add("first")
+    flip(lab.object_folder("first") / DATA / "big")
+    lab.storage.verify_copy(lab.part.object_id, lab.first)
+    for _ in range(2):
+        with pytest.raises(NoGoodCopyError):
+            lab.storage.place_copy(lab.part.object_id, lab.first)
+    assert lab.object_folder("first").is_dir()
+    assert lab.states(lab.part.object_id) == {"first": "suspect"}
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_what_changes_while_it_is_verified_is_not_verified(lab: Lab, damaged: set[str], is_replaced: bool) -> None:
+    """A copy that was doubted, or written anew, while its reading went on was not read after its last write."""
+    lab.make_part(FILES)
+    lab.storage.place_copy(lab.part.object_id, lab.second)
+    lab.storage.verify_copy(lab.part.object_id, lab.second)
+    store = next(store for store in lab.storage._stores if store.info.id == lab.second)
+    done: list[bool] = []
+
+    def change(*so_far: int) -> None:
+        if not done:
+            done.append(True)
+            lab.storage._sources.doubt(store, lab.part.object_id, StoreUnavailableError("A read failed."))
+            if is_replaced:
+                lab.storage.place_copy(lab.part.object_id, lab.second)
+
+    assert lab.storage.verify_copy(lab.part.object_id, lab.second, progress=change).is_good
+    assert lab.states(lab.part.object_id)["second"] == ("written" if is_replaced else "suspect")

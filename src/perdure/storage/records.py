@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, Update, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from perdure.storage.model import Abilities, Copy, CopyState, ObjectKind, StoredObject, StoreInfo
@@ -58,17 +58,28 @@ def doubt_copy(tx: Connection, object_id: str, store_id: UUID, evidence: Mapping
     )
 
 
-def mark_verified(
-    tx: Connection, object_id: str, store_id: UUID, version: int, when: datetime, evidence: Mapping[str, object]
-) -> bool:
-    """Mark the copy verified unless it was written again meanwhile; whether it was marked."""
-    done = tx.execute(
-        update(copies)
-        .where(copies.c.object_id == object_id, copies.c.store_id == store_id, copies.c.version == version)
-        .where((copies.c.written_at.is_(None)) | (copies.c.written_at <= when))
-        .values(state=CopyState.VERIFIED.value, verified_at=when, evidence=dict(evidence))
+def mark_verified(tx: Connection, copy: Copy, when: datetime, evidence: Mapping[str, object]) -> bool:
+    """Mark a copy verified unless it was written again or doubted since it was loaded; whether it was marked."""
+    values = {"state": CopyState.VERIFIED.value, "verified_at": when, "evidence": dict(evidence)}
+    unchanged = _update_of_writing(copy).where(copies.c.state == copy.state.value)
+    return tx.execute(unchanged.values(values)).rowcount > 0
+
+
+def mark_suspect(tx: Connection, copy: Copy, evidence: Mapping[str, object]) -> bool:
+    """Mark a copy suspect unless it was written again or removed since it was loaded; whether it was marked."""
+    values = {"state": CopyState.SUSPECT.value, "evidence": dict(evidence)}
+    doubtful = [CopyState.WRITTEN.value, CopyState.VERIFIED.value, CopyState.SUSPECT.value]
+    return tx.execute(_update_of_writing(copy).where(copies.c.state.in_(doubtful)).values(values)).rowcount > 0
+
+
+def _update_of_writing(copy: Copy) -> Update:
+    """The update of a copy as long as it is what was written when it was loaded."""
+    return update(copies).where(
+        copies.c.object_id == copy.object_id,
+        copies.c.store_id == copy.store_id,
+        copies.c.version == copy.version,
+        copies.c.written_at.is_not_distinct_from(copy.written_at),
     )
-    return done.rowcount > 0
 
 
 def find_object(tx: Connection, object_id: str) -> StoredObject | None:

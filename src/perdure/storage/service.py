@@ -310,6 +310,8 @@ class Storage:
             own = next((copy for copy in copies if copy.store_id == store_id), None)
             if own and own.version == stored.version and own.state in (CopyState.WRITTEN, CopyState.VERIFIED):
                 return
+            if not self._find_sources(target, stored, copies):
+                raise NoGoodCopyError(f"{object_id} has no copy to place another one from.")
             self.check_room(stored.byte_count, store_id)
             self._prepare_place(target, object_id, stored, own)
             crash_point("place.recorded")
@@ -379,10 +381,10 @@ class Storage:
                 yield object_id, read_inventory(store, object_id).inventory
             except DamagedError as error:
                 yield object_id, error
-            except FileNotFoundError:
-                yield object_id, CopyDamagedError(f"{object_id} has no inventory, or no sidecar to it.")
             except StoreFailedError as error:
                 yield object_id, CopyDamagedError(f"{object_id} cannot be read: {error.detail}")
+            except FileNotFoundError:
+                yield object_id, CopyDamagedError(f"{object_id} has no inventory, or no sidecar to it.")
 
     def inventory(self, object_id: str) -> StoredInventory:
         """The newest inventory of an object, with its bytes and digest, from the best copy."""
@@ -573,10 +575,7 @@ class Storage:
     def _bring(self, target: Store, stored: StoredObject, copies: list[Copy]) -> None:
         """Place from the best copy; one that proves damaged becomes suspect, and the next one is tried."""
         failure: PerdureError | None = None
-        for copy in rank_sources(copies, stored.version):
-            source = next((store for store in self._stores if store.info.id == copy.store_id), None)
-            if source is None or source is target:
-                continue
+        for source in self._find_sources(target, stored, copies):
             try:
                 held = placing.read_source(source, stored)
                 placing.bring_object(source, target, stored.object_id, held)
@@ -588,13 +587,19 @@ class Storage:
                 return
         raise NoGoodCopyError(f"{stored.object_id} has no copy to place another one from.") from failure
 
+    def _find_sources(self, target: Store, stored: StoredObject, copies: list[Copy]) -> list[Store]:
+        """The stores that are here with a copy to place from, best first."""
+        here = {store.info.id: store for store in self._stores if store is not target}
+        return [here[copy.store_id] for copy in rank_sources(copies, stored.version) if copy.store_id in here]
+
     def _record_verification(self, copy: Copy, report: VerifyReport) -> None:
+        """Note what was found of the copy as it was when the reading began; nothing if it was changed meanwhile."""
         when = self._clock.now()
         with self._db.begin() as tx:
             if report.is_good:
-                records.mark_verified(tx, copy.object_id, copy.store_id, copy.version, when, report.evidence)
+                records.mark_verified(tx, copy, when, report.evidence)
             else:
-                records.mark_copy(tx, copy.object_id, copy.store_id, CopyState.SUSPECT, report.evidence)
+                records.mark_suspect(tx, copy, report.evidence)
         self._sources.forget(copy.object_id)
 
     def _is_growing(self, store: Store, object_id: str) -> bool:
