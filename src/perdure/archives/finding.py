@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Row, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import BYTEA
 
+from perdure.archives import events as facts
 from perdure.archives.citing import landing_page
 from perdure.archives.errors import ArchiveNotFoundError, UnknownIdentifierError
 from perdure.archives.journal import list_record_changes
@@ -19,6 +20,7 @@ from perdure.archives.placing import ACTIVE_UPLOADS, list_parts
 from perdure.archives.records import Context, load_all, readable_by, require_archive
 from perdure.archives.tables import account_usage, archives, files, uploads
 from perdure.events import Event
+from perdure.identity.events import GRANT_GIVEN, GRANT_REVOKED
 from perdure.identity.model import Action
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
@@ -29,6 +31,7 @@ MAX_PAGE = 200
 MAX_EVENTS = 1000
 MAX_WAIT_SECONDS = 60.0
 MAX_TEXT_CHARACTERS = 200
+_ABOUT_ROLES = frozenset({GRANT_GIVEN, GRANT_REVOKED, facts.ARCHIVE_WITHDRAWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,10 @@ def get_view(ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
         children = load_all(tx, archives.c.parent_id == archive_id, readable_by(ctx, actor))
         active = select(func.count()).where(uploads.c.archive_id == archive_id, uploads.c.state.in_(ACTIVE_UPLOADS))
         own_parts = tuple(list_parts(tx, archive_id))
+        actions = ctx.identity.actions(tx, actor, archive.thing())
         return ArchiveView(
-            archive=archive,
-            actions=ctx.identity.actions(tx, actor, archive.thing()),
+            archive=_as_seen(archive, actions),
+            actions=actions,
             parts=own_parts,
             verified_copies=_count_verified(tx, ctx, own_parts),
             children=tuple(child.id for child in children),
@@ -147,9 +151,7 @@ def list_archives(
         conditions.append(_has_text(ctx, text))
     with ctx.db.begin() as tx:
         found = load_all(tx, *conditions, limit=limit + 1)
-        views = tuple(
-            ArchiveView(archive, ctx.identity.actions(tx, actor, archive.thing())) for archive in found[:limit]
-        )
+        views = tuple(_list_one(tx, ctx, actor, archive) for archive in found[:limit])
     return ArchivePage(views, short_form(views[-1].archive.id) if len(found) > limit else None)
 
 
@@ -160,7 +162,7 @@ def record_history(
     limit = max(1, min(limit, MAX_EVENTS))
     with ctx.db.begin() as tx:
         archive = require_archive(tx, ctx, actor, Action.READ, archive_id)
-        may_manage = ctx.identity.can(tx, actor, Action.MANAGE, archive.thing())
+        may_manage = _may_manage(tx, ctx, actor, archive)
         rows = list_record_changes(tx, archive_id, after=_read_number(cursor), limit=limit + 1)
     changes = tuple(_to_change(row, with_grants=may_manage) for row in rows[:limit])
     return RecordPage(changes, str(changes[-1].revision) if len(rows) > limit else None)
@@ -175,7 +177,10 @@ def list_events(
     limit: int = 100,
     wait_seconds: float = 0,
 ) -> list[Event]:
-    """Events of the archives that the actor may read, after a number and in order; waits for one if there is none."""
+    """Events of the archives that the actor may read, after a number and in order; waits for one if there is none.
+
+    What an event says of roles is told to those who may manage the archive; to others its data is empty.
+    """
     limit = max(1, min(limit, MAX_EVENTS))
     if archive_id is not None:
         with ctx.db.begin() as tx:
@@ -248,6 +253,16 @@ def _show(ctx: Context, archive: Archive, *, may_read: bool) -> PublicPage:
     )
 
 
+def _list_one(tx: Connection, ctx: Context, actor: Actor, archive: Archive) -> ArchiveView:
+    actions = ctx.identity.actions(tx, actor, archive.thing())
+    return ArchiveView(_as_seen(archive, actions), actions)
+
+
+def _as_seen(archive: Archive, actions: frozenset[Action]) -> Archive:
+    """Who approved a withdrawal, and which children keep the bytes, is told to those who may manage the archive."""
+    return archive if Action.MANAGE in actions else replace(archive, tombstone=_public_tombstone(archive))
+
+
 def _public_tombstone(archive: Archive) -> Mapping[str, object] | None:
     """When and why, not by whom."""
     if archive.tombstone is None:
@@ -311,9 +326,19 @@ def _count_verified(tx: Connection, ctx: Context, own_parts: Sequence[Part]) -> 
 def _read_events(ctx: Context, actor: Actor, archive_id: UUID | None, after: int, limit: int) -> list[Event]:
     readable = select(archives.c.id).where(readable_by(ctx, actor))
     with ctx.db.begin() as tx:
-        return ctx.events.read(
+        found = ctx.events.read(
             tx, after=after, limit=limit, subject=archive_id, visible=lambda subject: subject.in_(readable)
         )
+        about = {event.subject for event in found if event.type in _ABOUT_ROLES}
+        managed = {one.id for one in load_all(tx, archives.c.id.in_(about)) if _may_manage(tx, ctx, actor, one)}
+    return [
+        event if event.type not in _ABOUT_ROLES or event.subject in managed else replace(event, data={})
+        for event in found
+    ]
+
+
+def _may_manage(tx: Connection, ctx: Context, actor: Actor, archive: Archive) -> bool:
+    return ctx.identity.can(tx, actor, Action.MANAGE, archive.thing())
 
 
 def _head(ctx: Context, after: int) -> int:

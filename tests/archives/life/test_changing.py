@@ -264,6 +264,17 @@ def test_events_are_seen_by_readers_only(house: House, ada: Actor, bob: Actor) -
     assert house.life.list_events(ada, after=last, wait_seconds=0.05) == []
 
 
+def test_roles_are_told_to_those_who_manage_them(house: House, ada: Actor, bob: Actor) -> None:
+    archive = house.open(ada)
+    house.life.grant(ada, archive.id, Grantee(identity_id=bob.identity_id), Role.READER)
+    house.told()
+    own = [event.data for event in house.life.list_events(ada) if event.type == "grant.given"]
+    assert [data["role"] for data in own] == ["owner", "reader"]
+    seen = [event.data for event in house.life.list_events(bob) if event.type == "grant.given"]
+    assert seen == [{}, {}]
+    assert house.life.list_events(bob)[-1].number == house.life.list_events(ada)[-1].number
+
+
 def test_a_closed_archive_is_not_discarded(house: House, ada: Actor) -> None:
     archive = house.close(house.open(ada))
     with pytest.raises(ArchiveClosedError):

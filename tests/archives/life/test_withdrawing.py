@@ -14,7 +14,7 @@ from perdure.archives.errors import (
     ChildrenRemainError,
     ConfirmationMismatchError,
 )
-from perdure.archives.model import Archive, ArchiveState
+from perdure.archives.model import Access, Archive, ArchiveState
 from perdure.identity import Grantee, Role
 from perdure.jobs.worker import run_pending
 from perdure.kernel.actor import ANONYMOUS, Actor
@@ -56,6 +56,21 @@ def test_withdrawal_removes_every_copy_and_leaves_a_tombstone(house: House, ada:
     assert [event.type for event in house.told(closed.id)][-2:] == ["archive.withdrawn", "archive.cleared"]
     with pytest.raises(ArchiveWithdrawnError):
         house.life.describe(ada, closed.id, {"title": "Back"})
+
+
+def test_strangers_learn_when_and_why_but_not_by_whom(house: House, ada: Actor, bob: Actor, closed: Archive) -> None:
+    house.life.set_access(ada, closed.id, Access.PUBLIC)
+    house.life.request_withdrawal(ada, closed.id, "The sample was mislabelled.")
+    run_pending(house.ctx.jobs)
+    house.told()
+    assert "approved_by" in (house.life.get(ada, closed.id).archive.tombstone or {})
+    (listed,) = house.life.list_archives(bob).items
+    for seen in (house.life.get(bob, closed.id), listed):
+        tombstone = seen.archive.tombstone or {}
+        assert tombstone["reasons"] == ["The sample was mislabelled."]
+        assert not tombstone.keys() & {"approved_by", "kept_for"}
+    (told,) = [event for event in house.life.list_events(bob) if event.type == "archive.withdrawn"]
+    assert told.data == {}
 
 
 def test_two_persons_when_the_profile_says_so(house: House, ada: Actor, bob: Actor) -> None:
