@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+
+import pytest
+
 from .callers import Caller, Problem
 
 JSON = {"content-type": "application/json"}
@@ -13,6 +17,20 @@ def test_a_stranger_sends_only_small_bodies(nobody: Caller, problem: Problem) ->
     problem(nobody.post("/login", content=iter([large]), headers=JSON), 401, "not_logged_in")
     wrong = {**JSON, "authorization": "Bearer pds_wrong"}
     problem(nobody.post("/login", content=large, headers=wrong), 401, "bad_credentials")
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_foreign_page_does_not_act_with_the_password_that_a_browser_keeps(
+    ada: Caller, nobody: Caller, archive: str, problem: Problem, site: str
+) -> None:
+    token = ada.headers["authorization"].removeprefix("Bearer ")
+    kept = {"authorization": "Basic " + base64.b64encode(f"ada:{token}".encode()).decode()}
+    place = f"/archives/{archive}/verify"
+    problem(nobody.post(place, headers={**kept, "sec-fetch-site": site}), 403, "foreign_page")
+    assert nobody.get(f"/archives/{archive}", headers={**kept, "sec-fetch-site": site}).status_code == 200
+    assert nobody.post(place, headers={**kept, "sec-fetch-site": "same-origin"}).status_code == 202
+    assert nobody.post(place, headers=kept).status_code == 202
+    assert ada.post(place, headers={"sec-fetch-site": site}).status_code == 202
 
 
 def test_only_lists_of_paths_and_metadata_are_very_large(ada: Caller, archive: str, problem: Problem) -> None:

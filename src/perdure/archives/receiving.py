@@ -110,8 +110,9 @@ class Landing:
         except PerdureError:
             self.give_up([entry.content for entry in entries if entry.content is not None])
             raise
+        lines = {entry.path: entry_to_line(to_manifest_entry(entry)) for entry in entries}
         if entries:
-            ctx.storage.log_staged(part, [entry_to_line(to_manifest_entry(entry)).rstrip(b"\n") for entry in entries])
+            ctx.storage.log_staged(part, [line.rstrip(b"\n") for line in lines.values()])
             ctx.storage.sync(part)
         crash_point("fill.synced")
         result: PutResult | None = None
@@ -122,7 +123,8 @@ class Landing:
                 now = ctx.clock.now()
                 result = put_entries(tx, ctx, archive, self.reservation, entries, at=now, replace=replace)
                 if result.stored:
-                    ctx.events.record(tx, events.FILES_ADDED, archive.id, self._actor, _describe(result.stored))
+                    told = _describe(result.stored, lines)
+                    ctx.events.record(tx, events.FILES_ADDED, archive.id, self._actor, told)
         self._is_ended = True
         crash_point("fill.committed")
         if result is None:
@@ -387,11 +389,11 @@ class Inflow:
         return [] if self._received is None else [self._received.content]
 
 
-def _describe(entries: Sequence[Entry]) -> dict[str, object]:
-    """What the event of a batch says: how much, and the digest of the list."""
+def _describe(entries: Sequence[Entry], lines: Mapping[bytes, bytes]) -> dict[str, object]:
+    """What the event of a batch says: how much, and the digest of the list, which is the lines sorted by path."""
     digest = sha512()
-    for entry in sorted(entries, key=lambda entry: entry.path):
-        digest.update(entry_to_line(to_manifest_entry(entry)))
+    for path in sorted(entry.path for entry in entries):
+        digest.update(lines[path])
     return {
         "count": len(entries),
         "bytes": sum(entry.size for entry in entries),

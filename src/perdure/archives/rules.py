@@ -208,6 +208,8 @@ def check_profile_fits(archive: Archive, profile: Profile) -> None:
         raise ProfileDoesNotFitError(
             f"The content has {archive.profile.digests[0]} digests; the profile demands {profile.digests[0]}."
         )
+    if closed and _is_easier_to_withdraw(archive.profile, profile):
+        raise ProfileDoesNotFitError(f"The profile {profile.name} would let fewer persons withdraw what is closed.")
     if profile.archive_max_bytes is not None and archive.byte_count > profile.archive_max_bytes:
         raise ProfileDoesNotFitError(f"The archive holds more than the profile's {profile.archive_max_bytes} bytes.")
     if profile.archive_max_files is not None and archive.file_count > profile.archive_max_files:
@@ -216,6 +218,12 @@ def check_profile_fits(archive: Archive, profile: Profile) -> None:
         raise ProfileDoesNotFitError(
             f"The archive is promised until {archive.keep_until}, longer than the profile allows."
         )
+
+
+def _is_easier_to_withdraw(present: Profile, wanted: Profile) -> bool:
+    """Whether one person, by choosing this profile first, could do what the present one keeps for several."""
+    fewer = wanted.withdraw_approvals < present.withdraw_approvals
+    return fewer or (present.children_block_withdrawal and not wanted.children_block_withdrawal)
 
 
 def _profile_problems(profile: Profile) -> Iterable[tuple[str, str]]:

@@ -13,6 +13,7 @@ from perdure.archives.errors import (
     ArchiveWithdrawnError,
     ChildrenRemainError,
     ConfirmationMismatchError,
+    ProfileDoesNotFitError,
 )
 from perdure.archives.model import Access, Archive, ArchiveState
 from perdure.identity import Grantee, Role
@@ -88,6 +89,15 @@ def test_two_persons_when_the_profile_says_so(house: House, ada: Actor, bob: Act
     run_pending(house.ctx.jobs)
     tombstone = house.look(archive.id).tombstone or {}
     assert tombstone["approved_by"] == [str(ada.identity_id), str(bob.identity_id)]
+
+
+def test_another_profile_does_not_spare_the_second_person(house: House, ada: Actor) -> None:
+    archive = house.close(house.open(ada, profile="beamline"))
+    with pytest.raises(ProfileDoesNotFitError, match="fewer persons"):
+        house.life.change_profile(ada, archive.id, "personal")
+    assert house.life.request_withdrawal(ada, archive.id, "Wrong.").needed == 2
+    still_open = house.open(ada, profile="beamline")
+    assert house.life.change_profile(ada, still_open.id, "personal").profile.withdraw_approvals == 1
 
 
 def test_children_block_by_their_names(house: House, ada: Actor, closed: Archive) -> None:

@@ -12,6 +12,7 @@ from fastapi.security import HTTPBasic, HTTPBearer
 
 from perdure.doors.http.services import Given
 from perdure.identity import Client
+from perdure.doors.http.errors import ForeignPageError
 from perdure.identity.errors import BadCredentialsError, NotLoggedInError
 from perdure.kernel.actor import ANONYMOUS, Actor
 
@@ -30,6 +31,7 @@ class _Basic(HTTPBasic):
         return None
 
 
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER = _Bearer(scheme_name="token", description="The secret of a session or an API token.")
 _BASIC = _Basic(scheme_name="password", description="Any user name; a token as the password.")
 
@@ -40,6 +42,8 @@ def find_secret(request: Request) -> str | None:
     if header is None:
         return None
     scheme, _, content = header.strip().partition(" ")
+    if scheme.lower() == "basic":
+        _refuse_foreign_page(request)
     secret = _password(content) if scheme.lower() == "basic" else content.strip() if scheme.lower() == "bearer" else ""
     if not secret or len(secret) > 512 or "\0" in secret:
         raise BadCredentialsError("The Authorization header holds no token.")
@@ -78,6 +82,13 @@ def client_of(request: Request) -> Client:
 
 Caller = Annotated[Actor, Depends(get_caller)]
 KnownCaller = Annotated[Actor, Depends(get_known_caller)]
+
+
+def _refuse_foreign_page(request: Request) -> None:
+    """A browser keeps a password and sends it with what any page makes it send; it says so in Sec-Fetch-Site."""
+    origin = request.headers.get("sec-fetch-site", "none").lower()
+    if request.method not in _SAFE_METHODS and origin not in ("none", "same-origin"):
+        raise ForeignPageError("A page of another site sent this request with the password that the browser keeps.")
 
 
 def _password(content: str) -> str:

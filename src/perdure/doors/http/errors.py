@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.kernel.errors import BadInputError, ConflictError, NotFoundError
+from perdure.kernel.errors import BadInputError, ConflictError, NotAllowedError, NotFoundError
 
 
 class MalformedRequestError(BadInputError):
@@ -29,6 +29,12 @@ class MethodNotOfferedError(BadInputError):
     status = 405
     title = "This address does not offer that method"
     next_step = "Use one of the methods in the Allow header."
+
+
+class ForeignPageError(NotAllowedError):
+    code = "foreign_page"
+    title = "A page of another site may not do this"
+    next_step = "Do it from here, or from a program that sends a token as `Authorization: Bearer …`."
 
 
 class LengthRequiredError(BadInputError):
