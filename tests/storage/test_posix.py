@@ -32,6 +32,8 @@ def test_a_failed_sync_is_never_taken_for_repaired(
     def fail(_: int) -> None:
         raise OSError(number, "lost")
 
+    told: list[bool] = []
+    store._syncer._on_failure = lambda: told.append(True)
     store.put_file("a/b", "f", b"1")
     monkeypatch.setattr(syncing, "syncfs", fail)
     with pytest.raises(expected):
@@ -42,6 +44,7 @@ def test_a_failed_sync_is_never_taken_for_repaired(
             store.sync_tree("a/b")
     with pytest.raises(StoreFailedError):
         store.append_log("journal/x.ndjson", [b"line"], durable=True)
+    assert told == [True]  # to its process, which may then be started anew
 
 
 def test_callers_at_one_time_share_syncs_that_began_after_them(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -96,23 +96,30 @@ class Application:
 
 
 def build(
-    settings: Settings, database_url: str, *, process: str = "perdure", clock: Clock | None = None
+    settings: Settings,
+    database_url: str,
+    *,
+    process: str = "perdure",
+    clock: Clock | None = None,
+    on_sync_failure: Callable[[], None] | None = None,
 ) -> Application:
     """Wire the application on a database whose schema fits, and open its stores.
 
+    `on_sync_failure` is told when the primary store lost writes, so that this process will write there no more.
     Raises ForeignStoreError when a store belongs to another installation.
     """
     clock = clock or SystemClock()
     db = Database(database_url, application_name=f"perdure {process}")
     try:
-        return _wire(settings, db, clock)
+        return _wire(settings, db, clock, on_sync_failure)
     except BaseException:
         db.dispose()
         raise
 
 
-def _wire(settings: Settings, db: Database, clock: Clock) -> Application:
-    stores = [_make_store(store) for store in settings.stores]
+def _wire(settings: Settings, db: Database, clock: Clock, on_sync_failure: Callable[[], None] | None) -> Application:
+    primary, *others = settings.stores
+    stores = [_make_store(primary, on_sync_failure), *map(_make_store, others)]
     with db.begin() as tx:
         instance_id = settle_instance_id(tx, find_instance_id(settings.stores[0].path) or new_id())
         seed_shipped(tx)
@@ -154,8 +161,8 @@ def _wire(settings: Settings, db: Database, clock: Clock) -> Application:
     )
 
 
-def _make_store(store: StoreSettings) -> PosixStore:
-    return PosixStore(store.name, store.path, medium=store.medium)
+def _make_store(store: StoreSettings, on_sync_failure: Callable[[], None] | None = None) -> PosixStore:
+    return PosixStore(store.name, store.path, medium=store.medium, on_sync_failure=on_sync_failure)
 
 
 def make_services(application: Application) -> Services:
@@ -193,9 +200,11 @@ def _find_faults(application: Application) -> Mapping[str, str | None]:
 
 
 @contextmanager
-def opened(settings: Settings, database_url: str, *, process: str) -> Iterator[Application]:
+def opened(
+    settings: Settings, database_url: str, *, process: str, on_sync_failure: Callable[[], None] | None = None
+) -> Iterator[Application]:
     """A built application that is closed at the end."""
-    application = build(settings, database_url, process=process)
+    application = build(settings, database_url, process=process, on_sync_failure=on_sync_failure)
     try:
         yield application
     finally:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+import structlog
 import uvicorn
 
 from perdure.app.composition import opened
@@ -22,6 +23,8 @@ from perdure.app.web import create_asgi
 from perdure.db.migrations import require_current_schema
 from perdure.doors.worker import work
 from perdure.settings import Settings, settings_from
+
+log = structlog.get_logger(__name__)
 
 _GRACE = 20  # seconds for requests and jobs under way
 _AFTER_GRACE = 5  # seconds more before a process ends itself the hard way
@@ -35,7 +38,7 @@ def run(role: str, settings: Settings, database_url: str) -> None:
 
 
 def _serve(settings: Settings, database_url: str, *, role: str, port: int, planes: frozenset[str]) -> None:
-    with opened(settings, database_url, process=role) as application:
+    with opened(settings, database_url, process=role, on_sync_failure=_start_anew) as application:
         configuration = uvicorn.Config(
             create_asgi(application, planes=planes),
             host=settings.host,
@@ -63,7 +66,7 @@ def _data(settings: Settings, database_url: str) -> None:
 
 
 def _worker(settings: Settings, database_url: str) -> None:
-    with opened(settings, database_url, process="worker") as application:
+    with opened(settings, database_url, process="worker", on_sync_failure=_start_anew) as application:
         work(lambda stop: application.work(stop, grace=_GRACE))
 
 
@@ -74,6 +77,17 @@ def _end_with_supervisor() -> None:
     """Wait for the end of standard input, then stop as asked, at the latest after the grace."""
     while os.read(0, 1024):  # not by sys.stdin: its lock, held here for ever, breaks the interpreter's end
         pass
+    _stop()
+
+
+def _start_anew() -> None:
+    """Stop, and be started again by the supervisor: only a new process may write to a store that lost writes."""
+    log.error("stopping_to_start_anew", reason="the primary store lost writes")
+    threading.Thread(target=_stop, name="stop", daemon=True).start()
+
+
+def _stop() -> None:
+    """Stop as asked from outside, at the latest after the grace."""
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE + _AFTER_GRACE)
     os._exit(1)

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
@@ -39,12 +39,24 @@ _SWAP = b"swap"  # folder in staging where an exchange in two renames keeps both
 class PosixStore:
     """A store in the folder `location`; `prepare` comes before everything else. Safe to share between threads."""
 
-    def __init__(self, name: str, location: Path, *, medium: str = "disk", abilities: Abilities | None = None) -> None:
-        """`abilities` takes the place of probing, for a file system that promises less than it seems to."""
+    def __init__(
+        self,
+        name: str,
+        location: Path,
+        *,
+        medium: str = "disk",
+        abilities: Abilities | None = None,
+        on_sync_failure: Callable[[], None] | None = None,
+    ) -> None:
+        """`abilities` takes the place of probing, for a file system that promises less than it seems to.
+
+        After a failed sync this process writes nothing more here; `on_sync_failure` may see to it that another does.
+        """
         self._name = name
         self._folder = location.absolute()
         self._medium = medium
         self._given = abilities
+        self._on_sync_failure = on_sync_failure
         top = os.fsencode(self._folder)
         self._root, self._staging, self._journal, self._quarantine = (top + b"/" + f.encode() for f in _FOLDERS)
         self._top = top
@@ -76,7 +88,8 @@ class PosixStore:
                 (self._folder / name).mkdir(mode=0o750, exist_ok=True)
             self._abilities = self._given or probe(self._folder / "staging")
             self._folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._syncer = Syncer(self._name, self._folder_fd, batch=self._abilities.batch_sync)
+            batch = self._abilities.batch_sync
+            self._syncer = Syncer(self._name, self._folder_fd, batch=batch, on_failure=self._on_sync_failure)
             self._logs = Logs(self._syncer, self._quarantine)
             self._reader = MediumReader(self._abilities.medium_read)
             self._make_root()

@@ -14,13 +14,16 @@ class Syncer:
     """Makes a store durable. After one failed sync every later one fails too.
 
     The kernel reports a lost write once and then forgets it, so a second try that succeeds proves nothing; only a new
-    process that reads everything back may trust the medium again.
+    process that reads everything back may trust the medium again: `on_failure` is told at the first failure.
     """
 
-    def __init__(self, store: str, folder_fd: int, *, batch: bool) -> None:
+    def __init__(
+        self, store: str, folder_fd: int, *, batch: bool, on_failure: Callable[[], None] | None = None
+    ) -> None:
         self._store = store
         self._fd = folder_fd  # open since the start: an error is reported to descriptors older than it
         self.batch = batch
+        self._on_failure = on_failure
         self._lock = threading.Lock()
         self._running = threading.Lock()
         self._started = 0
@@ -85,5 +88,12 @@ class Syncer:
             known = translate(error, self._store) or StoreFailedError(detail)
             if shared or isinstance(known, StoreFailedError):
                 # also when the medium was full: what a batch lost may belong to callers that have not asked yet
-                self._failure = StoreFailedError(detail)
+                self._fail(StoreFailedError(detail))
             raise known from error
+
+    def _fail(self, failure: StoreFailedError) -> None:
+        with self._lock:
+            is_first = self._failure is None
+            self._failure = failure
+        if is_first and self._on_failure is not None:
+            self._on_failure()
