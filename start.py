@@ -112,7 +112,10 @@ def run_tests(words: list[str]) -> int:
         code = subprocess.run([str(program(check[0])), *check[1:]], cwd=HERE).returncode
         if code:
             return code
-    chosen = [*(["-n", "2", "--dist", "worksteal"] if "-n" not in words else []), *(["-m", "not slow"] if "--fast" in words else [])]
+    chosen = [
+        *(["-n", "2", "--dist", "worksteal"] if "-n" not in words else []),
+        *(["-m", "not slow"] if "--fast" in words else []),
+    ]
     tests = ["-m", "pytest", *chosen, *(word for word in words if word != "--fast")]
     print(f"== {' '.join(tests[1:])}", flush=True)
     return subprocess.run([str(program("python")), *tests], cwd=HERE).returncode
