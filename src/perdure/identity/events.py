@@ -4,6 +4,7 @@ from __future__ import annotations
 
 ORGANISATION_CREATED = "organisation.created"
 IDENTITY_CREATED = "identity.created"
+IDENTITY_RENAMED = "identity.renamed"
 IDENTITY_DISABLED = "identity.disabled"
 IDENTITY_ENABLED = "identity.enabled"
 ADMINISTRATOR_NAMED = "administrator.named"

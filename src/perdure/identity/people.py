@@ -151,6 +151,19 @@ class People:
         """Let a disabled identity in again. Safe to call twice."""
         self._change(actor, identity_id, facts.IDENTITY_ENABLED, state="active")
 
+    def rename_identity(self, actor: Actor, identity_id: UUID, display_name: str) -> None:
+        """Change the name that others see; for oneself in a session, for administrators of anybody."""
+        name = check_name(display_name, "display name")
+        with self._db.begin() as tx:
+            if identity_id == actor.identity_id:
+                require_session(actor)
+            else:
+                self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            changed = update(identities).where(identities.c.id == identity_id).values(display_name=name)
+            if not tx.execute(changed).rowcount:
+                raise NotFoundError("There is no such identity.")
+            self._events.record(tx, facts.IDENTITY_RENAMED, None, actor, {"identity": str(identity_id)})
+
     def set_administrator(self, actor: Actor, identity_id: UUID, *, is_administrator: bool) -> None:
         """Give or take the powers of an administrator. Safe to call twice."""
         event_type = facts.ADMINISTRATOR_NAMED if is_administrator else facts.ADMINISTRATOR_DISMISSED

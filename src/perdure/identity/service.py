@@ -56,6 +56,7 @@ class Identity:
         self.give_login = people.give_login
         self.disable_identity = people.disable_identity
         self.enable_identity = people.enable_identity
+        self.rename_identity = people.rename_identity
         self.set_administrator = people.set_administrator
         self.find_identity = people.find_identity
         self.get_identity = people.get_identity

@@ -63,6 +63,7 @@ class IdentityForm(Form):
 
 
 class IdentityPatch(Form):
+    display_name: Line | None = None
     is_active: bool | None = None
     is_administrator: bool | None = None
 

@@ -118,10 +118,12 @@ def get_identity(identity_id: IdentityId, caller: KnownCaller, services: Given) 
 @router.patch(
     "/identities/{identity_id}",
     operation_id="change_identity",
-    summary="Disable or enable an identity, give or take the powers of an administrator (administrators)",
+    summary="Rename an identity, oneself too; disable or enable it, make it an administrator (administrators)",
     responses=problems(403, 409),
 )
 def change_identity(identity_id: IdentityId, form: IdentityPatch, caller: KnownCaller, services: Given) -> IdentityView:
+    if form.display_name is not None:
+        services.identity.rename_identity(caller, identity_id, form.display_name)
     if form.is_administrator is not None:
         services.identity.set_administrator(caller, identity_id, is_administrator=form.is_administrator)
     if form.is_active is not None:

@@ -30,6 +30,20 @@ class WithdrawalRecord(BaseModel):
     needed: int
 
 
+class ApprovalView(BaseModel):
+    """One person's word that the archive shall be withdrawn."""
+
+    identity_id: UUID
+    reason: str
+
+
+class WithdrawalProgress(WithdrawalRecord):
+    """How far a withdrawal is; `job_id` is there when enough persons have agreed."""
+
+    approved_by: list[ApprovalView]
+    job_id: UUID | None
+
+
 @router.get(
     "/jobs/{job_id}", operation_id="get_job", summary="How far a job is, and what came of it", responses=problems(403)
 )
@@ -96,6 +110,23 @@ def ingest_folder(archive_id: ArchiveId, form: IngestForm, caller: KnownCaller, 
     )
 
 
+@router.get(
+    "/archives/{archive_id}/withdrawal",
+    operation_id="get_withdrawal",
+    summary="Who has agreed to a withdrawal so far",
+    responses=problems(403),
+)
+def get_withdrawal(archive_id: ArchiveId, caller: KnownCaller, services: Given) -> WithdrawalProgress:
+    asked = services.archives.life.get_withdrawal(caller, archive_id)
+    return WithdrawalProgress(
+        archive_id=archive_id,
+        approvals=len(asked.approvals),
+        needed=asked.needed,
+        approved_by=[ApprovalView.model_validate(one, from_attributes=True) for one in asked.approvals],
+        job_id=asked.job_id,
+    )
+
+
 @router.post(
     "/archives/{archive_id}/withdraw",
     operation_id="withdraw_archive",
@@ -112,7 +143,7 @@ def withdraw_archive(archive_id: ArchiveId, form: ReasonForm, caller: KnownCalle
     asked = services.archives.life.request_withdrawal(caller, archive_id, form.reason)
     if asked.job_id is not None:
         return _accepted(asked.job_id, caller, services)
-    return answer_json({"archive_id": archive_id, "approvals": asked.approvals, "needed": asked.needed})
+    return answer_json({"archive_id": archive_id, "approvals": len(asked.approvals), "needed": asked.needed})
 
 
 def _accepted(job_id: UUID, caller: Actor, services: Services) -> Response:
