@@ -10,9 +10,9 @@ from uuid import UUID
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBasic, HTTPBearer
 
+from perdure.doors.http.errors import ForeignPageError
 from perdure.doors.http.services import Given
 from perdure.identity import Client
-from perdure.doors.http.errors import ForeignPageError
 from perdure.identity.errors import BadCredentialsError, NotLoggedInError
 from perdure.kernel.actor import ANONYMOUS, Actor
 
