@@ -35,7 +35,7 @@ def serve_command(data_dir: Path | None, host: str | None, port: int | None, dat
     def introduce(settings: Settings, database_url: str) -> None:
         if settings.database_url is None:
             first_login(settings, database_url)
-        _say_ready(settings)
+        _say_ready(settings, with_password=sys.stdout.isatty())
 
     with stopping_on_signals(stop_event):
         serve(settings, on_ready=introduce, stop_event=stop_event)
@@ -97,14 +97,14 @@ def _demonstrate(settings: Settings, database_url: str) -> None:
         secret = visitor.log_in(login, password)["secret"]
     with Client(Session(settings.public_url, secret)) as client:
         run_demo(client, settings.data_dir / "demo", click.echo)
-    _say_ready(settings)
+    _say_ready(settings, with_password=True)
 
 
-def _say_ready(settings: Settings) -> None:
+def _say_ready(settings: Settings, *, with_password: bool) -> None:
+    """Tell address and first login; what is no terminal may be a log that many read, which gets no password."""
     click.echo(f"Perdure is ready at {settings.public_url} (data at {settings.data_url}). Ctrl-C stops it.")
     kept = settings.data_dir / "first-login"
     if kept.is_file():
         login, password = kept.read_text().split()
-        click.echo(
-            f"Log in as {login} with the password {password} (kept in {kept}; delete it when you have changed it)."
-        )
+        said = f"{password} (kept in {kept}" if with_password else f"that is kept in {kept} (readable by us alone"
+        click.echo(f"Log in as {login} with the password {said}; delete the file when you have changed it).")
