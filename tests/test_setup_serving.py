@@ -108,6 +108,10 @@ def tree() -> Iterator[Tree]:
 def test_it_mends_itself_refuses_a_second_survives_its_own_murder_and_stops_whole(tree: Tree) -> None:
     process = tree.start()
     assert tree.answers()
+    assert process.stdout is not None
+    told, password = process.stdout.readline(), (tree.folder / "first-login").read_text().split()[1]
+    assert "first-login" in told
+    assert password not in told  # a pipe may lead to a log
     first = tree.children()
     assert sorted(first) == ["web", "worker"]
     _second_is_refused(tree, process)

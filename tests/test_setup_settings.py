@@ -123,6 +123,7 @@ def test_a_secret_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
     secret.write_text("postgresql://keeper:secret@db.example.org/archive\n")
     settings = load_settings(environment(tmp_path, PERDURE_DATABASE_URL_FILE=str(secret)))
     assert settings.database_url == "postgresql://keeper:secret@db.example.org/archive"
+    assert "secret@" not in repr(settings)
     with pytest.raises(BadSettingError, match="not both"):
         load_settings(
             environment(tmp_path, PERDURE_DATABASE_URL_FILE=str(secret), PERDURE_DATABASE_URL="postgresql://")

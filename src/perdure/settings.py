@@ -11,7 +11,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -52,7 +52,7 @@ class Settings:
 
     data_dir: Path
     stores: tuple[StoreSettings, ...]
-    database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)  # it may hold a password
     host: str = "127.0.0.1"
     port: int = 8440
     data_port: int = 8441

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, Table, Text, Uuid, select, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from perdure.db import Database, DatabaseUnavailableError, TransactionAbortedError
 from perdure.kernel.errors import TryAgainError
@@ -48,6 +48,12 @@ def samples_db(module_db: Database) -> Database:
     with module_db.begin() as tx:
         samples.create(tx)
     return module_db
+
+
+def test_an_error_tells_no_parameter(samples_db: Database) -> None:
+    with pytest.raises(DBAPIError) as caught, samples_db.begin() as tx:
+        tx.execute(text("SELECT 1 / length(:given) FROM nowhere"), {"given": "digest of a password"})
+    assert "digest of a password" not in str(caught.value)
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

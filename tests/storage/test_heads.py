@@ -146,6 +146,7 @@ def test_without_exchange_no_version_is_lost(lab: Lab, archive: UUID, point: str
     lab.write_head(archive, {"a": b"1"})
     assert lab.crash_at(point, lambda storage: lab.write_head(archive, {"a": b"2"}, storage), stores)
     lab.storage = lab.open(stores())
+    assert [object_id for object_id, _ in lab.storage.iter_objects(lab.first)] == [object_uri(archive)]
     assert lab.storage.inventory(object_uri(archive)).inventory.id == object_uri(archive)
     assert lab.write_head(archive, {"a": b"2"}).version == 2
     assert read(lab, archive, "a") == b"2"

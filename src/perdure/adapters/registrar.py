@@ -97,7 +97,7 @@ class FolderRegistrar:
         return Registration(document["identifier"], document["state"], document["is_test"])
 
     def _write(self, identifier: str, document: Mapping[str, object]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the records of private archives are in it
         path = self._path(identifier)
         new = path.with_name(f"{path.name}.{os.getpid()}.new")
         with new.open("w", encoding="utf-8") as file:

@@ -49,6 +49,7 @@ class Database:
             max_overflow=overflow,
             pool_pre_ping=True,  # a restarted server costs nobody a request
             isolation_level="READ COMMITTED",
+            hide_parameters=True,  # an error in a log holds no digest of a password, no text of a user
             connect_args={
                 "application_name": application_name,
                 "connect_timeout": 10,

@@ -58,13 +58,13 @@ class Logs:
         data = b"".join(map(encode_line, lines))
         if not data:
             return
-        with self._locked(path, top) as (fd, is_new):
+        with self._locked(path, top) as fd:
             end = self._heal(fd, path)
             os.lseek(fd, end, os.SEEK_SET)
             write_all(fd, data)
             if durable or not self._syncer.batch:
                 self._syncer.sync_file(fd)
-                if is_new:
+                if not end:  # whoever made the file may have ended before its name was durable
                     self._syncer.sync_folder(os.path.dirname(path))
             self._sound[path] = os.fstat(fd).st_ino, end + len(data)
 
@@ -98,10 +98,9 @@ class Logs:
         return len(data) - len(torn)
 
     @contextmanager
-    def _locked(self, path: bytes, top: bytes) -> Iterator[tuple[int, bool]]:
+    def _locked(self, path: bytes, top: bytes) -> Iterator[int]:
         """Hold the log that has this name at this moment; another process may have replaced or removed it."""
         while True:
-            is_new = not os.path.lexists(path)
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
             except FileNotFoundError:
@@ -110,7 +109,7 @@ class Logs:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 if _is_named(fd, path):
-                    yield fd, is_new
+                    yield fd
                     return
             finally:
                 os.close(fd)

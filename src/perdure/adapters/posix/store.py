@@ -196,9 +196,10 @@ class PosixStore:
         self.sync_tree(tree)
         crash_point("publish.synced")
         with self._translated():
-            made = self._rename_new(source, target)
+            self._rename_new(source, target)
             crash_point("publish.renamed")
-            self._sync_rename(source, target, made)
+            self._syncer.sync_folder(os.path.dirname(source))
+        self.settle_object(object_id)  # every folder above: others may have made them and not synced them yet
 
     def exchange(self, tree: str, object_id: str) -> None:
         source, target = self._in_tree(tree), self._in_object(object_id)
@@ -273,6 +274,7 @@ class PosixStore:
         declaration = ocfl.OBJECT_DECLARATION_NAME.encode()
         with self._translated():
             self._require_present()
+            self._finish_exchanges()
             folders = [entry.path for entry in _scan(self._root) if entry.name != b"extensions"]
             while folders:
                 folder = folders.pop()
@@ -404,14 +406,13 @@ class PosixStore:
             self._syncer.note(folder)
             folder = os.path.dirname(folder)
 
-    def _rename_new(self, source: bytes, target: bytes) -> list[bytes]:
-        """Rename a folder to a name that is free, and return the folders made for it.
+    def _rename_new(self, source: bytes, target: bytes) -> None:
+        """Rename a folder to a name that is free, making the folders above it.
 
         A parent that another thread finds empty and removes between the two steps is made again.
         """
-        made: list[bytes] = []
         while True:
-            made += make_folders(os.path.dirname(target), self._root)
+            make_folders(os.path.dirname(target), self._root)
             crash_point("publish.folders_made")
             try:
                 os.rename(source, target)
@@ -423,7 +424,7 @@ class PosixStore:
                     raise FileExistsError(errno.EEXIST, "the object exists", target) from None
                 raise
             else:
-                return made
+                return
 
     def _sync_rename(self, source: bytes, target: bytes, made: list[bytes]) -> None:
         folders = {os.path.dirname(source), os.path.dirname(target), *map(os.path.dirname, made)}
@@ -459,6 +460,13 @@ class PosixStore:
                     os.rename(new, target)
                     self._sync_rename(new, target, [])
         return target
+
+    def _finish_exchanges(self) -> None:
+        """An object whose exchange was interrupted between its renames is not in the root until it is asked for."""
+        for entry in _scan(self._staging + b"/" + _SWAP):
+            name, is_old, _ = entry.name.partition(b".old")
+            if is_old:
+                self._found_object(_object_id_of(name))
 
     def _found_file(self, object_id: str, path: str) -> bytes:
         self._found_object(object_id)
