@@ -93,6 +93,58 @@ class Client:
         """The profiles that this identity may choose."""
         return list(self._pages("/profiles"))
 
+    # Accounts and groups
+
+    def list_accounts(self) -> Iterator[dict[str, Any]]:
+        """The accounts that this identity may see."""
+        return self._pages("/accounts")
+
+    def account(self, account_id: str) -> dict[str, Any]:
+        return self._object(self._transport.json("GET", f"/accounts/{account_id}"))
+
+    def account_usage(self, account_id: str) -> dict[str, Any]:
+        """What the account uses of its quota."""
+        return self._object(self._transport.json("GET", f"/accounts/{account_id}/usage"))
+
+    def create_account(
+        self,
+        name: str,
+        *,
+        owner: str,
+        kind: str = "group",
+        quota_bytes: int | None = None,
+        allowed_profiles: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """Make an account that the person with the login `owner` owns; for administrators."""
+        body = {
+            "name": name,
+            "kind": kind,
+            "owner_id": self._find_person(owner),
+            "quota_bytes": quota_bytes,
+            "allowed_profiles": None if allowed_profiles is None else list(allowed_profiles),
+        }
+        return self._object(self._transport.json("POST", "/accounts", json=_without_none(body), headers=_once()))
+
+    def list_groups(self) -> list[dict[str, Any]]:
+        return list(self._pages("/groups"))
+
+    def create_group(self, name: str) -> dict[str, Any]:
+        """Make a group, and manage it."""
+        return self._object(self._transport.json("POST", "/groups", json={"name": name}, headers=_once()))
+
+    def add_member(self, group_id: str, login: str, *, is_manager: bool = False) -> dict[str, Any]:
+        """Take somebody into a group, or change whether he manages it."""
+        place = f"/groups/{group_id}/members/{self._find_person(login)}"
+        return self._object(self._transport.json("PUT", place, json={"is_manager": is_manager}))
+
+    def remove_member(self, group_id: str, login: str) -> None:
+        self._transport.request("DELETE", f"/groups/{group_id}/members/{self._find_person(login)}")
+
+    def _find_person(self, login: str) -> str:
+        for found in self._pages("/identities", login=login):
+            return str(found["id"])
+        raise UsageError(f"Nobody has the login name {login!r}.", next_step="Check how it is spelt.")
+
     # The life of an archive
 
     def open_archive(
@@ -145,6 +197,24 @@ class Client:
         if wait and "kind" in answer:
             return dict(self.wait_job(answer["id"]).raw)
         return answer
+
+    def extend_lifetime(self, archive_id: str, keep_until: str) -> Archive:
+        """Keep an archive longer, up to what its profile allows; `keep_until` is a day as 2040-12-31."""
+        return self._change(archive_id, "lifetime", {"keep_until": keep_until})
+
+    def set_access(self, archive_id: str, access: str, *, embargo_until: str | None = None) -> Archive:
+        """Say who may read: private, public, or embargoed until a day."""
+        return self._change(archive_id, "access", _without_none({"access": access, "embargo_until": embargo_until}))
+
+    def change_profile(self, archive_id: str, profile: str, *, revision: int | None = None) -> Archive:
+        """Keep an archive by another contract; with `revision` only if the record is still at that one."""
+        return self._change(archive_id, "profile", {"profile": profile}, revision=revision)
+
+    def _change(
+        self, archive_id: str, what: str, body: Mapping[str, object], *, revision: int | None = None
+    ) -> Archive:
+        headers = {"If-Match": f'"r{revision}"'} if revision is not None else {}
+        return self._archive(self._transport.json("POST", f"/archives/{archive_id}/{what}", json=body, headers=headers))
 
     def discard(self, archive_id: str) -> None:
         """Discard an open archive with everything in it."""
@@ -336,7 +406,7 @@ class Client:
         if (login is None) == (group_id is None):
             raise UsageError("A role is granted to one person or to one group.", next_step="Give login or group_id.")
         body = _without_none({"role": role, "login": login, "group_id": group_id})
-        return self._object(self._transport.json("POST", f"/archives/{archive_id}/grants", json=body))
+        return self._object(self._transport.json("POST", f"/archives/{archive_id}/grants", json=body, headers=_once()))
 
     def revoke_grant(self, archive_id: str, grant_id: str) -> None:
         self._transport.request("DELETE", f"/archives/{archive_id}/grants/{grant_id}")

@@ -265,6 +265,45 @@ def discard(ctx: click.Context, archive_id: str, yes: bool) -> None:
     click.echo("Discarded.")
 
 
+@archive.command()
+@click.argument("archive_id")
+@click.argument("keep_until", metavar="DATE")
+@json_option
+@click.pass_context
+def extend(ctx: click.Context, archive_id: str, keep_until: str, as_json: bool) -> None:
+    """Keep an archive until DATE, as 2040-12-31; its profile says how long at most."""
+    _print_changed(make_client(ctx).extend_lifetime(archive_id, keep_until), "keep_until", as_json)
+
+
+@archive.command("set-access")
+@click.argument("archive_id")
+@click.argument("access", type=click.Choice(["private", "public", "embargoed"]))
+@click.option("--embargo-until", metavar="DATE", help="The day from which everybody may read.")
+@json_option
+@click.pass_context
+def set_access(ctx: click.Context, archive_id: str, access: str, embargo_until: str | None, as_json: bool) -> None:
+    """Say who may read an archive."""
+    _print_changed(make_client(ctx).set_access(archive_id, access, embargo_until=embargo_until), "access", as_json)
+
+
+@archive.command("set-profile")
+@click.argument("archive_id")
+@click.argument("profile_name", metavar="PROFILE")
+@click.option("--if-revision", type=int, help="Only if the record is still at this revision.")
+@json_option
+@click.pass_context
+def set_profile(ctx: click.Context, archive_id: str, profile_name: str, if_revision: int | None, as_json: bool) -> None:
+    """Keep an archive by another contract, a closed one too."""
+    _print_changed(make_client(ctx).change_profile(archive_id, profile_name, revision=if_revision), "profile", as_json)
+
+
+def _print_changed(changed: Archive, what: str, as_json: bool) -> None:
+    if as_json:
+        print_json(changed.raw)
+    else:
+        click.echo(f"{what.replace('_', ' ')}: {changed.raw[what]}; the record is at revision {changed.revision}.")
+
+
 def _confirm_by_title(one: Archive, what: str) -> None:
     click.echo(f"{one.title!r} ({format_count(one.file_count, 'file')}, {format_size(one.byte_count)}) will be {what}.")
     if click.prompt("Type its title to go on") != one.title:

@@ -16,6 +16,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {  # name: (module and attribute, short 
     "token": ("session:token", "Create, list and revoke API tokens."),
     "archive": ("archive:archive", "Open, list, show, close, append to, share and withdraw archives."),
     "profile": ("archive:profile", "List the profiles that you may choose."),
+    "account": ("people:account", "List, show and make accounts, the spaces that own archives."),
+    "group": ("people:group", "List and make groups of people, and say who is in them."),
     "put": ("content:put", "Send folders and files to an open archive."),
     "ingest": ("content:ingest", "Let the server read a folder that it can reach itself."),
     "ls": ("content:ls", "List the content of an archive."),

@@ -14,18 +14,25 @@ from perdure_client.client import Client
 from perdure_client.errors import ApiError, UsageError
 from perdure_client.settings import Session, find_session, forget_session, store_session
 
-_KEPT_VERBS = ("read", "write", "manage")  # what the commands here need; an administrator's powers are not among it
+_KEPT_VERBS = ("read", "write", "manage")  # an administrator's powers are kept only when asked for
 
 
 @click.command()
 @click.argument("url", required=False)
 @click.option("--login", "name", help="Your login name; asked for when not given.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--administrator", is_flag=True, help="Let the kept token use the powers of an administrator.")
 @click.option("--days", default=90, show_default=True, help="How long the kept token is good.")
 @json_option
 @click.pass_context
 def login(
-    ctx: click.Context, url: str | None, name: str | None, password_stdin: bool, days: int, as_json: bool
+    ctx: click.Context,
+    url: str | None,
+    name: str | None,
+    password_stdin: bool,
+    administrator: bool,
+    days: int,
+    as_json: bool,
 ) -> None:
     """Log in at URL with a local account and keep a token for later commands.
 
@@ -38,7 +45,8 @@ def login(
         opened = visitor.log_in(name, password)
     until = datetime.now(UTC) + timedelta(days=days)
     with Client(Session(session.url, opened["secret"], name)) as client:
-        kept = client.create_token(f"perdure on {platform.node()}", verbs=_KEPT_VERBS, expires_at=until.isoformat())
+        verbs = (*_KEPT_VERBS, "admin") if administrator else _KEPT_VERBS
+        kept = client.create_token(f"perdure on {platform.node()}", verbs=verbs, expires_at=until.isoformat())
         client.log_out()
     path = store_session(Session(session.url, kept["secret"], name))
     if as_json:

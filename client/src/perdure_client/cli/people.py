@@ -1,0 +1,128 @@
+"""Accounts and groups on the command line."""
+
+from __future__ import annotations
+
+import click
+
+from perdure_client.cli.output import json_option, make_client, print_facts, print_json, print_table
+from perdure_client.progress import format_count, format_size
+
+
+@click.group()
+def account() -> None:
+    """Accounts: the spaces that own archives. Making and changing them is for administrators."""
+
+
+@account.command("list")
+@json_option
+@click.pass_context
+def account_list(ctx: click.Context, as_json: bool) -> None:
+    """List the accounts that you may see."""
+    found = list(make_client(ctx).list_accounts())
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one["id"], one["kind"], one["name"], one["role"] or "", _limit(one["quota_bytes"])) for one in found]
+    print_table(rows, ("account", "kind", "name", "your role", "quota"))
+
+
+@account.command("show")
+@click.argument("account_id")
+@json_option
+@click.pass_context
+def account_show(ctx: click.Context, account_id: str, as_json: bool) -> None:
+    """Show an account and what it uses of its quota."""
+    client = make_client(ctx)
+    one, usage = client.account(account_id), client.account_usage(account_id)
+    if as_json:
+        print_json({**one, "usage": usage})
+        return
+    allowed = one["allowed_profiles"]
+    print_facts(
+        {
+            "account": one["id"],
+            "name": one["name"],
+            "kind": one["kind"],
+            "profiles": "all that are offered" if allowed is None else ", ".join(allowed) or "none",
+            "quota": _limit(one["quota_bytes"]),
+            "used": f"{format_count(usage['files'], 'file')}, {format_size(usage['bytes'])}",
+            "reserved": format_size(usage["reserved_bytes"]),
+        }
+    )
+
+
+@account.command("create")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(["group", "beamline"]), default="group", show_default=True)
+@click.option("--owner", required=True, help="Login name of the person who owns it.")
+@click.option("--quota", type=click.IntRange(min=0), help="In bytes; default: no limit.")
+@click.option("--profile", "profiles", multiple=True, help="A profile that it may choose; default: all on offer.")
+@json_option
+@click.pass_context
+def account_create(
+    ctx: click.Context, name: str, kind: str, owner: str, quota: int | None, profiles: tuple[str, ...], as_json: bool
+) -> None:
+    """Make an account; its identifier is printed. Needs a token with the verb admin."""
+    made = make_client(ctx).create_account(
+        name, kind=kind, owner=owner, quota_bytes=quota, allowed_profiles=profiles or None
+    )
+    _print_made(made, as_json)
+
+
+@click.group()
+def group() -> None:
+    """Groups of people, which roles can be granted to."""
+
+
+@group.command("list")
+@json_option
+@click.pass_context
+def group_list(ctx: click.Context, as_json: bool) -> None:
+    """List your groups."""
+    found = make_client(ctx).list_groups()
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one["id"], one["name"], str(len(one["members"]))) for one in found]
+    print_table(rows, ("group", "name", "members"))
+
+
+@group.command("create")
+@click.argument("name")
+@json_option
+@click.pass_context
+def group_create(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Make a group that you manage; its identifier is printed."""
+    _print_made(make_client(ctx).create_group(name), as_json)
+
+
+@group.command("add")
+@click.argument("group_id")
+@click.argument("login")
+@click.option("--manager", is_flag=True, help="Who may take in others.")
+@click.pass_context
+def group_add(ctx: click.Context, group_id: str, login: str, manager: bool) -> None:
+    """Take the person with this LOGIN into a group."""
+    make_client(ctx).add_member(group_id, login, is_manager=manager)
+    click.echo(f"{login} is in the group.")
+
+
+@group.command("remove")
+@click.argument("group_id")
+@click.argument("login")
+@click.pass_context
+def group_remove(ctx: click.Context, group_id: str, login: str) -> None:
+    """Take the person with this LOGIN out of a group."""
+    make_client(ctx).remove_member(group_id, login)
+    click.echo(f"{login} is not in the group.")
+
+
+def _print_made(made: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(made["id"])
+
+
+def _limit(quota: int | None) -> str:
+    return "no limit" if quota is None else format_size(quota)
