@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from perdure.testing.app import RunningApplication, start_application
 
 from .callers import Caller, Problem
+
+_numbers = count()
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +42,13 @@ def ada(running: RunningApplication) -> Iterator[Caller]:
 @pytest.fixture(scope="session")
 def bob(running: RunningApplication) -> Iterator[Caller]:
     with Caller(running, running.person("bob")) as caller:
+        yield caller
+
+
+@pytest.fixture
+def newcomer(running: RunningApplication) -> Iterator[Caller]:
+    """A person of the test's own, in whose space nobody else does anything."""
+    with Caller(running, running.person(f"newcomer{next(_numbers)}")) as caller:
         yield caller
 
 

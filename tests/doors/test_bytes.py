@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from perdure.testing.app import RunningApplication
 
 from .callers import Caller, Problem
 
@@ -121,18 +120,17 @@ def test_none_match_keeps_what_is_there(ada: Caller, archive: str) -> None:
     assert ada.get_file(archive, "x").content == b"third"
 
 
-def test_who_goes_away_leaves_nothing_and_gets_his_room_back(
-    running: RunningApplication, ada: Caller, archive: str
-) -> None:
-    account = ada.get(f"/archives/{archive}").json()["account_id"]
-    place, token = urlsplit(ada.data), ada.headers["authorization"]
+def test_who_goes_away_leaves_nothing_and_gets_his_room_back(newcomer: Caller) -> None:
+    archive = newcomer.open()
+    account = newcomer.get(f"/archives/{archive}").json()["account_id"]
+    place, token = urlsplit(newcomer.data), newcomer.headers["authorization"]
     with socket.create_connection((place.hostname or "", place.port or 0)) as connection:
         head = f"PUT {place.path}/archives/{archive}/files/x HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n"
         connection.sendall(head.encode() + b"Content-Length: 50000000\r\n\r\n" + b"x" * 6_000_000)
-        _wait_for(lambda: ada.get(f"/accounts/{account}/usage").json()["reserved_bytes"] >= 50_000_000)
-    _wait_for(lambda: ada.get(f"/accounts/{account}/usage").json()["reserved_bytes"] == 0)
-    assert ada.get_file(archive, "x").status_code == 404
-    assert ada.put_file(archive, "x", b"again").status_code == 201
+        _wait_for(lambda: newcomer.get(f"/accounts/{account}/usage").json()["reserved_bytes"] >= 50_000_000)
+    _wait_for(lambda: newcomer.get(f"/accounts/{account}/usage").json()["reserved_bytes"] == 0)
+    assert newcomer.get_file(archive, "x").status_code == 404
+    assert newcomer.put_file(archive, "x", b"again").status_code == 201
 
 
 def test_a_download_may_be_left_in_the_middle(ada: Caller, closed: str) -> None:
@@ -325,4 +323,4 @@ def test_a_batch_shows_what_its_reader_may_see(
     problem(refused, 404, "archive_not_found")
     assert read_batch(nobody, closed, ["notes.txt"])[1] == b"<b>bold</b>"
     many = ada.post(f"{ada.data}/archives/{archive}/read-batch", json={"paths": ["a"] * 1001})
-    problem(many, 400, "too_many_items")
+    problem(many, 413, "too_many_items")

@@ -123,12 +123,12 @@ def test_a_reader_with_the_present_state_gets_no_body(ada: Caller, archive: str)
     assert (answer.status_code, answer.content) == (304, b"")
 
 
-def test_lists_go_on_with_their_cursor(bob: Caller) -> None:
-    made = [bob.open(title=f"Number {number}") for number in range(5)]
+def test_lists_go_on_with_their_cursor(newcomer: Caller) -> None:
+    made = [newcomer.open(title=f"Number {number}") for number in range(5)]
     seen: list[str] = []
     params: dict[str, str] = {"limit": "2", "state": "open"}
     while True:
-        page = bob.get("/archives", params=params).json()
+        page = newcomer.get("/archives", params=params).json()
         seen += [item["id"] for item in page["items"]]
         if page["next_cursor"] is None:
             break
