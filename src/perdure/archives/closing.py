@@ -245,6 +245,8 @@ class Closing:
             ensure_copies(self._ctx, archive, object_id, progress=so_far, should_stop=job.should_stop)
             done += part.byte_count * each
             job.progress(done=done, message=f"copies of part {part.number} of {len(sealed)} are verified")
+        # before the statement is written to some stores and must be written anew
+        ensure_copies(self._ctx, archive, object_uri(archive.id), should_stop=job.should_stop)
 
     def _commit(self, archive_id: UUID, actor: Actor, tree: MerkleTree, lists: Mapping[str, Path]) -> Archive:
         """Write and sign the statement, put the checksum list beside it, and make the archive closed with it."""
@@ -263,6 +265,7 @@ class Closing:
             tx.execute(update(archives).where(archives.c.id == archive_id).values(identifier_state=identifier.state))
             self._defer_receipt(tx, archive_id)
             change.files.update(lists)
+            change.needs_copies = True
             change.archive = save_change(
                 tx, ctx, actor, before, replace(closed, statement=statement), event=events.ARCHIVE_CLOSED, data=told
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from perdure.archives import events
@@ -30,6 +30,17 @@ def require_stores(ctx: Context, profile: Profile) -> list[StoreInfo]:
             usable=[store.name for store in usable],
         )
     return usable
+
+
+def require_head_copies(ctx: Context, archive: Archive, behind: Collection[UUID]) -> None:
+    """Raise CopiesMissingError unless enough stores have the newest version of the head; those `behind` have not."""
+    current = [store for store in require_stores(ctx, archive.profile) if store.id not in behind]
+    if len(current) < archive.profile.copies:
+        raise CopiesMissingError(
+            f"{len(current)} of {archive.profile.copies} copies of the record are verified.",
+            verified=len(current),
+            wanted=archive.profile.copies,
+        )
 
 
 def ensure_copies(

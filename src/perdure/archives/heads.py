@@ -27,6 +27,7 @@ import structlog
 from sqlalchemy import Connection, Row, or_, select, update
 
 from perdure.archives.citing import build_archive_crate, build_datacite, is_citable
+from perdure.archives.copying import require_head_copies
 from perdure.archives.documents import JsonObject, record_document
 from perdure.archives.journal import list_record_changes, lock_journal, record_line
 from perdure.archives.model import Archive
@@ -60,13 +61,15 @@ Content = bytes | Path
 class HeadChange:
     """One version in the making: `archive` is set to what the use case saved, `files` to what it adds to the head.
 
-    `is_forced` asks for a version also when the record and the metadata are as they were.
+    `is_forced` asks for a version also when the record and the metadata are as they were; `needs_copies` that it stands
+    verified in as many stores as the profile demands, or nothing is committed.
     """
 
     tx: Connection
     archive: Archive
     files: dict[str, Content | None] = field(default_factory=dict)
     is_forced: bool = False
+    needs_copies: bool = False
 
 
 class Heads:
@@ -141,6 +144,8 @@ class Heads:
                 user=writer(self._ctx),
                 created=self._ctx.clock.now(),
             )
+        if change.needs_copies:
+            require_head_copies(self._ctx, change.archive, written.behind)
         self._ctx.storage.reset_journal(change.archive.id, [])
         tx.execute(update(archives).where(archives.c.id == row.id).values(head_version=written.version, **head.marks()))
         change.archive = load(tx, row.id)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from perdure.archives import model
+from perdure.archives.closing import Closing
 from perdure.archives.errors import ArchiveClosingError, CopiesMissingError, NotReopenableError, UploadsUnfinishedError
 from perdure.archives.model import ArchiveState, PartState
 from perdure.archives.placing import list_parts
@@ -17,6 +18,7 @@ from perdure.archives.sealing import Sealing
 from perdure.archives.tables import account_usage, superseded, uploads
 from perdure.formats.merkle import merkle_root
 from perdure.jobs import run_pending
+from perdure.storage.errors import StoreUnavailableError
 from perdure.storage.model import CopyState
 
 from .workshop import Workshop, require_success
@@ -223,6 +225,31 @@ def test_a_receipt_waits_for_its_copies(shop: Workshop) -> None:
     assert CopiesMissingError.code in str(shop.job(job).error) or shop.job(job).error
     second.unlink()
     away.rename(second)
+    shop.run()
+    require_success(shop.job(job))
+    assert shop.reading.receipt(shop.ada, archive.id)["required_copies"] == 2
+
+
+def test_closed_means_that_the_statement_has_its_copies(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = shop.open()
+    shop.put(archive, b"a", b"1")
+    second = shop.ctx.storage._stores[1]
+    exchange, copied = second.exchange, Closing._place_copies
+
+    def fail(tree: str, object_id: str) -> None:
+        raise StoreUnavailableError("The store went away.")
+
+    def copy_and_fail(*arguments: Any) -> None:
+        copied(*arguments)
+        monkeypatch.setattr(second, "exchange", fail)
+
+    monkeypatch.setattr(Closing, "_place_copies", copy_and_fail)
+    job = shop.closing.close(shop.ada, archive.id)
+    run_pending(shop.ctx.jobs, limit=5, raise_unforeseen=False)
+    assert shop.look(archive).state is ArchiveState.CLOSING
+    assert "copies of the record" in str(shop.job(job).error)
+    monkeypatch.setattr(Closing, "_place_copies", copied)
+    monkeypatch.setattr(second, "exchange", exchange)
     shop.run()
     require_success(shop.job(job))
     assert shop.reading.receipt(shop.ada, archive.id)["required_copies"] == 2
