@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-
 from .callers import Caller, Problem
 
 CHUNK = {"content-type": "application/offset+octet-stream", "tus-resumable": "1.0.0"}
