@@ -12,7 +12,9 @@ from sqlalchemy import Connection, select
 
 from perdure.archives import receiving
 from perdure.archives.errors import UploadEndedError
+from perdure.archives.errors import DigestMismatchError
 from perdure.archives.filling import Filling
+from perdure.archives.layers import put_entries
 from perdure.archives.tables import account_usage
 from perdure.storage.errors import StoreUnavailableError
 
@@ -46,7 +48,7 @@ def test_a_commit_without_an_answer_keeps_the_file(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch, in_batch: bool
 ) -> None:
     archive = shop.open()
-    begin, put = shop.ctx.db.begin, receiving.put_entries
+    begin, put = shop.ctx.db.begin, put_entries
     lost: list[bool] = []
 
     @contextmanager
@@ -124,7 +126,7 @@ def test_giving_up_twice_spares_who_has_the_name_since(shop: Workshop) -> None:
     archive = shop.open()
     first = shop.filling.begin_file(shop.ada, archive.id, b"p", len(LARGE), stated_digests={"crc32": "00000000"})
     first.write(LARGE)
-    with pytest.raises(receiving.DigestMismatchError):
+    with pytest.raises(DigestMismatchError):
         first.finish()
     shop.put(archive, b"p", SMALL)
     first.abort()
