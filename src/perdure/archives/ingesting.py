@@ -52,6 +52,7 @@ _NAMED_REFUSALS = 1_000
 _LEASE = timedelta(minutes=10)
 _SLOW_BYTES_PER_SECOND = 10_000_000
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PASS_FOLDER = _OPEN_FOLDER | getattr(os, "O_PATH", 0)  # as the system does on a path: what is passed need not be read
 
 
 class Folder:
@@ -153,7 +154,7 @@ class Ingesting:
     def _run(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler
         archive_id, actor = UUID(payload["archive"]), parse_actor(payload["actor"])
         self._release_earlier(archive_id, job.job_id)
-        root = Folder(os.open(self._require_allowed(payload["folder"]), _OPEN_FOLDER))
+        root = open_without_links(self._require_allowed(payload["folder"]))
         walk = iter_found(root, into=bytes.fromhex(payload["into"]), exclude=payload["exclude"])
         report = IngestReport()
         with ThreadPoolExecutor(_COPIERS, "ingest") as copiers, ThreadPoolExecutor(1, "settle") as settler:
@@ -254,6 +255,18 @@ class _Taken:
 
     landing: Landing
     entries: list[Entry]
+
+
+def open_without_links(path: str) -> Folder:
+    """Open the folder at an absolute path without links; raises FolderNotAllowedError when one was put there since."""
+    *above, last = [name for name in path.split("/") if name] or ["."]
+    folder = Folder(os.open("/", _PASS_FOLDER))
+    try:
+        for name in above:
+            folder = Folder(os.open(name, _PASS_FOLDER, dir_fd=folder.descriptor))
+        return Folder(os.open(last, _OPEN_FOLDER, dir_fd=folder.descriptor))
+    except OSError as error:
+        raise FolderNotAllowedError(f"{path} cannot be opened: {error.strerror}.") from error
 
 
 def iter_found(root: Folder, *, into: bytes = b"", exclude: Sequence[str] = ()) -> Iterator[Found]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from perdure.archives.errors import FolderNotAllowedError
+from perdure.archives.ingesting import open_without_links
 from perdure.archives.model import Archive, EntryKind
 from perdure.kernel.errors import BadInputError
 from perdure.storage.errors import SourceChangedError
@@ -95,6 +96,19 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     monkeypatch.setattr(shop.ctx.storage, "copy_in", unlucky)
     result = ingest(shop, shop.open(), source)
     assert [one["path"] for one in result["refusals"]] == ["a.h5"]
+
+
+def test_a_link_put_above_the_folder_after_the_look_is_not_followed(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "root" / "way" / "scan", tmp_path / "outside" / "scan"
+    inside.mkdir(parents=True)
+    outside.mkdir(parents=True)
+    looked_at = os.path.realpath(inside)
+    found = open_without_links(looked_at)
+    assert os.path.samestat(os.fstat(found.descriptor), os.stat(inside))
+    (tmp_path / "root" / "way").rename(tmp_path / "root" / "aside")
+    (tmp_path / "root" / "way").symlink_to(tmp_path / "outside")
+    with pytest.raises(FolderNotAllowedError):
+        open_without_links(looked_at)
 
 
 def test_only_allowed_folders_are_read(shop: Workshop, source: Path, tmp_path: Path) -> None:
