@@ -11,8 +11,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from perdure.archives import receiving
-from perdure.archives.errors import UploadEndedError
-from perdure.archives.errors import DigestMismatchError
+from perdure.archives.errors import DigestMismatchError, UploadEndedError
 from perdure.archives.filling import Filling
 from perdure.archives.layers import put_entries
 from perdure.archives.tables import account_usage
