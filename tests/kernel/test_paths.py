@@ -49,3 +49,9 @@ def test_every_path_can_be_shown(path: bytes) -> None:
 def test_bytes_that_are_no_text_are_shown_percent_encoded() -> None:
     assert display_path(b"caf\xe9/x y") == "caf%E9/x y"
     assert display_path("café".encode()) == "café"
+
+
+def test_a_path_fits_a_key_of_the_database() -> None:
+    """The limit is that of what can be sorted and found; there is no second one."""
+    assert find_path_problem(b"/".join([b"x" * 249] * 10)) is None
+    assert find_path_problem(b"/".join([b"x" * 249] * 10) + b"yy") is not None

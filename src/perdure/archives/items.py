@@ -13,7 +13,6 @@ from perdure.archives.model import Entry, EntryKind, UploadState
 from perdure.kernel.digests import DIGEST_LENGTHS, find_digest_mismatch
 from perdure.kernel.paths import find_path_problem, iter_ancestors
 
-MAX_STORED_PATH_BYTES = 2500  # a row of a B-tree holds no longer key, and paths must be found and sorted
 MAX_TARGET_BYTES = 4096
 MAX_BATCH_FILES = 1000
 MAX_BATCH_BYTES = 16 << 20
@@ -105,8 +104,6 @@ def find_item_problem(item: BatchItem | PlanItem) -> str | None:
     problem = find_path_problem(item.path)
     if problem:
         return problem
-    if len(item.path) > MAX_STORED_PATH_BYTES:
-        return f"the path is longer than {MAX_STORED_PATH_BYTES} bytes"
     if item.kind is EntryKind.HIDDEN:
         return "hiding is not an item; ask for it by its own call"
     if item.size < 0 or (item.size and item.kind is not EntryKind.FILE):

@@ -1,7 +1,7 @@
 """Logical paths: what users see, kept as the bytes they are.
 
 A logical path is `bytes`: components joined by `/`, at least one, none empty, `.` or `..`, none longer than
-255 bytes, no NUL, at most 4,096 bytes in all. It is never normalised: NFC and NFD twins are two paths.
+255 bytes, no NUL, at most 2,500 bytes in all. It is never normalised: NFC and NFD twins are two paths.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes
 
 from perdure.kernel.errors import BadInputError
 
-MAX_PATH_BYTES = 4096
+MAX_PATH_BYTES = 2500  # paths must be found and sorted, and a key of a B-tree holds no more
 MAX_COMPONENT_BYTES = 255
 
 
