@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from perdure.archives import events
+from perdure.archives.describing import note_metadata
 from perdure.archives.entries import delete_entries, find_own, in_folder, iter_visible, row_to_entry
 from perdure.archives.errors import NothingToHideError, TooManyItemsError
 from perdure.archives.items import MAX_PLAN_ITEMS, RemoveReport
@@ -20,7 +21,7 @@ from perdure.archives.union import after, end_of_folder, start_of_folder
 from perdure.formats.manifest import SupersededEntry, entry_to_line
 from perdure.identity.model import Action
 from perdure.kernel.actor import Actor
-from perdure.kernel.paths import check_path, display_path
+from perdure.kernel.paths import check_path, display_path, iter_ancestors
 
 _CHUNK = 10_000
 
@@ -92,10 +93,21 @@ def _remove_some(
         own_log = aftermath.removed.setdefault(note.part, [])
         own_log.extend(SupersededEntry(note.number, e.path) for e in old if e.part == note.number)
         release(tx, ctx, archive, note.id, state=None)
+        is_described = _drop_metadata(tx, ctx, actor, archive_id, [entry.path for entry in old])
         told = {"count": len(old), "bytes": sum(entry.size for entry in old), "path": display_path(path)}
         ctx.events.record(tx, events.FILES_REMOVED, archive_id, actor, told)
     carry_out(ctx, archive_id, aftermath)
+    if is_described:
+        ctx.journal.flush(archive_id)
     return [entry.kind for entry in old]
+
+
+def _drop_metadata(tx: Connection, ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) -> bool:
+    """What was said of a file goes with it, as a change like any other; whether anything was said."""
+    dropped = ctx.metadata.drop_values(tx, archive_id, paths, actor=actor, now=ctx.clock.now())
+    if dropped:
+        note_metadata(tx, ctx, archive_id, dropped[-1].sequence)
+    return bool(dropped)
 
 
 def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) -> int:
@@ -103,13 +115,15 @@ def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) 
     with ctx.db.begin() as tx:
         archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
         require_state(archive, ArchiveState.OPEN)
-        present = find_own(tx, archive_id, paths)
+        present, hidden = find_own(tx, archive_id, paths), set(paths)
         reservation = _reserve_note(tx, ctx, actor, archive, entries=len(paths))
         entries = [
             Entry(archive_id, path, EntryKind.HIDDEN, part=reservation.number) for path in paths if path not in present
         ]
         result = put_entries(tx, ctx, archive, reservation, entries, at=ctx.clock.now())
         release(tx, ctx, archive, reservation.id, state=None)
+        inside = [path for path in ctx.metadata.paths(tx, archive_id) if not hidden.isdisjoint(iter_ancestors(path))]
+        is_described = _drop_metadata(tx, ctx, actor, archive_id, [*paths, *inside])
         if result.stored:
             told = {"count": len(result.stored), "paths": [display_path(e.path) for e in result.stored[:100]]}
             ctx.events.record(tx, events.FILES_HIDDEN, archive_id, actor, told)
@@ -118,6 +132,8 @@ def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) 
             ctx.storage.log_staged(reservation.part, lines)
             ctx.storage.sync(reservation.part)
     carry_out(ctx, archive_id, result.aftermath)
+    if is_described:
+        ctx.journal.flush(archive_id)
     return len(result.stored)
 
 

@@ -23,7 +23,7 @@ from perdure.archives.errors import (
     ChildrenRemainError,
     ConfirmationMismatchError,
 )
-from perdure.archives.heads import Heads
+from perdure.archives.heads import METADATA_HISTORY, HeadChange, Heads
 from perdure.archives.layers import list_layers
 from perdure.archives.model import Archive, ArchiveState, UploadState
 from perdure.archives.placing import ACTIVE_UPLOADS, add_usage
@@ -229,12 +229,24 @@ def _forget_content(ctx: Context, heads: Heads, archive_id: UUID, removals: list
             tx.execute(delete(table).where(table.c.archive_id == archive_id))
         add_usage(tx, archive.account_id, files=-used[0], size=-used[1])
         change.files["parts.json"] = None
+        if archive.state is ArchiveState.DISCARDED:
+            _forget_metadata(tx, ctx, change)
         if archive.tombstone is not None and removals:
             reported = replace(archive, tombstone={**archive.tombstone, "removed": removals, "kept_for": []})
             change.archive = save_change(tx, ctx, SYSTEM, archive, reported, event=None)
         if removals or any(used):
             told = {"files": used[0], "bytes": used[1], "copies": len(removals)}
             ctx.events.record(tx, events.ARCHIVE_CLEARED, archive_id, SYSTEM, told)
+
+
+def _forget_metadata(tx: Connection, ctx: Context, change: HeadChange) -> None:
+    """What was said of a discarded archive and its files goes from the database, and from the head's newest version."""
+    archive_id = change.archive.id
+    ctx.metadata.remove(tx, archive_id)
+    held = ctx.storage.head_state(object_uri(archive_id))
+    change.files.update({path: None for path in held if path.startswith(METADATA_HISTORY)})
+    marks = {"metadata_sequence": 0, "metadata_folded": 0, "metadata_journalled": 0}
+    tx.execute(update(archives).where(archives.c.id == archive_id).values(**marks))
 
 
 def _clear_ancestors(ctx: Context, archive_id: UUID) -> None:

@@ -174,6 +174,11 @@ class Metadata:
             results += [_result(ledger, path, leaf_changes) for path, leaf_changes in removed.items()]
         return results
 
+    def paths(self, tx: Connection, thing: UUID) -> list[bytes]:
+        """The paths of all subjects that have metadata."""
+        described = select(subjects.c.path).where(subjects.c.thing == thing, subjects.c.leaves > 0)
+        return list(tx.execute(described.order_by(subjects.c.path)).scalars())
+
     def copy(
         self, tx: Connection, source: UUID, target: UUID, *, actor: Actor, now: datetime, with_files: bool = False
     ) -> int:

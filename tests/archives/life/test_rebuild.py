@@ -71,7 +71,11 @@ def _live(house: House, ada: Actor, bob: Actor) -> None:
     grant = house.life.grant(ada, child.id, Grantee(identity_id=bob.identity_id), Role.READER)
     house.life.grant(ada, child.id, Grantee(identity_id=bob.identity_id), Role.CONTRIBUTOR)
     house.life.revoke(ada, child.id, grant.id)
-    house.life.discard(ada, house.open(ada).id)
+    rejected = house.open(ada)
+    house.describing.patch_metadata(ada, rejected.id, b"", b'{"said":"in vain"}')
+    house.heads.fold(rejected.id)
+    house.describing.patch_metadata(ada, rejected.id, b"", b'{"said":"again"}')
+    house.life.discard(ada, rejected.id)
     gone = house.open(ada)
     house.fill(gone, {b"gone": b"away"})
     house.close(gone)
@@ -88,6 +92,9 @@ def test_every_derived_table_comes_back(house: House, fresh: Context, ada: Actor
     assert report.problems == []
     assert (report.archives, report.parts) == (4, 1)
     assert compare(house.ctx.db, fresh.db) == []
+    with fresh.db.begin() as tx:
+        assert not tx.execute(text("SELECT value FROM metadata_values WHERE value LIKE '%vain%'")).all()
+        assert not tx.execute(text("SELECT changes FROM metadata_changes WHERE changes LIKE '%vain%'")).all()
 
 
 def test_archives_in_the_making_come_back(house: House, fresh: Context, ada: Actor, tmp_path: Path) -> None:
@@ -103,8 +110,13 @@ def test_archives_in_the_making_come_back(house: House, fresh: Context, ada: Act
     child = house.life.append_to(ada, parent.id)
     _put(filling, ada, child.id, {b"a/2": b"new", b"b": b"1", b"c": b"2", b"d/e": b"3"})
     _put(filling, ada, child.id, {b"b": b"replaced"})
+    for path in (b"c", b"d/e", b"a/1"):
+        house.describing.patch_metadata(ada, child.id, path, b'{"said":"of it"}')
     filling.remove(ada, child.id, [b"c"])
-    filling.hide(ada, child.id, [b"a/1"])
+    filling.hide(ada, child.id, [b"a"])
+    described = house.ctx.metadata.paths
+    with house.ctx.db.begin() as tx:
+        assert described(tx, child.id) == [b"d/e"]
     house.describing.patch_metadata(ada, child.id, b"b", b'{"in":"journal"}')
     export_registry(house.ctx)
     export_events(house.ctx)
