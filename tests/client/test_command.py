@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from perdure_client import settings
-from perdure_client.errors import NotLoggedInError, UsageError
+from perdure_client.cli.output import print_facts, print_table, show_error
+from perdure_client.errors import ClientError, NotLoggedInError, UsageError
+from perdure_client.paths import leads_out
 from perdure_client.progress import format_duration, format_size
+from perdure_client.transport import Transport
 
 HEAVY = ("httpx", "cryptography", "perdure", "fsspec", "sqlalchemy", "fastapi", "rich", "numpy")
 PROGRAM = """
@@ -61,6 +64,50 @@ def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -
     settings.store_session(settings.Session("https://a.example", "one"))
     monkeypatch.setenv("PERDURE_TOKEN", "other")
     assert settings.find_session().token == "other"
+
+
+@pytest.mark.usefixtures("credentials")
+def test_the_token_of_the_environment_goes_to_its_server_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERDURE_TOKEN", "mine")
+    monkeypatch.setenv("PERDURE_URL", "https://a.example/")
+    assert settings.find_session().token == "mine"
+    assert settings.find_session("https://a.example").token == "mine"
+    assert settings.find_session("https://elsewhere.example").token is None
+
+
+def test_the_token_does_not_leave_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = Transport(settings.Session("https://a.example", "mine"))
+    monkeypatch.setattr(transport, "json", lambda *_: {"data_url": "http://a.example:8441"})
+    with pytest.raises(UsageError, match="without TLS"):
+        transport.data_url()
+    monkeypatch.setattr(transport, "json", lambda *_: {"data_url": "https://data.example/"})
+    assert transport.data_url() == "https://data.example"
+
+
+@pytest.mark.parametrize("said", ["\x1b]0;owned\x07", "\x9b2J", "\u202egnp.exe", "a\r\nb", "\x7f"])
+def test_a_terminal_is_not_commanded_by_what_a_server_says(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_facts({"title": f"A {said}"})
+    print_table([[f"A {said}"]], ["title"])
+    show_error(ClientError(f"No {said}", next_step=f"Try {said}"))
+    shown = capsys.readouterr()
+    assert said not in shown.out + shown.err
+    assert (shown.out + shown.err).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "is_out"),
+    [
+        (b"a/l", b"b", False),
+        (b"a/l", b"../b", False),
+        (b"l", b"..b", False),
+        (b"a/l", b"../../b", True),
+        (b"l", b"..", True),
+        (b"l", b"/etc", True),
+        (b"a/l", b"b/../../../c", True),
+    ],
+)
+def test_a_link_that_leads_out_of_the_folder_is_known(path: bytes, target: bytes, is_out: bool) -> None:
+    assert leads_out(path, target) is is_out
 
 
 def test_a_broken_credentials_file_is_said_and_kept(credentials: Path) -> None:

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from perdure_client.errors import ApiError, ClientError, ConnectionLostError, LocalDamageError, UsageError
-from perdure_client.paths import display, from_json, is_safe, to_json, to_url
+from perdure_client.paths import display, from_json, is_safe, leads_out, to_json, to_url
 from perdure_client.progress import Progress
 from perdure_client.proof import digest_file
 from perdure_client.records import Entry, GetReport
@@ -197,6 +197,8 @@ class FolderDownload:
         place = self._place(entry)
         if entry.kind == "directory":
             os.makedirs(place, exist_ok=True)
+        elif entry.target is not None and leads_out(entry.path, entry.target):
+            self._refuse(entry, f"the symbolic link leads out of the folder, to {display(entry.target)}")
         elif entry.target is not None and not (os.path.islink(place) and os.readlink(place) == entry.target):
             if os.path.lexists(place):
                 self._refuse(entry, "something else with this name is here already")

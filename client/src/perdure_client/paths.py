@@ -44,5 +44,15 @@ def is_safe(path: bytes) -> bool:
 
 def display(path: bytes) -> str:
     """The path for people and terminals: no control characters, no half characters."""
-    text = path.decode("utf-8", errors="backslashreplace")
+    return printable(path.decode("utf-8", errors="backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """What a server said, for terminals: a control character would command them, so that its escape is shown."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def leads_out(path: bytes, target: bytes) -> bool:
+    """Whether a symbolic link at this path inside a folder leads out of the folder."""
+    reached = os.path.normpath(os.path.join(os.path.dirname(path), target))
+    return os.path.isabs(reached) or reached == b".." or reached.startswith(b"../")

@@ -36,14 +36,19 @@ def credentials_path() -> Path:
 
 
 def find_session(url: str | None = None, token: str | None = None) -> Session:
-    """The session to use; a server given by `url` is joined with the token stored for it."""
+    """The session to use; a server given by `url` is joined with the token stored for it.
+
+    PERDURE_TOKEN is for the server of PERDURE_URL where that is set: an address in somebody's notebook gets no token.
+    """
     stored = _load()
-    chosen = url or os.environ.get("PERDURE_URL") or _text(stored.get("default")) or DEFAULT_URL
+    meant = os.environ.get("PERDURE_URL")
+    chosen = url or meant or _text(stored.get("default")) or DEFAULT_URL
     chosen = normalise_url(chosen)
     entry = _server(stored, chosen)
+    given = os.environ.get("PERDURE_TOKEN") if not meant or normalise_url(meant) == chosen else None
     return Session(
         url=chosen,
-        token=token or os.environ.get("PERDURE_TOKEN") or _text(entry.get("token")),
+        token=token or given or _text(entry.get("token")),
         login=_text(entry.get("login")),
     )
 

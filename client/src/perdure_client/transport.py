@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from perdure_client.errors import ApiError, ConnectionLostError
+from perdure_client.errors import ApiError, ConnectionLostError, UsageError
 from perdure_client.settings import Session
 
 API = "/api/v1"
@@ -43,7 +43,13 @@ class Transport:
     def data_url(self) -> str:
         """Where bytes go: the address of the data plane, asked for once."""
         if self._data_url is None:
-            self._data_url = str(self.json("GET", "")["data_url"]).rstrip("/")
+            told = str(self.json("GET", "")["data_url"]).rstrip("/")
+            if self.session.url.startswith("https://") and not told.startswith("https://"):
+                raise UsageError(
+                    f"{self.session.url} names {told} for files, where the token would go without TLS.",
+                    next_step="Tell the operator: data_url must be an https address.",
+                )
+            self._data_url = told
         return self._data_url
 
     def json(self, method: str, path: str, **options: Any) -> Json:

@@ -12,7 +12,7 @@ import click
 
 from perdure_client.client import Client
 from perdure_client.errors import EXIT_INTERNAL, EXIT_PARTLY, ClientError
-from perdure_client.paths import display
+from perdure_client.paths import display, printable
 from perdure_client.progress import format_count, format_duration, format_size
 from perdure_client.records import Job
 from perdure_client.settings import require_session
@@ -36,7 +36,7 @@ def print_json(value: object) -> None:
 
 def print_table(rows: Iterable[Sequence[str]], headings: Sequence[str]) -> None:
     """Columns as wide as their content."""
-    table = [list(headings), *(list(row) for row in rows)]
+    table = [list(headings), *(list(map(printable, row)) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
     for row in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -47,7 +47,7 @@ def print_facts(facts: Mapping[str, str | None]) -> None:
     shown = {name: value for name, value in facts.items() if value}
     width = max((len(name) for name in shown), default=0)
     for name, value in shown.items():
-        click.echo(f"{name.ljust(width)}  {value}")
+        click.echo(f"{name.ljust(width)}  {printable(value)}")
 
 
 def progress_stream(*, quiet: bool) -> TextIO | None:
@@ -70,7 +70,7 @@ def show_paths(title: str, paths: Iterable[bytes]) -> None:
 def show_refused(refused: Sequence[tuple[bytes, str]]) -> None:
     """What was refused and why, the first of many."""
     for path, reason in refused[:_MOST_REFUSED_SHOWN]:
-        click.echo(f"refused: {display(path)}: {reason}", err=True)
+        click.echo(f"refused: {display(path)}: {printable(reason)}", err=True)
     if len(refused) > _MOST_REFUSED_SHOWN:
         click.echo(f"… and {len(refused) - _MOST_REFUSED_SHOWN:,} more; use --json for all.", err=True)
 
@@ -118,7 +118,7 @@ def job_line(job: Job) -> str:
     if total:
         is_size = progress.get("unit") == "bytes"
         parts.append(f"{format_size(done or 0)} of {format_size(total)}" if is_size else f"{done or 0:,} of {total:,}")
-    return ", ".join(parts)
+    return printable(", ".join(parts))
 
 
 def show_error(error: Exception) -> int:
@@ -129,8 +129,8 @@ def show_error(error: Exception) -> int:
     if "--json" in sys.argv:
         click.echo(json.dumps(error.as_json(), ensure_ascii=False), err=True)
         return error.exit_code
-    click.echo(f"{error.detail}", err=True)
+    click.echo(printable(error.detail), err=True)
     if error.next_step:
-        click.echo(f"{error.next_step}", err=True)
+        click.echo(printable(error.next_step), err=True)
     click.echo(f"[{error.code}]", err=True)
     return error.exit_code

@@ -15,6 +15,7 @@ from perdure_client.cli.output import (
     progress_stream,
     show_time,
 )
+from perdure_client.paths import printable
 
 
 @click.command()
@@ -31,7 +32,8 @@ def events(ctx: click.Context, archive_id: str | None, after: int, follow: bool,
         else:
             data = json.dumps(event["data"], ensure_ascii=False)
             who = event.get("actor_name") or event["actor_id"] or event["actor_kind"]
-            click.echo(f"{event['number']}  {show_time(event['recorded_at'])}  {event['type']}  {who}  {data}")
+            moment = show_time(event["recorded_at"])
+            click.echo(printable(f"{event['number']}  {moment}  {event['type']}  {who}  {data}"))
 
 
 @click.group()
@@ -51,7 +53,7 @@ def show(ctx: click.Context, job_id: str, as_json: bool) -> None:
     else:
         click.echo(job_line(found))
         if found.error:
-            click.echo(f"{found.error.get('detail')} {found.error.get('next_step') or ''}")
+            click.echo(printable(f"{found.error.get('detail')} {found.error.get('next_step') or ''}"))
 
 
 @job.command()
