@@ -172,6 +172,19 @@ def test_a_store_that_is_down_is_left_behind_and_caught_up(lab: Lab, archive: UU
     }
 
 
+def test_a_longer_line_that_was_never_acknowledged_is_not_the_newest(lab: Lab, archive: UUID) -> None:
+    """Two writers end before the second store; it then goes on alone, and the first comes back with more versions."""
+    lab.write_head(archive, {"a": b"1"})
+    for name in ("x", "y"):
+        assert lab.crash_at("head.installed", lambda storage, name=name: lab.write_head(archive, {name: b""}, storage))
+    lab.storage = lab.open([PosixStore("second", lab.folder / "second")])
+    lab.write_head(archive, {"b": b"acknowledged"})
+    lab.storage = lab.open()
+    done = lab.write_head(archive, {"c": b"3"})
+    assert (done.version, done.behind) == (3, ())
+    assert lab.storage.head_state(object_uri(archive)).keys() == {"a", "b", "c"}
+
+
 def test_nobody_writes_on_an_old_version(lab: Lab, archive: UUID) -> None:
     """With the only store of the newest version down, another version would fork the object."""
     first, other = PosixStore("first", lab.folder / "first"), MemoryStore("other")

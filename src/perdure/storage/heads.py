@@ -15,7 +15,13 @@ from perdure.formats import ocfl
 from perdure.kernel.digests import digest_bytes, make_digester
 from perdure.kernel.errors import PerdureError
 from perdure.storage.crash_points import crash_point
-from perdure.storage.errors import CopyDamagedError, SourceChangedError, StagedContentError, StoreUnavailableError
+from perdure.storage.errors import (
+    CopyDamagedError,
+    SourceChangedError,
+    StagedContentError,
+    StoreFailedError,
+    StoreUnavailableError,
+)
 from perdure.storage.model import StoredObject
 from perdure.storage.placing import (
     bring_object,
@@ -27,7 +33,7 @@ from perdure.storage.placing import (
 )
 from perdure.storage.ports import Store
 from perdure.storage.sealing import inventory_files
-from perdure.storage.verifying import StoredInventory, read_inventory
+from perdure.storage.verifying import StoredInventory, read_inventory, read_whole
 
 Content = bytes | Path
 _BLOCK = 1 << 20
@@ -72,11 +78,23 @@ def find_newest(stores: Iterable[Store], object_id: str, known: StoredObject | N
         number = ocfl.version_number(held.inventory.head)
         if known and number == known.version and held.digest != known.inventory_digest:
             continue  # the same number from a line that was never acknowledged
+        if known and number > known.version and not _stands_on(store, object_id, held, known):
+            continue  # a longer line that was never acknowledged
         if best is None or number > best[0]:
             best = number, held, store
     if known and (best is None or best[0] < known.version):
         raise StoreUnavailableError(f"No store that can be reached has version {known.version} of {object_id}.")
     return Found(best[1], best[2], failures) if best else Found(None, None, failures)
+
+
+def _stands_on(store: Store, object_id: str, held: StoredInventory, known: StoredObject) -> bool:
+    """Whether the version that the database knows is one of those that the store's newest was added to."""
+    try:
+        data = read_whole(store, object_id, f"v{known.version}/{ocfl.INVENTORY_NAME}")
+    except (FileNotFoundError, StoreFailedError):
+        return False
+    algorithm = held.inventory.digest_algorithm
+    return digest_bytes(data, (algorithm,))[algorithm] == known.inventory_digest
 
 
 def plan_next(object_id: str, base: StoredInventory | None, change: HeadChange) -> ocfl.NextVersion | None:
