@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from perdure_client.digesting import FollowingDigest
 from perdure_client.errors import ApiError, ClientError, ConnectionLostError, LocalDamageError, UsageError
 from perdure_client.paths import display, from_json, is_safe, leads_out, to_json, to_url
 from perdure_client.progress import Progress
@@ -29,7 +30,6 @@ _WORKERS = 4
 _TRIES = 6
 _MOST_PENDING = 16
 _SMALL_FILE = 1 << 20
-_PIECE = 1 << 20
 _BLOCK = 4 << 20
 _BATCH_BYTES = 4 << 20
 _OPEN_PART = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -146,13 +146,13 @@ class FolderDownload:
         offset = 0 if offset >= entry.size else offset
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         path = f"/archives/{self._archive_id}/files/{to_url(entry.path)}"
-        with self._transport.stream("GET", path, headers=headers) as answer:
-            digest = _FollowingDigest(algorithm, self._digesters)
+        with self._transport.large(path, headers=headers) as answer:
+            digest = FollowingDigest(algorithm, self._digesters)
             with os.fdopen(os.open(part, os.O_RDWR | _OPEN_PART & ~os.O_WRONLY, 0o600), "r+b", buffering=0) as stream:
                 stream.truncate(offset if answer.status_code == 206 else 0)
                 while block := stream.read(_BLOCK):
                     digest.add(block)
-                for piece in answer.iter_raw(_PIECE):
+                for piece in answer.pieces:
                     digest.add(piece)
                     _write_all(stream.fileno(), piece)
                     self._progress.add(size=len(piece))
@@ -221,29 +221,6 @@ class FolderDownload:
     def _refuse(self, entry: Entry, reason: str) -> None:
         with self._lock:
             self._report.refused.append((entry.path, reason))
-
-
-class _FollowingDigest:
-    """A digest taken in another thread, at most one piece behind, so that receiving and writing need not wait."""
-
-    def __init__(self, algorithm: str, threads: ThreadPoolExecutor) -> None:
-        self._digest = hashlib.new(algorithm)
-        self._threads = threads
-        self._pending: Future[None] | None = None
-        self.size = 0
-
-    def add(self, piece: bytes) -> None:
-        self._settle()
-        self._pending = self._threads.submit(self._digest.update, piece)
-        self.size += len(piece)
-
-    def finish(self) -> str:
-        self._settle()
-        return self._digest.hexdigest()
-
-    def _settle(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
 
 
 def _split_batch(body: bytes, wanted: list[Entry]) -> Iterator[bytes | None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -13,12 +14,14 @@ import httpx
 
 from perdure_client.errors import ApiError, ConnectionLostError, UsageError
 from perdure_client.settings import Session
+from perdure_client.sockets import PIECE, Asked, LargeAnswer, Sockets, is_proxied
 
 API = "/api/v1"
 _RETRIES = 5
 _FIRST_PAUSE = 0.3
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
-_TIMEOUT = httpx.Timeout(connect=10.0, read=120.0, write=120.0, pool=60.0)
+_READ_TIMEOUT = 120.0
+_TIMEOUT = httpx.Timeout(connect=10.0, read=_READ_TIMEOUT, write=120.0, pool=60.0)
 
 Json = Any  # decoded JSON: its shape is the server's contract, checked where records are made
 Body = bytes | Iterable[bytes]
@@ -35,10 +38,12 @@ class Transport:
         self.session = session
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.Client(timeout=_TIMEOUT, limits=limits, verify=verify, follow_redirects=False)
+        self._sockets = Sockets(verify=verify, timeout=_READ_TIMEOUT)
         self._data_url: str | None = None
 
     def close(self) -> None:
         self._http.close()
+        self._sockets.close()
 
     def data_url(self) -> str:
         """Where bytes go: the address of the data plane, asked for once."""
@@ -114,6 +119,38 @@ class Transport:
         except httpx.TransportError as error:
             raise self._lost(error) from error
 
+    @contextmanager
+    def large(self, path: str, *, headers: Mapping[str, str] | None = None) -> Iterator[LargeAnswer]:
+        """Open a large file of the data plane to read piece by piece; raises like `stream`."""
+        request = self._build("GET", path, None, None, dict(headers or {}), None, "data")
+        if is_proxied(request.url):
+            with self.stream("GET", path, headers=headers) as answer:
+                yield LargeAnswer(answer.status_code, answer.iter_raw(PIECE))
+            return
+        kept = {
+            name: request.headers[name] for name in ("Authorization", "Range", "User-Agent") if name in request.headers
+        }
+        try:
+            asked = self._sockets.get(request.url, kept)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._lost(error) from error
+        pieces = self._iter_pieces(asked)
+        try:
+            if asked.response.status >= 400:
+                refused = httpx.Response(asked.response.status, content=b"".join(pieces))
+                raise _find_problem(refused) or AssertionError("a status of 400 or more is a problem")
+            yield LargeAnswer(asked.response.status, pieces)
+        finally:
+            pieces.close()
+            if not asked.response.isclosed():  # it was not read to its end, or not at all
+                asked.connection.close()
+
+    def _iter_pieces(self, asked: Asked) -> Generator[bytes, None, None]:
+        try:
+            yield from self._sockets.iter_pieces(asked)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._lost(error) from error
+
     def _build(
         self,
         method: str,
@@ -133,7 +170,7 @@ class Transport:
             url = f"{url}?{urlencode(wanted, quote_via=quote)}"  # not by httpx: it has no bytes, which paths are
         return self._http.build_request(method, url, json=json, content=content, headers=headers)
 
-    def _lost(self, error: httpx.TransportError) -> ConnectionLostError:
+    def _lost(self, error: Exception) -> ConnectionLostError:
         reason = str(error) or type(error).__name__
         return ConnectionLostError(
             f"No answer from {self.session.url}: {reason}.",
