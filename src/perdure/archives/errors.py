@@ -281,7 +281,7 @@ class CopiesMissingError(TryAgainError):
 
 class ContentMovingError(TryAgainError):
     code = "content_moving"
-    title = "The file is just being sealed"
+    title = "The file is just being sealed, or was replaced"
     next_step = "Ask again in a few seconds; nothing was lost."
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select
 
-from perdure.archives.entries import count_entries, find_visible, iter_pages
+from perdure.archives.entries import count_entries, find_own, find_visible, iter_pages
 from perdure.archives.errors import (
     ContentMovingError,
     EntryNotFoundError,
@@ -334,7 +334,10 @@ def content_etag(entry: Entry) -> str:
 def read_entry(
     ctx: Context, entry: Entry, offset: int, length: int, finder: PartFinder | None = None
 ) -> Iterator[bytes]:
-    """Blocks of a file, wherever it lies, also while sealing moves it; raises ContentMovingError when that lasts."""
+    """Blocks of a file, wherever it lies, also while sealing moves it.
+
+    Raises ContentMovingError when that lasts, or when another file has come to its path.
+    """
     finder = finder or PartFinder(ctx)
     for attempt in range(_MOVING_LOOKS):
         part, state = finder.find(entry, anew=attempt > 0)
@@ -343,14 +346,24 @@ def read_entry(
                 first = next(blocks, b"")
             except UnknownObjectError:
                 continue
+            if state is not PartState.SEALED:
+                _find_same(ctx, entry)  # the name of a file that was replaced is given to others
             yield bytes(first)
             yield from map(bytes, blocks)
             return
         if attempt:
             time.sleep(_MOVING_WAIT)
-        with ctx.db.begin() as tx:  # the row tells where sealing has put it
-            entry = find_visible(tx, [entry.archive_id], [entry.path]).get(entry.path, entry)
+        entry = _find_same(ctx, entry)  # the row tells where sealing has put it
     raise ContentMovingError(f"{display_path(entry.path)!r} is being sealed.")
+
+
+def _find_same(ctx: Context, entry: Entry) -> Entry:
+    """The entry as it stands; raises ContentMovingError when its path has other content by this time, or none."""
+    with ctx.db.begin() as tx:
+        found = find_own(tx, entry.archive_id, [entry.path]).get(entry.path)
+    if found is None or found.digests != entry.digests:
+        raise ContentMovingError(f"{display_path(entry.path)!r} was replaced or removed meanwhile.")
+    return found
 
 
 def _iter_places(

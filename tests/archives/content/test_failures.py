@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from perdure.archives import receiving
-from perdure.archives.errors import DigestMismatchError, UploadEndedError
+from perdure.archives.errors import ContentMovingError, DigestMismatchError, UploadEndedError
 from perdure.archives.filling import Filling
 from perdure.archives.layers import put_entries
 from perdure.archives.tables import account_usage
@@ -130,6 +130,18 @@ def test_giving_up_twice_spares_who_has_the_name_since(shop: Workshop) -> None:
     shop.put(archive, b"p", SMALL)
     first.abort()
     assert shop.read(archive, b"p") == SMALL
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_reader_gets_the_file_that_he_was_told_of_or_none(shop: Workshop, times: int) -> None:
+    """Replaced once, the path has another file; replaced twice, that file also has the name of the first."""
+    archive = shop.open()
+    shop.put(archive, b"p", b"first")
+    content = shop.reading.open_content(shop.ada, archive.id, b"p")
+    for number in range(times):
+        shop.put(archive, b"p", b"%d.new" % number)
+    with pytest.raises(ContentMovingError):
+        b"".join(content.read())
 
 
 def test_an_upload_that_is_opened_while_it_is_finished_stays_finished(
