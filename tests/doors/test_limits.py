@@ -12,7 +12,7 @@ JSON = {"content-type": "application/json"}
 
 
 def test_a_stranger_sends_only_small_bodies(nobody: Caller, problem: Problem) -> None:
-    large = b'{"login": "x", "password": "' + b"y" * 100_000 + b'"}'
+    large = b'{"login": "x", "password": "' + b"y" * 1_100_000 + b'"}'
     problem(nobody.post("/login", content=large, headers=JSON), 401, "not_logged_in")
     problem(nobody.post("/login", content=iter([large]), headers=JSON), 401, "not_logged_in")
     wrong = {**JSON, "authorization": "Bearer pds_wrong"}
@@ -33,9 +33,26 @@ def test_a_foreign_page_does_not_act_with_the_password_that_a_browser_keeps(
     assert ada.post(place, headers={"sec-fetch-site": site}).status_code == 202
 
 
+def test_a_stranger_names_a_thousand_files_of_a_public_archive(nobody: Caller, closed: str) -> None:
+    paths = [f"{'long/' * 20}{number}" for number in range(1000)]
+    answer = nobody.post(f"{nobody.data}/archives/{closed}/read-batch", json={"paths": paths})
+    assert answer.status_code == 200, answer.text
+
+
 def test_only_lists_of_paths_and_metadata_are_very_large(ada: Caller, archive: str, problem: Problem) -> None:
     large = b'{"items": [' + b" " * 5_000_000 + b"]}"
     assert ada.post(f"/archives/{archive}/plan", content=large, headers=JSON).status_code == 200
     assert ada.post(f"/archives/{archive}/plan", content=iter([large]), headers=JSON).status_code == 200
     problem(ada.post("/archives", content=large, headers=JSON), 413, "body_too_large")
     problem(ada.post("/archives", content=iter([large]), headers=JSON), 413, "body_too_large")
+
+
+def test_names_of_persons_are_for_those_who_are_logged_in(ada: Caller, bob: Caller, nobody: Caller) -> None:
+    public = ada.open(access="public")
+    merge = {"content-type": "application/merge-patch+json"}
+    assert ada.patch(f"/archives/{public}/metadata", content=b'{"a": 1}', headers=merge).status_code == 200
+    ada.put_file(public, "a.txt", b"a")
+    ada.close_archive(public)
+    place = f"/archives/{public}/metadata-history"
+    assert bob.get(place).json()["items"][0]["actor_name"] == "Ada"
+    assert nobody.get(place).json()["items"][0]["actor_name"] == ""

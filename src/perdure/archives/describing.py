@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from perdure.archives.model import ArchiveState
 from perdure.archives.records import Context, require_archive, require_state
 from perdure.archives.tables import archives
 from perdure.identity.model import Action
-from perdure.kernel.actor import Actor
+from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.ids import short_form
 from perdure.kernel.paths import check_path, display_path
 from perdure.metadata.history import Change
@@ -78,12 +79,16 @@ class Describing:
     def metadata_history(
         self, actor: Actor, archive_id: UUID, path: bytes | None = None, *, after: int = 0, limit: int = 100
     ) -> Sequence[Change]:
-        """The changes in order, of the archive (empty path), of one file, or of all (None)."""
+        """The changes in order, of the archive (empty path), of one file, or of all (None).
+
+        Names of persons are told to those who are logged in, as everywhere.
+        """
         with self._ctx.db.begin() as tx:
             require_archive(tx, self._ctx, actor, Action.READ, archive_id)
-            return self._ctx.metadata.history(
+            found = self._ctx.metadata.history(
                 tx, archive_id, path, after_sequence=after, limit=max(1, min(limit, MAX_HISTORY))
             )
+        return found if actor.kind is not ActorKind.ANONYMOUS else [replace(one, actor_name="") for one in found]
 
     def _require_entry(self, tx: Connection, archive_id: UUID, path: bytes) -> None:
         if path and check_path(path) not in find_visible(tx, list_layers(tx, archive_id), [path]):

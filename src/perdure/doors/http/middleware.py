@@ -26,10 +26,10 @@ from perdure.kernel.ids import new_id
 _log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _STREAMED = re.compile(r"/api/v1/(archives/[^/]+/(files/.*|batch|uploads)|uploads/[^/]+)", re.DOTALL)
-_LISTING = re.compile(r"/api/v1/archives/[^/]+/(plan|remove|hide|metadata|file-metadata/.*)", re.DOTALL)
+_LISTING = re.compile(r"/api/v1/archives/[^/]+/(plan|remove|hide|read-batch|metadata|file-metadata/.*)", re.DOTALL)
 LARGEST_LISTING = 32 * 1024 * 1024  # a plan of 20,000 items with long paths and digests
 LARGEST_JSON = 4 * 1024 * 1024  # a record with thousands of creators
-LARGEST_FROM_STRANGERS = 64 * 1024  # a login
+LARGEST_FROM_STRANGERS = 1024 * 1024  # a login, or the names of a thousand files
 
 _SAFE_HEADERS = {
     "x-content-type-options": "nosniff",
