@@ -50,6 +50,15 @@ def test_an_event_is_read_once_it_is_numbered(db: Database, log: EventLog) -> No
     assert log.sequence_pending() == 0
 
 
+def test_more_events_than_one_transaction_numbers(db: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.events.service._BATCH", 3)
+    record(db, log, *range(7))
+    assert log.sequence_pending() == 7
+    events = read_all(db, log)
+    assert [event.data["step"] for event in events] == list(range(7))
+    assert verify_chain(events) is None
+
+
 def test_what_is_rolled_back_was_never_recorded(db: Database, log: EventLog) -> None:
     def record_and_fail() -> None:
         with db.begin() as tx:
