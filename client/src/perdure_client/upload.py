@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from perdure_client.digesting import FollowingDigest
 from perdure_client.errors import ApiError, ClientError, ConnectionLostError, LocalDamageError, SourceChangedError
 from perdure_client.local import LocalItem, LocalTree, check_unchanged, open_source, read_whole
 from perdure_client.paths import display, from_json, to_json
@@ -171,29 +172,32 @@ class LargeUpload:
 
     def run(self) -> None:
         """Send the file; raises SourceChangedError (the upload is dropped) or LocalDamageError."""
-        url, offset = self._find() or self._create()
-        descriptor = open_source(self._item)
-        failures = 0
+        descriptor = open_source(self._item)  # before the upload is made, which would keep room for nothing
         try:
-            digest = _Prefix(descriptor)
-            while True:
-                before = offset
-                try:
-                    answer = self._send_rest(url, offset, descriptor, digest)
-                except SourceChangedError:
-                    self._transport.request("DELETE", url, headers=TUS)
-                    raise
-                except (ConnectionLostError, ApiError) as error:
-                    offset = self._recover(url, error)
-                    failures = 0 if offset > before else failures + 1
-                    if failures > _RESUMES_WITHOUT_PROGRESS:
-                        raise
-                    time.sleep(min(2**failures * 0.2, 5))
-                    continue
-                self._compare(answer, digest)
-                return
+            with ThreadPoolExecutor(1, thread_name_prefix="digest") as digester:
+                self._send(descriptor, _Prefix(descriptor, digester))
         finally:
             os.close(descriptor)
+
+    def _send(self, descriptor: int, digest: _Prefix) -> None:
+        url, offset = self._find() or self._create()
+        failures = 0
+        while True:
+            before = offset
+            try:
+                answer = self._send_rest(url, offset, descriptor, digest)
+            except SourceChangedError:
+                self._transport.request("DELETE", url, headers=TUS, plane="data")
+                raise
+            except (ConnectionLostError, ApiError) as error:
+                offset = self._recover(url, error)
+                failures = 0 if offset > before else failures + 1
+                if failures > _RESUMES_WITHOUT_PROGRESS:
+                    raise
+                time.sleep(min(2**failures * 0.2, 5))
+            else:
+                self._compare(answer, digest)
+                return
 
     def _find(self) -> tuple[str, int] | None:
         """An unfinished upload of this very file from an earlier run."""
@@ -248,7 +252,7 @@ class LargeUpload:
 
     def _compare(self, answer: Any, digest: _Prefix) -> None:
         stated = answer.headers.get("Repr-Digest", "")
-        own = base64.b64encode(digest.finish(self._item.size)).decode("ascii")
+        own = base64.b64encode(bytes.fromhex(digest.finish(self._item.size))).decode("ascii")
         if "sha-512=:" in stated and f"sha-512=:{own}:" not in stated:
             raise LocalDamageError(
                 f"{display(self._item.path)} arrived with another digest than it has here.",
@@ -263,26 +267,25 @@ class LargeUpload:
 class _Prefix:
     """The digest of a file up to where it was read; a jump back or ahead digests the prefix again."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._digest, self._position = hashlib.sha512(), 0
+    def __init__(self, descriptor: int, threads: ThreadPoolExecutor) -> None:
+        self._descriptor, self._threads = descriptor, threads
+        self._digest = FollowingDigest("sha512", threads)
 
     def start(self, offset: int) -> None:
-        if offset < self._position:
-            self._digest, self._position = hashlib.sha512(), 0
-        while self._position < offset:
-            data = os.pread(self._descriptor, min(_READ_SIZE, offset - self._position), self._position)
+        if offset < self._digest.size:
+            self._digest = FollowingDigest("sha512", self._threads)
+        while self._digest.size < offset:
+            data = os.pread(self._descriptor, min(_READ_SIZE, offset - self._digest.size), self._digest.size)
             if not data:
                 raise SourceChangedError("The file became shorter while it was read.")
             self.add(data)
 
     def add(self, data: bytes) -> None:
-        self._digest.update(data)
-        self._position += len(data)
+        self._digest.add(data)
 
-    def finish(self, size: int) -> bytes:
+    def finish(self, size: int) -> str:
         self.start(size)
-        return self._digest.digest()
+        return self._digest.finish()
 
 
 def describe_item(item: LocalItem) -> dict[str, object]:
@@ -297,6 +300,7 @@ def describe_item(item: LocalItem) -> dict[str, object]:
 def _digest_source(item: LocalItem) -> str:
     descriptor = open_source(item)
     try:
-        return _Prefix(descriptor).finish(item.size).hex()
+        with ThreadPoolExecutor(1) as digester:
+            return _Prefix(descriptor, digester).finish(item.size)
     finally:
         os.close(descriptor)
