@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -176,7 +177,7 @@ def test_a_longer_line_that_was_never_acknowledged_is_not_the_newest(lab: Lab, a
     """Two writers end before the second store; it then goes on alone, and the first comes back with more versions."""
     lab.write_head(archive, {"a": b"1"})
     for name in ("x", "y"):
-        assert lab.crash_at("head.installed", lambda storage, name=name: lab.write_head(archive, {name: b""}, storage))
+        assert lab.crash_at("head.installed", partial(lab.write_head, archive, {name: b""}))
     lab.storage = lab.open([PosixStore("second", lab.folder / "second")])
     lab.write_head(archive, {"b": b"acknowledged"})
     lab.storage = lab.open()
