@@ -113,6 +113,10 @@ class Store(Protocol):
         """Move a staged file to quarantine, where nothing reads or removes it."""
         ...
 
+    def forget_set_aside(self, tree: str) -> None:
+        """Remove from quarantine what was set aside of a tree, or of all trees in a folder."""
+        ...
+
     def walk_tree(self, tree: str) -> Iterator[tuple[str, int]]:
         """Path and size of every file of the tree; size -1 for what is no regular file. Nothing if there is no tree."""
         ...
@@ -172,7 +176,10 @@ class Store(Protocol):
         ...
 
     def remove_object(self, object_id: str) -> tuple[int, int]:
-        """Remove an object so that no reader meets half of it; returns files and bytes, 0 and 0 if there was none."""
+        """Remove an object so that no reader meets half of it; returns files and bytes, 0 and 0 if there was none.
+
+        What was set aside of it leaves quarantine, too.
+        """
         ...
 
     def iter_objects(self) -> Iterator[str]:

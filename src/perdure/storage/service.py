@@ -193,8 +193,12 @@ class Storage:
         return removed
 
     def discard_archive(self, archive_id: UUID) -> tuple[int, int]:
-        """Remove everything that is staged for an archive, uploads too, and its journal; returns files and bytes."""
+        """Remove everything that is staged for an archive, uploads too, and its journal; returns files and bytes.
+
+        What was set aside of its parts leaves quarantine, too.
+        """
         removed = self._staging.store.remove_tree(str(archive_id))
+        self._staging.store.forget_set_aside(str(archive_id))
         for store in self._stores:
             store.replace_log(_journal_of(archive_id), [])
         return removed

@@ -120,6 +120,9 @@ class MemoryStore:
         with self._lock:
             self.aside[f"{tree}/{path}"] = self._take(tree, path)
 
+    def forget_set_aside(self, tree: str) -> None:
+        self._forget_aside(tree)
+
     def walk_tree(self, tree: str) -> Iterator[tuple[str, int]]:
         self._require_up()
         yield from [(path, len(data)) for path, data in self.trees.get(tree, {}).items()]
@@ -200,7 +203,12 @@ class MemoryStore:
         self._require_up()
         with self._lock:
             removed = self.objects.pop(object_id, {})
+        self._forget_aside(object_id)
         return len(removed), sum(map(len, removed.values()))
+
+    def _forget_aside(self, folder: str) -> None:
+        with self._lock:
+            self.aside = {path: data for path, data in self.aside.items() if not path.startswith(f"{folder}/")}
 
     def iter_objects(self) -> Iterator[str]:
         self._require_up()

@@ -35,6 +35,23 @@ def _bytes_of(house: House, needle: bytes) -> int:
     return sum(needle in file.read_bytes() for root in house.roots for file in root.rglob("*") if file.is_file())
 
 
+def test_withdrawal_empties_the_quarantine(house: House, ada: Actor, closed: Archive) -> None:
+    """A copy that was set aside as damaged, and a stray of sealing, are copies of the bytes as well."""
+    with house.ctx.db.begin() as tx:
+        part = next(one for one in house.ctx.storage.objects_of(tx, closed.id) if one.object_id != closed.id.urn)
+    stray = house.roots[0] / "quarantine" / str(closed.id) / "part" / "a.dat.123"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"0123456789")
+    stored = next(path for path in (house.roots[1] / "root").rglob("a.dat"))
+    aside = house.roots[1] / "quarantine" / "objects" / f"{part.object_id.replace(':', '%3a')}.0123456789ab"
+    aside.mkdir(parents=True)
+    (aside / "a.dat").write_bytes(stored.read_bytes())
+    assert _bytes_of(house, b"0123456789") == 4
+    house.life.request_withdrawal(ada, closed.id, "The sample was mislabelled.")
+    run_pending(house.ctx.jobs)
+    assert _bytes_of(house, b"0123456789") == 0
+
+
 def test_withdrawal_removes_every_copy_and_leaves_a_tombstone(house: House, ada: Actor, closed: Archive) -> None:
     assert _bytes_of(house, b"0123456789") == 2
     assert house.life.use_of(ada, closed.account_id).bytes == 10

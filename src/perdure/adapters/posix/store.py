@@ -153,6 +153,10 @@ class PosixStore:
             os.rename(self._in_tree(tree, path), target)
         self._syncer.note(os.path.dirname(target))
 
+    def forget_set_aside(self, tree: str) -> None:
+        with self._translated():
+            files.remove_tree(self._quarantine + b"/" + tree.encode())
+
     def walk_tree(self, tree: str) -> Iterator[tuple[str, int]]:
         with self._translated(), contextlib.suppress(FileNotFoundError):
             yield from files.walk(self._in_tree(tree))
@@ -267,6 +271,9 @@ class PosixStore:
                 self._sync_rename(source, doomed, [])
             crash_point("remove.renamed")
             removed = files.remove_tree(doomed)
+            for entry in _scan(self._quarantine + b"/objects"):
+                if entry.name.startswith(os.path.basename(source) + b"."):
+                    files.remove_tree(entry.path)
             self._prune_above(source)
         return removed
 
