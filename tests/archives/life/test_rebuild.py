@@ -123,6 +123,9 @@ def test_archives_in_the_making_come_back(house: House, fresh: Context, ada: Act
     report = rebuild(fresh)
     assert report.problems == []
     assert compare(house.ctx.db, fresh.db) == []
+    with fresh.db.begin() as tx:
+        state = tx.execute(text("SELECT identifier_state FROM archives WHERE id = :id"), {"id": parent.id}).scalar_one()
+    assert state == "registered"
     assert house.look(parent.id).state == "closed"
 
 
