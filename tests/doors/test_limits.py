@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import socket
 
 import pytest
+
+from perdure.app import wire
+from perdure.testing.app import RunningApplication
 
 from .callers import Caller, Problem
 
@@ -56,3 +60,31 @@ def test_names_of_persons_are_for_those_who_are_logged_in(ada: Caller, bob: Call
     place = f"/archives/{public}/metadata-history"
     assert bob.get(place).json()["items"][0]["actor_name"] == "Ada"
     assert nobody.get(place).json()["items"][0]["actor_name"] == ""
+
+
+def _connect(running: RunningApplication) -> socket.socket:
+    host, _, port = running.url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def test_headers_without_end_are_cut_off(running: RunningApplication) -> None:
+    with _connect(running) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\nX-Long: ")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            line.sendall(b"x" * 40_000_000)
+    with _connect(running) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\nX-Long: " + b"x" * 60_000 + b"\r\n\r\n")
+        assert line.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_headers_that_never_come_are_not_waited_for(
+    running: RunningApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "SLOWEST_HEAD", 0.2)
+    with _connect(running) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert line.recv(1) == b""
+    with _connect(running) as line:
+        for _ in range(3):
+            line.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert line.recv(10_000).startswith(b"HTTP/1.1 200 OK")

@@ -20,6 +20,7 @@ import uvicorn
 from perdure.app.composition import opened
 from perdure.app.logs import configure_logging
 from perdure.app.web import create_asgi
+from perdure.app.wire import BoundedProtocol
 from perdure.db.migrations import require_current_schema
 from perdure.doors.worker import work
 from perdure.settings import Settings, settings_from
@@ -44,7 +45,7 @@ def _serve(settings: Settings, database_url: str, *, role: str, port: int, plane
             host=settings.host,
             port=port,
             loop="uvloop",
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="on",
             log_config=None,

@@ -21,6 +21,7 @@ import uvicorn
 
 from perdure.app.composition import Application, build
 from perdure.app.web import create_asgi
+from perdure.app.wire import BoundedProtocol
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.migrations import migrate
 from perdure.kernel.actor import Actor
@@ -117,7 +118,7 @@ def _serving(application: Application, listening: socket.socket, planes: frozens
     configuration = uvicorn.Config(
         create_asgi(application, planes=planes),
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
