@@ -184,6 +184,8 @@ def test_a_longer_line_that_was_never_acknowledged_is_not_the_newest(lab: Lab, a
     done = lab.write_head(archive, {"c": b"3"})
     assert (done.version, done.behind) == (3, ())
     assert lab.storage.head_state(object_uri(archive)).keys() == {"a", "b", "c"}
+    aside = lab.folder / "first" / "quarantine" / "objects"
+    assert [(path / "v3" / "inventory.json").is_file() for path in aside.iterdir()] == [True]
 
 
 def test_nobody_writes_on_an_old_version(lab: Lab, archive: UUID) -> None:

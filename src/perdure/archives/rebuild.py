@@ -152,6 +152,9 @@ def _find_objects(ctx: Context, report: RebuildReport) -> dict[str, _Object]:
                 continue
             one = _describe_object(object_id, inventory)
             known = found.get(object_id)
+            if known is not None and one.version == known.version and one.digest != known.digest:
+                report.problems.append(f"{object_id} in {store.name}: version {one.version} differs between stores")
+                continue
             if known is None or one.version > known.version:
                 one.stores = known.stores if known else {}
                 found[object_id] = one

@@ -71,7 +71,8 @@ def bring_object(source: Store, target: Store, object_id: str, held: StoredInven
     if own is not None and own.digest == held.digest:
         target.settle_object(object_id)
         return
-    shared = share_files(target, tree, object_id, own) if own and is_earlier(source, object_id, own, held) else set()
+    is_older = own is not None and is_earlier(source, object_id, own, held)
+    shared = share_files(target, tree, object_id, own) if own is not None and is_older else set()
     digests = held.inventory.content_paths()
     wanted = ocfl.expected_files(held.inventory) - shared
     sizes = [(path, size) for path, size in _walk(source, object_id) if path in wanted and path in digests]
@@ -86,6 +87,8 @@ def bring_object(source: Store, target: Store, object_id: str, held: StoredInven
     crash_point("place.documents_written")
     if {path for path, _ in target.walk_tree(tree)} != ocfl.expected_files(held.inventory):
         raise StagedContentError(f"The tree {tree} was changed while a copy of {object_id} grew in it.")
+    if own is not None and not is_older:
+        target.set_object_aside(object_id)  # another line of versions: nobody knows what was in it
     install(target, tree, object_id)
     crash_point("place.published")
 
