@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import BYTEA
+from sqlalchemy import ColumnElement, Connection, Row, func, or_, select
 
 from perdure.archives import events as facts
 from perdure.archives.citing import landing_page
@@ -18,7 +17,8 @@ from perdure.archives.journal import list_record_changes
 from perdure.archives.model import Archive, ArchiveState, Part
 from perdure.archives.placing import ACTIVE_UPLOADS, list_parts
 from perdure.archives.records import Context, load_all, readable_by, require_archive
-from perdure.archives.tables import account_usage, archives, files, uploads
+from perdure.archives.searching import has_path_with
+from perdure.archives.tables import account_usage, archives, uploads
 from perdure.events import Event
 from perdure.identity.events import GRANT_GIVEN, GRANT_REVOKED
 from perdure.identity.model import Action
@@ -287,13 +287,11 @@ def _has_text(ctx: Context, text: str) -> ColumnElement[bool]:
     text = text.strip()[:MAX_TEXT_CHARACTERS]
     if "\0" in text:
         raise BadInputError("The text holds a NUL.", field="text")
-    needle = literal(text.encode("utf-8", "surrogatepass"), BYTEA)
-    in_path = exists().where(files.c.archive_id == archives.c.id, func.position(needle.op("IN")(files.c.path)) > 0)
     return or_(
         archives.c.folded.contains(text.casefold(), autoescape=True),
         archives.c.identifier == text,
         archives.c.id.in_(ctx.metadata.find_things(text)),
-        in_path,
+        has_path_with(text),
     )
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from perdure.archives import events
+from perdure.archives.copying import require_stores
 from perdure.archives.documents import JsonObject, description_document
 from perdure.archives.heads import Heads
 from perdure.archives.model import (
@@ -127,6 +128,7 @@ def _plan_archive(
         revision=1,
         head_version=0,
     )
+    require_stores(ctx, profile)  # else it would be filled, and could not be closed
     check_keep_until(profile, replace(archive, keep_until=now.date()), archive.keep_until)
     return archive
 

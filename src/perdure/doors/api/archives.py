@@ -218,24 +218,39 @@ def change_profile(
     "/archives/{archive_id}/lifetime",
     operation_id="extend_lifetime",
     summary="Keep the archive longer",
-    responses=problems(403, 409, 410),
+    responses=problems(403, 409, 410, 412),
 )
 def extend_lifetime(
-    archive_id: ArchiveId, form: LifetimeForm, response: Response, caller: KnownCaller, services: Given
+    archive_id: ArchiveId,
+    form: LifetimeForm,
+    request: Request,
+    response: Response,
+    caller: KnownCaller,
+    services: Given,
+    if_match: IfMatch = None,
 ) -> ArchiveRecord:
-    return _changed(services.archives.life.extend_lifetime(caller, archive_id, form.keep_until), response, services)
+    expected = expected_revision(request.headers, "r")
+    changed = services.archives.life.extend_lifetime(caller, archive_id, form.keep_until, expected)
+    return _changed(changed, response, services)
 
 
 @router.post(
     "/archives/{archive_id}/access",
     operation_id="set_access",
     summary="Say who may read",
-    responses=problems(403, 409, 410),
+    responses=problems(403, 409, 410, 412),
 )
 def set_access(
-    archive_id: ArchiveId, form: AccessForm, response: Response, caller: KnownCaller, services: Given
+    archive_id: ArchiveId,
+    form: AccessForm,
+    request: Request,
+    response: Response,
+    caller: KnownCaller,
+    services: Given,
+    if_match: IfMatch = None,
 ) -> ArchiveRecord:
-    changed = services.archives.life.set_access(caller, archive_id, Access(form.access), form.embargo_until)
+    expected = expected_revision(request.headers, "r")
+    changed = services.archives.life.set_access(caller, archive_id, Access(form.access), form.embargo_until, expected)
     return _changed(changed, response, services)
 
 

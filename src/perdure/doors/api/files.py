@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 from functools import partial
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Header, Request, Response
 
@@ -17,13 +18,17 @@ from perdure.doors.http.digest_fields import format_legacy_digest, format_repr_d
 from perdure.doors.http.errors import MalformedRequestError
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.paths import TailPath, encode_logical_path
+from perdure.doors.http.preconditions import require_match
 from perdure.doors.http.receiving import receive_body, require_length
 from perdure.doors.http.sending import attachment, http_date, send_content
-from perdure.doors.http.services import Given
+from perdure.doors.http.services import Given, Services
+from perdure.kernel.actor import Actor
+from perdure.kernel.errors import NotFoundError
 from perdure.kernel.paths import display_path
 
 router = APIRouter(tags=["data"])
 
+IfMatch = Annotated[str | None, Header(alias="If-Match", description="The ETag of the bytes that are meant.")]
 _BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 _BODY = {"requestBody": {"required": True, **_BYTES}}
 
@@ -87,7 +92,10 @@ async def put_file(
     if_none_match: Annotated[
         str | None, Header(alias="If-None-Match", description="`*`: do not replace a file.")
     ] = None,
+    if_match: IfMatch = None,
 ) -> Response:
+    if if_match is not None:
+        await services.threads.run(partial(_require_present, request, caller, archive_id, path, services))
     begin = partial(
         services.archives.filling.begin_file,
         caller,
@@ -114,11 +122,30 @@ async def put_file(
     operation_id="remove_file",
     summary="Remove a file or folder from an open archive; an inherited one is hidden",
     status_code=204,
-    responses=problems(403, 409, 410),
+    responses=problems(403, 409, 410, 412),
 )
-def remove_file(archive_id: ArchiveId, path: TailPath, caller: KnownCaller, services: Given) -> None:
-    services.archives.reading.stat(caller, archive_id, path)
+def remove_file(
+    archive_id: ArchiveId,
+    path: TailPath,
+    request: Request,
+    caller: KnownCaller,
+    services: Given,
+    if_match: IfMatch = None,
+) -> None:
+    if if_match is None:
+        services.archives.reading.stat(caller, archive_id, path)
+    else:
+        _require_present(request, caller, archive_id, path, services)
     services.archives.filling.remove(caller, archive_id, [path])
+
+
+def _require_present(request: Request, caller: Actor, archive_id: UUID, path: bytes, services: Services) -> None:
+    """Raise ConditionFailedError unless If-Match names the bytes that are at the path."""
+    try:
+        etag = _quoted(services.archives.reading.open_content(caller, archive_id, path).etag)
+    except NotFoundError:
+        etag = None
+    require_match(request.headers, etag)
 
 
 def _headers_of(entry: Entry, want_digest: str | None) -> dict[str, str]:

@@ -59,7 +59,7 @@ def require_match(headers: Headers, etag: str | None) -> None:
     field = headers.get("if-match")
     if field is None or (field.strip() == "*" and etag is not None):
         return
-    strong = [opaque for weak, opaque in _parse_tags(field) if not weak]
+    strong = [] if field.strip() == "*" else [opaque for weak, opaque in _parse_tags(field) if not weak]
     if etag is None or _opaque(etag) not in strong:
         raise ConditionFailedError("If-Match names another state than the present one.")
 
