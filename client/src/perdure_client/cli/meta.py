@@ -104,8 +104,8 @@ def patch(
     """Apply a patch from a file or standard input: an object is a merge patch, an array a JSON Patch."""
     try:
         loaded = json.loads(document.read())
-    except ValueError as error:
-        raise UsageError(f"The patch is not JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"The patch is not JSON, or nested too deeply: {error}.") from error
     if not isinstance(loaded, dict | list):
         raise UsageError("A patch is an object (merge patch) or an array (JSON Patch).")
     _send(ctx, archive_id, loaded, path, etag, as_json)

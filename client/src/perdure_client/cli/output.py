@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import click
 
 from perdure_client.client import Client
-from perdure_client.errors import EXIT_INTERNAL, EXIT_PARTLY, ClientError
+from perdure_client.errors import EXIT_INTERNAL, EXIT_PARTLY, ClientError, UsageError
 from perdure_client.paths import display, printable
 from perdure_client.progress import format_count, format_duration, format_size
 from perdure_client.records import Job
@@ -123,6 +123,8 @@ def job_line(job: Job) -> str:
 
 def show_error(error: Exception) -> int:
     """Print what happened and what to do; returns the exit code. With `--json` the error is JSON on standard error."""
+    if isinstance(error, UnicodeEncodeError):
+        error = UsageError("A text is not UTF-8.", next_step="Only paths may be other bytes; write the text anew.")
     if not isinstance(error, ClientError):
         click.echo(f"Something went wrong in this program: {type(error).__name__}: {error}", err=True)
         return EXIT_INTERNAL
