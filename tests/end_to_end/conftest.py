@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure_client import Client
+from perdure_client import Client, PerdureFileSystem
 
 from .running import Command, Server, running
 
@@ -55,3 +55,12 @@ def perdure(server: Server, kept_login: Path, tmp_path: Path) -> Command:
     command = Command(tmp_path, server.url)
     command.environment["PERDURE_CREDENTIALS"] = str(kept_login)
     return command
+
+
+@pytest.fixture
+def filesystems() -> Iterator[None]:
+    """Closes the connections of the filesystems that fsspec keeps for later."""
+    yield
+    for kept in PerdureFileSystem._cache.values():
+        kept.client.close_connections()
+    PerdureFileSystem.clear_instance_cache()

@@ -314,8 +314,8 @@ def _growing(place: Path) -> Iterator[None]:
 # Metadata
 
 
-def test_metadata_is_set_patched_read_and_remembered(perdure: Command, closed: tuple[str, Path]) -> None:
-    archive = closed[0]
+def test_metadata_is_set_patched_read_and_remembered(perdure: Command) -> None:
+    archive = perdure.create("Described")
     said = perdure("meta", "set", archive, "beam.energy:=12.4 keV", "sample.name=Cu foil", 'hot=["a", 1]', "n=3").out
     assert said == "4 values changed; the metadata is at revision 1.\n"
     found = perdure("meta", "get", archive, "--json").json

@@ -37,6 +37,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.mark.usefixtures("filesystems")
 def test_the_page_about_python(
     server: Server, client: Client, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +53,9 @@ def test_the_page_about_python(
     assert len(blocks) >= 7
     for number, block in enumerate(blocks):
         exec(compile(block, f"python.md, block {number + 1}", "exec"), names)  # noqa: S102  # it is our own manual
+    opened = names["client"]
+    assert isinstance(opened, Client)
+    opened.close_connections()
     printed = capsys.readouterr().out
     assert "3 stored, 0 there already" in printed
     assert "[0 1 2 3]" in printed

@@ -86,6 +86,7 @@ def test_a_second_layer_replaces_hides_and_adds(client: Client, closed: str, nex
     assert {one for name, one in layers.items() if name not in digest_files(layer)} == {closed}
 
 
+@pytest.mark.usefixtures("filesystems")
 def test_hdf5_is_read_by_url_in_slices(client: Client, server: Server, closed: str, nexus_data: Path) -> None:
     token = client.session.token
     opened = 0
