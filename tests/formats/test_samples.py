@@ -51,6 +51,7 @@ from perdure.formats.statement import (
     build_closing_statement,
     build_parts_document,
     build_receipt,
+    find_metadata_mark,
     public_key_pem,
     require_signature,
     sign,
@@ -121,7 +122,14 @@ def receipt() -> dict[str, object]:
     ]
     digest = statement_digest(statement())
     return sign(
-        build_receipt(archive_id=ARCHIVE, statement_digest=digest, copies=copies, required_copies=2, issued_at=MOMENT),
+        build_receipt(
+            archive_id=ARCHIVE,
+            statement_digest=digest,
+            metadata=find_metadata_mark(statement()),
+            copies=copies,
+            required_copies=2,
+            issued_at=MOMENT,
+        ),
         KEY,
     )
 

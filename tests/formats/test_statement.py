@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from perdure.formats.statement import (
     build_closing_statement,
     build_parts_document,
     build_receipt,
+    find_metadata_mark,
     key_id,
     parse_private_key,
     parse_public_key,
@@ -121,16 +123,15 @@ def test_a_document_with_a_value_that_has_no_canonical_form_is_refused() -> None
 def test_a_receipt_needs_its_copies_in_different_stores() -> None:
     digest = statement_digest(sign(statement(), KEY))
     tape = replace(COPY, store="tape", medium="tape")
-    receipt = build_receipt(
-        archive_id=ARCHIVE, statement_digest=digest, copies=[COPY, tape], required_copies=2, issued_at=CLOSED
-    )
+    mark = find_metadata_mark(statement())
+    build = partial(build_receipt, archive_id=ARCHIVE, statement_digest=digest, metadata=mark, issued_at=CLOSED)
+    receipt = build(copies=[COPY, tape], required_copies=2)
     assert receipt["source_may_be_deleted"] is True
+    assert receipt["metadata"] == statement()["metadata"]
     assert receipt["statement_digest"] == digest
     for copies, required in (([COPY], 2), ([COPY, COPY], 2), ([], 0)):
         with pytest.raises(ValueError, match="copies"):
-            build_receipt(
-                archive_id=ARCHIVE, statement_digest=digest, copies=copies, required_copies=required, issued_at=CLOSED
-            )
+            build(copies=copies, required_copies=required)
 
 
 def test_keys_survive_pem_and_others_are_refused() -> None:

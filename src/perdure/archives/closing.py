@@ -54,6 +54,7 @@ from perdure.formats.statement import (
     MetadataMark,
     build_closing_statement,
     build_receipt,
+    find_metadata_mark,
     statement_digest,
 )
 from perdure.identity.model import Action
@@ -310,6 +311,7 @@ class Closing:
             build_receipt(
                 archive_id=archive_id,
                 statement_digest=statement_digest(statement),
+                metadata=find_metadata_mark(statement),
                 copies=self._evidence(found, numbers),
                 required_copies=archive.profile.copies,
                 issued_at=ctx.clock.now(),

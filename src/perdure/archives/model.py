@@ -148,7 +148,7 @@ class Entry:
     """One path of one layer. `mtime_ns` is nanoseconds since 1970, `mode` the permission bits, sizes are bytes.
 
     `part` and `content` say where the bytes lie: part number and content path below the part's content folder.
-    `archive_id` is the layer the entry is from.
+    `archive_id` is the layer the entry is from; `metadata_digest` that of the path's metadata, where readers are told.
     """
 
     archive_id: UUID
@@ -162,6 +162,7 @@ class Entry:
     part: int | None = None
     content: str | None = None
     added_at: datetime | None = None
+    metadata_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -179,13 +179,22 @@ class Reading:
             page = listing(tx, chain, folder, cursor=cursor, limit=limit)
             if folder and not page.items and cursor is None:
                 _require_folder(tx, chain, folder)
-        return page
+            return replace(page, items=self._with_metadata(tx, archive_id, page.items))
 
     def stat(self, actor: Actor, archive_id: UUID, path: bytes) -> Entry:
         """What is at a path; a folder without an entry of its own is made up. Raises EntryNotFoundError."""
         check_path(path)
         with self._ctx.db.begin() as tx:
-            return _find_entry(tx, self._require_layers(tx, actor, archive_id, "union"), path)
+            entry = _find_entry(tx, self._require_layers(tx, actor, archive_id, "union"), path)
+            return self._with_metadata(tx, archive_id, [entry])[0]
+
+    def _with_metadata(self, tx: Connection, archive_id: UUID, entries: Sequence[Entry]) -> list[Entry]:
+        """The entries with the digests of what the archive says of them."""
+        found = self._ctx.metadata.digests(tx, archive_id, [entry.path for entry in entries])
+        return [
+            replace(entry, metadata_digest=found[entry.path].digest) if entry.path in found else entry
+            for entry in entries
+        ]
 
     def open_content(self, actor: Actor, archive_id: UUID, path: bytes) -> Content:
         """A file's bytes; raises EntryNotFoundError and NotAFileError."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256, sha512
+from typing import Any, cast
 from uuid import UUID
 
 from cryptography.exceptions import InvalidSignature
@@ -135,11 +136,7 @@ def build_closing_statement(
         "merkle": {"algorithm": MERKLE_ALGORITHM, "size": merkle.size, "root": merkle.root},
         "parts": [part_document(part) for part in parts],
         "superseded_digest": superseded_digest,
-        "metadata": {
-            "sequence": metadata.sequence,
-            "chain_digest": metadata.chain_digest,
-            "snapshot_digest": metadata.snapshot_digest,
-        },
+        "metadata": _metadata_document(metadata),
         "event_position": event_position,
     }
 
@@ -148,6 +145,7 @@ def build_receipt(
     *,
     archive_id: UUID,
     statement_digest: str,
+    metadata: MetadataMark,
     copies: Sequence[CopyEvidence],
     required_copies: int,
     issued_at: datetime,
@@ -166,9 +164,23 @@ def build_receipt(
         "short_id": short_form(archive_id),
         "issued_at": format_time(issued_at),
         "statement_digest": statement_digest,
+        "metadata": _metadata_document(metadata),
         "required_copies": required_copies,
         "copies": [_copy_document(copy) for copy in copies],
         "source_may_be_deleted": True,
+    }
+
+
+def find_metadata_mark(statement: Mapping[str, object]) -> MetadataMark:
+    """The mark of the metadata in a closing statement; raises KeyError or TypeError for another document."""
+    return MetadataMark(**cast(Mapping[str, Any], statement["metadata"]))  # Any: three members of two types
+
+
+def _metadata_document(mark: MetadataMark) -> dict[str, object]:
+    return {
+        "sequence": mark.sequence,
+        "chain_digest": mark.chain_digest,
+        "snapshot_digest": mark.snapshot_digest,
     }
 
 

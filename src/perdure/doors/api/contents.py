@@ -139,7 +139,7 @@ def entry_fields(entry: Entry) -> dict[str, Any]:  # Any: the JSON of an EntryRe
     fields |= {"mtime_ns": entry.mtime_ns, "mode": entry.mode, "digests": dict(entry.digests)}
     if entry.target is not None:
         fields |= path_fields(entry.target, "target")
-    fields["archive_id"] = str(entry.archive_id)
+    fields |= {"archive_id": str(entry.archive_id), "metadata_digest": entry.metadata_digest}
     return fields
 
 

@@ -119,6 +119,9 @@ class EntryRecord(BaseModel):
     target: str | None = None
     target_b64: str | None = None
     archive_id: UUID | None = Field(default=None, description="The archive (layer) that the entry is from.")
+    metadata_digest: str | None = Field(
+        default=None, description="SHA-512 of the metadata of this path, if it has any."
+    )
 
 
 class ProgressView(BaseModel):
