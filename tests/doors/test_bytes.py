@@ -208,6 +208,14 @@ def test_an_upload_goes_on_where_it_stopped(ada: Caller, archive: str, problem: 
     assert ada.get_file(archive, "big/one").content == b"0123456789"
 
 
+def test_an_upload_of_nothing_is_an_empty_file_at_once(ada: Caller, archive: str) -> None:
+    told = {"Upload-Length": "0", "Upload-Metadata": f"path {b64(b'empty')}"}
+    assert ada.post(f"{ada.data}/archives/{archive}/uploads", headers=told).status_code == 201
+    found = ada.get_file(archive, "empty")
+    assert (found.status_code, found.content) == (200, b"")
+    assert ada.get(f"/archives/{archive}/uploads").json()["items"] == []
+
+
 def test_an_upload_cut_off_keeps_what_arrived(ada: Caller, archive: str) -> None:
     made = ada.post(
         f"{ada.data}/archives/{archive}/uploads",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha512
 
 import httpx
 import pytest
 
+from perdure.formats.canonical import canonical_json
 from perdure.testing.app import RunningApplication
 
 from .callers import CITABLE, Caller, Problem
@@ -194,6 +196,17 @@ def test_events_come_in_order(ada: Caller, archive: str) -> None:
     assert "archive.opened" in [event["type"] for event in found["items"]]
     assert {event["subject"] for event in found["items"]} == {archive}
     assert found["next_after"] == found["items"][-1]["number"]
+
+
+def test_an_administrator_follows_the_chain_of_events_without_a_gap(root: Caller, archive: str) -> None:
+    assert archive
+    digest, number = bytes(64), 0
+    while events := root.get("/events", params={"after": number, "limit": 1000, "wait": 0}).json()["items"]:
+        for event in events:
+            covered = {name: value for name, value in event.items() if name not in ("chain", "actor_name")}
+            digest, number = sha512(digest + canonical_json(covered)).digest(), number + 1
+            assert (event["number"], event["chain"]) == (number, digest.hex())
+    assert number > 0
 
 
 def test_the_catalogue_names_every_code_once(nobody: Caller) -> None:

@@ -136,7 +136,10 @@ class Filling:
         attributes: Attributes | None = None,
         expires: datetime | None = None,
     ) -> UploadView:
-        """Begin a resumable upload of a file; it is abandoned when it is not finished before it expires."""
+        """Begin a resumable upload of a file; it is abandoned when it is not finished before it expires.
+
+        An empty file has no byte to wait for: its upload is finished by this call.
+        """
         attributes = attributes or Attributes()
         item = attributes.as_item(path, size)
         _require_item(item)
@@ -147,7 +150,17 @@ class Filling:
         names = digests_to_take(archive.profile.digests, item.digests)
         self._ctx.storage.begin_upload(reservation.part, reservation.id, path, digests=frozenset(names))
         state = UploadState.RESERVED
+        if size == 0:
+            self._finish_empty(actor, reservation.id)
+            state = UploadState.FINISHED
         return UploadView(reservation.id, archive_id, path, state, 0, size, until, item.mtime_ns, item.mode)
+
+    def _finish_empty(self, actor: Actor, upload_id: UUID) -> None:
+        receiver = self.open_upload(actor, upload_id, 0)
+        try:
+            receiver.finish()
+        finally:
+            receiver.close()
 
     def get_upload(self, actor: Actor, upload_id: UUID) -> UploadView:
         """How far an upload is; raises NotFoundError."""

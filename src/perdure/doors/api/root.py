@@ -19,6 +19,7 @@ from perdure.doors.http.auth import Caller, KnownCaller
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.services import Given
 from perdure.events.model import Event
+from perdure.kernel.clock import format_time
 from perdure.kernel.digests import DIGEST_NAMES
 from perdure.kernel.errors import EXIT_CODES, iter_error_classes
 
@@ -60,7 +61,8 @@ class EventView(BaseModel):
     actor_kind: str
     actor_id: UUID | None
     actor_name: str | None = Field(description="The actor's present name; the event itself holds none.")
-    recorded_at: datetime
+    recorded_at: str = Field(json_schema_extra={"format": "date-time"}, description="As the chain has it.")
+    numbered_at: str = Field(json_schema_extra={"format": "date-time"}, description="As the chain has it.")
     data: dict[str, Any]  # Any: each type of event has its own
     chain: str
 
@@ -176,7 +178,8 @@ def _event(event: Event, names: Mapping[UUID, str]) -> EventView:
         actor_kind=event.actor_kind.value,
         actor_id=event.actor_id,
         actor_name=names.get(event.actor_id) if event.actor_id else None,
-        recorded_at=event.recorded_at,
+        recorded_at=format_time(event.recorded_at),
+        numbered_at=format_time(event.numbered_at),
         data=dict(event.data),
         chain=event.chain.hex(),
     )
