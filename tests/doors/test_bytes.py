@@ -264,6 +264,8 @@ def test_a_closed_archive_proves_itself(ada: Caller, nobody: Caller, closed: str
     assert not any("location" in copy for copy in copies)
     assert nobody.get(f"/archives/{closed}/datacite").json()
     assert nobody.get(f"/archives/{closed}/ro-crate").json()["@graph"]
+    assert {"append", "withdraw"} <= set(ada.get(f"/archives/{closed}").json()["actions"])
+    assert not {"fill", "close"} & set(ada.get(f"/archives/{closed}").json()["actions"])
     problem(ada.put_file(closed, "late", b"x"), 409, "archive_closed")
     problem(ada.delete(f"{ada.data}/archives/{closed}/files/notes.txt"), 409, "archive_closed")
 

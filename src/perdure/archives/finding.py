@@ -14,7 +14,7 @@ from perdure.archives import events as facts
 from perdure.archives.citing import landing_page
 from perdure.archives.errors import ArchiveNotFoundError, UnknownIdentifierError
 from perdure.archives.journal import list_record_changes
-from perdure.archives.model import Archive, ArchiveState, Part
+from perdure.archives.model import Archive, ArchiveState, Part, possible_actions
 from perdure.archives.placing import ACTIVE_UPLOADS, list_parts
 from perdure.archives.records import Context, load_all, readable_by, require_archive
 from perdure.archives.searching import has_path_with
@@ -36,7 +36,7 @@ _ABOUT_ROLES = frozenset({GRANT_GIVEN, GRANT_REVOKED, facts.ARCHIVE_WITHDRAWN})
 
 @dataclass(frozen=True, slots=True)
 class ArchiveView:
-    """An archive as one actor sees it; `actions` is what he may do with it in principle, whatever its state."""
+    """An archive as one actor sees it; `actions` is what he may do with it in its state."""
 
     archive: Archive
     actions: frozenset[Action]
@@ -114,7 +114,7 @@ def get_view(ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
         actions = ctx.identity.actions(tx, actor, archive.thing())
         return ArchiveView(
             archive=_as_seen(archive, actions),
-            actions=actions,
+            actions=possible_actions(actions, archive.state),
             parts=own_parts,
             verified_copies=_count_verified(tx, ctx, own_parts),
             children=tuple(child.id for child in children),
@@ -256,7 +256,7 @@ def _show(ctx: Context, archive: Archive, *, may_read: bool) -> PublicPage:
 
 def _list_one(tx: Connection, ctx: Context, actor: Actor, archive: Archive) -> ArchiveView:
     actions = ctx.identity.actions(tx, actor, archive.thing())
-    return ArchiveView(_as_seen(archive, actions), actions)
+    return ArchiveView(_as_seen(archive, actions), possible_actions(actions, archive.state))
 
 
 def _as_seen(archive: Archive, actions: frozenset[Action]) -> Archive:

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from perdure.identity.model import AccessClass, ArchiveThing
+from perdure.identity.model import AccessClass, Action, ArchiveThing
 
 
 class ArchiveState(StrEnum):
@@ -51,6 +51,15 @@ class UploadState(StrEnum):
     ABANDONED = "abandoned"
 
 
+_AFTER_FILLING = frozenset({Action.APPEND, Action.WITHDRAW})
+_FILLING = frozenset({Action.FILL, Action.CLOSE})
+_IMPOSSIBLE: Mapping[ArchiveState, frozenset[Action]] = {
+    ArchiveState.OPEN: _AFTER_FILLING,
+    ArchiveState.CLOSING: _AFTER_FILLING | {Action.FILL},
+    ArchiveState.CLOSED: _FILLING,
+    ArchiveState.WITHDRAWN: _FILLING | _AFTER_FILLING | {Action.DESCRIBE},
+    ArchiveState.DISCARDED: _FILLING | _AFTER_FILLING | {Action.DESCRIBE},
+}
 MAX_PART_FILES = 50_000
 MAX_PART_BYTES = 10 * 10**12
 
@@ -175,6 +184,11 @@ class Part:
     byte_count: int
     inventory_digest: str | None = None
     manifest_digest: str | None = None
+
+
+def possible_actions(actions: frozenset[Action], state: ArchiveState) -> frozenset[Action]:
+    """Of what an actor may do with an archive, what its state leaves to do."""
+    return actions - _IMPOSSIBLE[state]
 
 
 def missing_for_close(description: Description, profile: Profile) -> list[str]:

@@ -42,7 +42,7 @@ def test_head_is_there_from_the_opening(house: House, ada: Actor) -> None:
 
 def test_opener_owns_and_others_do_not_see(house: House, ada: Actor, bob: Actor) -> None:
     archive = house.open(ada)
-    assert house.life.get(ada, archive.id).actions >= {Action.WITHDRAW, Action.MANAGE}
+    assert house.life.get(ada, archive.id).actions >= {Action.FILL, Action.CLOSE, Action.MANAGE}
     with pytest.raises(ArchiveNotFoundError):
         house.life.get(bob, archive.id)
     assert house.life.list_archives(bob).items == ()
