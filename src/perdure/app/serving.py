@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -15,9 +16,16 @@ import click
 from perdure.app.logs import configure_logging
 from perdure.app.supervisor import serve, stopping_on_signals
 from perdure.doors.admin.plain import data_dir_option, plainly
+from perdure.kernel.errors import ConflictError
 from perdure.settings import Settings, load_settings
 
 _LOGIN = "admin"
+
+
+class DemonstrationNotInstalledError(ConflictError):
+    code = "demonstration_not_installed"
+    title = "What the demonstration needs is not installed"
+    next_step = "Install it with: pip install 'perdure[demo]'; or run `python3 start.py` in a checkout."
 
 
 @click.command("serve")
@@ -48,6 +56,8 @@ def serve_command(data_dir: Path | None, host: str | None, port: int | None, dat
 @plainly
 def demo_command(data_dir: Path | None, once: bool) -> None:
     """Start everything and run the main job on generated data: archive, close, verify, fetch back."""
+    if find_spec("h5py") is None:
+        raise DemonstrationNotInstalledError("The demonstration writes HDF5 files, and h5py is not installed.")
     settings = load_settings(data_dir=data_dir and str(data_dir), log_level="warning")
     configure_logging(level=settings.log_level, style=settings.log_format, process="demo")
     click.echo(f"Starting database, web, data plane and worker; everything lies in {settings.data_dir}.")
