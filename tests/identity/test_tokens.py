@@ -110,6 +110,34 @@ def test_a_token_makes_no_wider_token(house: House) -> None:
             attempt()
 
 
+def test_a_token_makes_no_token_that_outlives_it(house: House) -> None:
+    end = house.clock.now() + timedelta(days=30)
+    manager = bearer(house, verbs=["read", "manage"], expires_at=end)
+    with pytest.raises(NotAllowedError):
+        house.identity.create_token(manager, "longer", verbs=["read"], expires_at=end + timedelta(seconds=1))
+    secret, shown = house.identity.create_token(manager, "usual", verbs=["read", "manage"])
+    assert shown.expires_at == end
+    _, third = house.identity.create_token(house.identity.authenticate(secret), "again", verbs=["read"])
+    assert third.expires_at == end
+    _, shorter = house.identity.create_token(manager, "shorter", verbs=["read"], expires_at=end - timedelta(days=1))
+    assert shorter.expires_at == end - timedelta(days=1)
+
+
+def test_a_token_limited_to_archives_knows_nothing_of_other_tokens_and_sessions(house: House) -> None:
+    _, other = house.identity.create_token(house.administrator, "other", verbs=["read"])
+    limited = bearer(house, verbs=ALL, archives=[new_id()])
+    attempts: list[Callable[[], object]] = [
+        lambda: house.identity.list_tokens(limited),
+        lambda: house.identity.list_sessions(limited),
+        lambda: house.identity.revoke_token(limited, other.id),
+        lambda: house.identity.list_tokens(bearer(house, verbs=["write"])),
+    ]
+    for attempt in attempts:
+        with pytest.raises(NotAllowedError):
+            attempt()
+    assert other.id in {token.id for token in house.identity.list_tokens(bearer(house, verbs=["manage"]))}
+
+
 def test_neither_secrets_nor_logins_nor_addresses_stand_in_events_or_repr(house: House) -> None:
     card, _ = house.identity.create_local_account(
         house.administrator,

@@ -34,6 +34,15 @@ def require_reader(actor: Actor) -> None:
         raise NotAllowedError("This token may not do that: it needs the verb read and no limit to archives.")
 
 
+def require_self_reader(actor: Actor) -> UUID:
+    """The identity of a caller who may see what belongs to it: by a session, or a token for all archives."""
+    identity_id = require_identity(actor)
+    verbs = actor.scope.verbs
+    if actor.scope.archives is not None or (verbs is not None and verbs.isdisjoint({Verb.READ, Verb.MANAGE})):
+        raise NotAllowedError("This token may not do that: it needs the verb read or manage and no limit to archives.")
+    return identity_id
+
+
 def require_self_management(actor: Actor) -> UUID:
     """The identity of a caller who may change what belongs to it: by a session, or a token that may `manage`."""
     identity_id = require_identity(actor)

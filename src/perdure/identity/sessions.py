@@ -27,7 +27,7 @@ from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity import throttle
-from perdure.identity.callers import require_identity, require_self_management
+from perdure.identity.callers import require_self_management, require_self_reader
 from perdure.identity.errors import BadCredentialsError, TokenExpiredError
 from perdure.identity.model import Client, Session, fold_name
 from perdure.identity.passwords import Passwords
@@ -119,8 +119,8 @@ class Sessions:
         return _actor(row)
 
     def list_sessions(self, actor: Actor) -> list[Session]:
-        """The caller's open sessions, newest first."""
-        identity_id = require_identity(actor)
+        """The caller's open sessions, newest first; not told to a token that is limited to archives."""
+        identity_id = require_self_reader(actor)
         query = (
             select(sessions)
             .where(sessions.c.identity_id == identity_id, sessions.c.expires_at > self._clock.now())
@@ -232,6 +232,7 @@ def _actor(row: Row[*tuple[object, ...]]) -> Actor:
         scope=TokenScope(
             verbs=None if row.verbs is None else frozenset(row.verbs),
             archives=None if row.archives is None else frozenset(row.archives),
+            ends_at=None if row.verbs is None else row.expires_at,
         ),
     )
 

@@ -11,7 +11,7 @@ from sqlalchemy import Row, insert, select, update
 from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
-from perdure.identity.callers import check_name, require_identity, require_self_management
+from perdure.identity.callers import check_name, require_self_management, require_self_reader
 from perdure.identity.model import Token, Verb, is_scope_within
 from perdure.identity.secrets import TOKEN_PREFIX, digest_secret, new_secret, shown_part
 from perdure.identity.tables import tokens
@@ -44,7 +44,8 @@ class Tokens:
     ) -> tuple[str, Token]:
         """Make a token for the caller and return its secret, which is shown this once, and its description.
 
-        `archives` None means all that the caller may reach. A token cannot make one that is wider than itself.
+        `archives` None means all that the caller may reach. A token cannot make one that is wider than itself or
+        outlives it.
         """
         identity_id = require_self_management(actor)
         scope = _check_scope(verbs, archives)
@@ -57,7 +58,7 @@ class Tokens:
             prefix=shown_part(secret),
             scope=scope,
             created_at=now,
-            expires_at=self._check_expiry(expires_at, now),
+            expires_at=self._check_expiry(expires_at, now, actor.scope.ends_at),
             revoked_at=None,
             last_used_at=None,
         )
@@ -67,8 +68,8 @@ class Tokens:
         return secret, token
 
     def list_tokens(self, actor: Actor) -> list[Token]:
-        """The caller's tokens, newest first, ended ones too."""
-        identity_id = require_identity(actor)
+        """The caller's tokens, newest first, ended ones too; not told to a token that is limited to archives."""
+        identity_id = require_self_reader(actor)
         query = select(tokens).where(tokens.c.identity_id == identity_id).order_by(tokens.c.id.desc())
         with self._db.begin() as tx:
             return [_token(row) for row in tx.execute(query)]
@@ -85,12 +86,16 @@ class Tokens:
                 tx.execute(update(tokens).where(mine).values(revoked_at=self._clock.now()))
                 self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(token_id)})
 
-    def _check_expiry(self, expires_at: datetime | None, now: datetime) -> datetime:
-        expiry = expires_at or now + self._default_life
+    def _check_expiry(self, expires_at: datetime | None, now: datetime, latest: datetime | None) -> datetime:
+        """The end that was asked for, or the usual one; not after `latest`, the end of the token that makes it."""
+        usual = now + self._default_life
+        expiry = expires_at or (usual if latest is None else min(usual, latest))
         if expiry.tzinfo is None or expiry <= now:
             raise BadInputError("The token's end needs a time zone and lies in the future.", field="expires_at")
         if expiry > now + self._longest_life:
             raise BadInputError(f"A token lives at most {self._longest_life.days} days.", field="expires_at")
+        if latest is not None and expiry > latest:
+            raise NotAllowedError("A token cannot make a token that outlives it.", ends_at=format_time(latest))
         return expiry
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -19,10 +20,12 @@ class TokenScope:
     """What a credential narrows its bearer to.
 
     `verbs` holds any of read, write, manage, admin (None: all); `archives` the archives it may touch (None: all).
+    `ends_at` is when a token ends, and whatever it makes must end, too (None: this is no token).
     """
 
     verbs: frozenset[str] | None = None
     archives: frozenset[UUID] | None = None
+    ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
