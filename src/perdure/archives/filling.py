@@ -166,7 +166,11 @@ class Filling:
         """How far an upload is; raises NotFoundError."""
         with self._ctx.db.begin() as tx:
             row = self._require_upload(tx, actor, upload_id)
-        return self._view(row)
+        view = self._find_view(row)
+        if view is None:
+            with self._ctx.db.begin() as tx:
+                view = self._view(self._require_upload(tx, actor, upload_id))
+        return view
 
     def list_uploads(self, actor: Actor, archive_id: UUID) -> list[UploadView]:
         """The resumable uploads into an archive that are not ended, oldest first."""
@@ -174,7 +178,8 @@ class Filling:
             require_archive(tx, self._ctx, actor, Action.FILL, archive_id)
             query = _with_part_id(select_active_uploads(archive_id)).where(uploads.c.path.is_not(None))
             rows = tx.execute(query.order_by(uploads.c.id)).all()
-        return [self._view(row) for row in rows]
+        views = (self._find_view(row) for row in rows)
+        return [view for view in views if view is not None]
 
     def open_upload(self, actor: Actor, upload_id: UUID, offset: int) -> UploadReceiver:
         """Go on with an upload at its durable offset.
@@ -272,6 +277,13 @@ class Filling:
         except NotFoundError:
             raise UnknownUploadError(f"There is no upload {upload_id}.") from None
         return row
+
+    def _find_view(self, row: Row[Any]) -> UploadView | None:  # Any: row of the table
+        """The upload, or None when another request has ended it since the row was read, or has only just begun it."""
+        try:
+            return self._view(row)
+        except UnknownUploadError:
+            return None
 
     def _view(self, row: Row[Any]) -> UploadView:  # Any: row of the table
         state = UploadState(row.state)

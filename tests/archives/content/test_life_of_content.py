@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import zipfile
 from datetime import timedelta
 
@@ -329,3 +330,30 @@ def test_an_open_archive_is_packed_as_it_is(shop: Workshop, form: str) -> None:
     download = shop.downloading.plan_download(shop.ada, archive.id, [], form)  # type: ignore[arg-type]  # one of both
     assert download.length is None
     assert CONTENTS[b"scan/frame-1.h5"] in b"".join(download.read(0, None))
+
+
+def test_uploads_are_listed_while_others_begin_and_end(shop: Workshop) -> None:
+    archive = shop.open()
+    stop, failures = threading.Event(), list[BaseException]()
+
+    def look() -> None:
+        while not stop.is_set():
+            try:
+                shop.filling.list_uploads(shop.ada, archive.id)
+            except BaseException as error:  # told by the assertion below
+                failures.append(error)
+                return
+
+    watchers = [threading.Thread(target=look) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    for number in range(60):
+        upload = shop.filling.create_upload(shop.ada, archive.id, b"f%d" % number, 3)
+        receiver = shop.filling.open_upload(shop.ada, upload.id, 0)
+        receiver.write(b"abc")
+        receiver.finish()
+        receiver.close()
+    stop.set()
+    for watcher in watchers:
+        watcher.join()
+    assert not failures
