@@ -43,8 +43,10 @@ for _profile, _examples in {"fast": 30, "thorough": 200}.items():
 settings.load_profile("fast")
 
 
-# What CI lets tests be skipped for, by the word before the colon of the reason; without the variable, for anything
-_may_be_missing = os.environ.get("PERDURE_MAY_SKIP")
+# The components that no test may be skipped for, by the word before the colon of the reason. Where they are named, a
+# skip for anything else is refused too, but for what a container may forbid. Without the variable anything is skipped.
+_required = os.environ.get("PERDURE_REQUIRE")
+_FORBIDDEN_BY_CONTAINERS = frozenset({"mount", "syncfs"})
 
 
 def skip_without(component: str, reason: str) -> NoReturn:
@@ -69,10 +71,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def _refuse_unexpected_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    if _may_be_missing is None or not report.skipped or not isinstance(report.longrepr, tuple):
+    if _required is None or not report.skipped or not isinstance(report.longrepr, tuple):
         return
     reason = str(report.longrepr[2]).removeprefix("Skipped: ")
-    if reason.split(":")[0] not in _may_be_missing.split(","):
+    if reason.split(":")[0] not in _FORBIDDEN_BY_CONTAINERS.difference(_required.split(",")):
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid} may not be skipped here: {reason}"
 

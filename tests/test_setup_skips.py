@@ -1,4 +1,4 @@
-"""No test is passed over in silence: where PERDURE_MAY_SKIP is set, every other skip is a failure."""
+"""No test is passed over in silence: where PERDURE_REQUIRE is set, an unexpected skip is a failure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,20 @@ def test_before_it() -> None: ...
 MODULE = 'import pytest\npytest.skip("nexus-data: not there", allow_module_level=True)\n'
 
 
-@pytest.mark.parametrize(("allowed", "refused"), [(None, set()), ("mount", {"openssl", "nexus-data"})])
-def test_a_skip_that_nobody_expects_fails(tmp_path: Path, allowed: str | None, refused: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("required", "refused"),
+    [
+        (None, set()),
+        ("openssl,nexus-data", {"openssl", "nexus-data"}),
+        ("tar", {"openssl", "nexus-data"}),
+        ("mount,tar", {"openssl", "nexus-data", "mount"}),
+    ],
+)
+def test_a_skip_that_nobody_expects_fails(tmp_path: Path, required: str | None, refused: set[str]) -> None:
     (tmp_path / "test_room.py").write_text(ROOM)
     (tmp_path / "test_module.py").write_text(MODULE)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "PYTEST_"))}
-    environment |= {"PYTHONPATH": str(Path(__file__).parent)} | ({"PERDURE_MAY_SKIP": allowed} if allowed else {})
+    environment |= {"PYTHONPATH": str(Path(__file__).parent)} | ({"PERDURE_REQUIRE": required} if required else {})
     words = ["-p", "conftest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "--continue-on-collection-errors"]
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", *words, str(tmp_path)], env=environment, capture_output=True, text=True

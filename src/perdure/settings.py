@@ -21,7 +21,7 @@ PREFIX = "PERDURE_"
 SECRETS = frozenset({"database_url"})
 # Variables with our prefix that are no settings of the server: the client's, and those that choose settings or tests
 NOT_SETTINGS = frozenset(
-    {"PERDURE_CONFIG", "PERDURE_URL", "PERDURE_TOKEN", "PERDURE_CREDENTIALS", "PERDURE_MAY_SKIP", "PERDURE_CRASH_AT"}
+    {"PERDURE_CONFIG", "PERDURE_URL", "PERDURE_TOKEN", "PERDURE_CREDENTIALS", "PERDURE_REQUIRE", "PERDURE_CRASH_AT"}
 )
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")

@@ -18,7 +18,7 @@ PERSON, PASSWORD = "grace", "correct horse battery staple"
 @pytest.fixture(scope="session", autouse=True)
 def linux() -> None:
     if not sys.platform.startswith("linux"):
-        pytest.skip("the processes are found in /proc")
+        pytest.skip("linux: the processes are found in /proc")
 
 
 @pytest.fixture(scope="session")
