@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import example, given, settings
@@ -159,14 +160,21 @@ def test_a_line_without_end_takes_no_memory_without_end() -> None:
         list(iter_manifest(io.BytesIO(bomb)))
 
 
-@given(st.integers(1, 99), paths)
-def test_superseded_entries_read_back(part: int, path: bytes) -> None:
-    entry = SupersededEntry(part, path)
+@given(st.integers(1, 99), paths, st.none() | st.uuids())
+def test_superseded_entries_read_back(part: int, path: bytes, part_id: UUID | None) -> None:
+    entry = SupersededEntry(part, path, part_id)
     assert line_to_superseded(superseded_to_line(entry)) == entry
 
 
 @pytest.mark.parametrize(
-    "line", [b"{}\n", b'{"part":0,"path":"a"}\n', b'{"part":true,"path":"a"}\n', b'{"path":"a", "part":1}\n']
+    "line",
+    [
+        b"{}\n",
+        b'{"part":0,"path":"a"}\n',
+        b'{"part":true,"path":"a"}\n',
+        b'{"path":"a", "part":1}\n',
+        b'{"part":1,"part_id":"x","path":"a"}\n',
+    ],
 )
 def test_a_wrong_line_of_superseded_entries_is_refused(line: bytes) -> None:
     with pytest.raises(DamagedFormatError):

@@ -102,8 +102,10 @@ def put_entries(
     if dropped:
         aftermath.discarded.setdefault(reservation.part, []).extend(dropped)
     if refused:
-        gone = [SupersededEntry(reservation.number, path) for path in refused if path not in present]
-        aftermath.removed.setdefault(reservation.part, []).extend(gone)
+        part = reservation.part
+        elsewhere = (p for p in refused if p not in present or present[p].part != reservation.number)
+        gone = [SupersededEntry(reservation.number, path, part.part_id) for path in elsewhere]
+        aftermath.removed.setdefault(part, []).extend(gone)
     return PutResult(stored, refused, aftermath)
 
 
@@ -127,10 +129,11 @@ def retire(tx: Connection, archive: Archive, old: Sequence[Entry], *, at: dateti
         _count(tx, archive, number, entries, sign=-1)
         aftermath.discarded[ref] = [entry.content for entry in entries if entry.content is not None]
         if number != part.number:
-            aftermath.removed[ref] = [SupersededEntry(number, entry.path) for entry in entries]
+            aftermath.removed[ref] = [SupersededEntry(number, entry.path, ref.part_id) for entry in entries]
     if kept:
         _supersede(tx, archive, kept, at)
-        aftermath.removed.setdefault(part.part, []).extend(SupersededEntry(e.part or 0, e.path) for e in kept)
+        named = [SupersededEntry(e.part or 0, e.path, states[e.part or 0][0].part_id) for e in kept]
+        aftermath.removed.setdefault(part.part, []).extend(named)
     return aftermath
 
 

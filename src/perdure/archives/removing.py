@@ -91,7 +91,8 @@ def _remove_some(
         aftermath = retire(tx, archive, old, at=ctx.clock.now(), part=note)
         # The successor of a removed entry is nothing, so its own part's log must say so, too.
         own_log = aftermath.removed.setdefault(note.part, [])
-        own_log.extend(SupersededEntry(note.number, e.path) for e in old if e.part == note.number)
+        mine = [entry for entry in old if entry.part == note.number]
+        own_log.extend(SupersededEntry(note.number, entry.path, note.part.part_id) for entry in mine)
         release(tx, ctx, archive, note.id, state=None)
         is_described = _drop_metadata(tx, ctx, actor, archive_id, [entry.path for entry in old])
         told = {"count": len(old), "bytes": sum(entry.size for entry in old), "path": display_path(path)}

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, TypeGuard
+from uuid import UUID
 
 from perdure.formats.canonical import canonical_line, parse_json_object
 from perdure.formats.errors import DamagedFormatError
@@ -131,10 +132,14 @@ def iter_manifest_lines(fileobj: BinaryIO) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class SupersededEntry:
-    """An entry of a sealed part that was replaced or removed while its archive was still open."""
+    """An entry of a part that was replaced or removed while its archive was still open.
+
+    The log of a staged part names the part by its id too: a rebuild may give a part that is not sealed another number.
+    """
 
     part: int
     path: bytes
+    part_id: UUID | None = None
 
     def __post_init__(self) -> None:
         problem = "the part number is below 1" if self.part < 1 else find_path_problem(self.path)
@@ -143,20 +148,22 @@ class SupersededEntry:
 
 
 def superseded_to_line(entry: SupersededEntry) -> bytes:
-    """The canonical NDJSON line of `superseded.ndjson`, newline included."""
+    """The canonical NDJSON line, newline included; those of `superseded.ndjson` have no `part_id`."""
     fields: dict[str, object] = {"part": entry.part}
+    if entry.part_id is not None:
+        fields["part_id"] = str(entry.part_id)
     _put_bytes(fields, "path", entry.path)
     return canonical_line(fields)
 
 
 def line_to_superseded(line: bytes) -> SupersededEntry:
-    """Read one line of `superseded.ndjson`; raises DamagedFormatError."""
+    """Read one line of `superseded.ndjson` or of a staged part's log; raises DamagedFormatError."""
     fields = parse_json_object(line)
-    part, path = fields.get("part"), _take_bytes(fields, "path")
-    if not _is_whole(part) or path is None:
+    part, path, part_id = fields.get("part"), _take_bytes(fields, "path"), fields.get("part_id")
+    if not _is_whole(part) or path is None or not (part_id is None or isinstance(part_id, str)):
         raise DamagedFormatError("a line of superseded entries needs a part and a path")
     try:
-        entry = SupersededEntry(part, path)
+        entry = SupersededEntry(part, path, UUID(part_id) if part_id is not None else None)
     except ValueError as error:
         raise DamagedFormatError(f"a line of superseded entries is wrong: {error}") from error
     if superseded_to_line(entry) != line:

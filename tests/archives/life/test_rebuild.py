@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from perdure.adapters.posix import PosixStore
 from perdure.adapters.signing import FileSigner
+from perdure.archives import model
 from perdure.archives.closing import Closing
 from perdure.archives.errors import PathTakenError, StoresNotEmptyError
 from perdure.archives.exporting import export_events, export_registry, log_id
@@ -20,6 +21,7 @@ from perdure.archives.items import BatchItem
 from perdure.archives.model import Access, EntryKind
 from perdure.archives.rebuild import compare, rebuild
 from perdure.archives.records import Context, make_context
+from perdure.archives.sealing import Sealing
 from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import Grantee, Identity, Role
@@ -178,6 +180,81 @@ def test_a_broken_event_log_is_reported(house: House, fresh: Context, ada: Actor
     report = rebuild(fresh)
     assert report.archives == 1
     assert any("events" in line for line in report.problems)
+
+
+def test_what_was_removed_stays_away_when_parts_are_numbered_anew(
+    house: House, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that held nothing is dropped, so that a rebuild counts the staged parts after it one lower."""
+    monkeypatch.setattr(model, "MAX_PART_FILES", 2)
+    filling, sealing = Filling(house.ctx), _make_sealing(house)
+    archive = house.open(ada)
+    _put(filling, ada, archive.id, {b"1": b"one", b"2": b"two"})
+    folder = filling.begin_batch(ada, archive.id, [BatchItem(b"folder", EntryKind.DIRECTORY, 0)])
+    assert all(result.stored for result in folder.finish())
+    _put(filling, ada, archive.id, {b"kept": b"x"})
+    filling.remove(ada, archive.id, [b"1", b"2"])
+    assert sealing.seal(archive.id, 1)
+    filling.remove(ada, archive.id, [b"folder"])
+    export_registry(house.ctx)
+    report = rebuild(fresh)
+    assert report.problems == []
+    assert _shown(fresh) == {(b"kept", 1)}
+
+
+def test_a_late_file_and_the_same_path_sealed_in_a_newer_part(
+    house: House, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was acknowledged last is shown, and what was never acknowledged takes nothing from what is sealed."""
+    monkeypatch.setattr(model, "MAX_PART_FILES", 1)
+    filling, sealing = Filling(house.ctx), _make_sealing(house)
+    archive = house.open(ada)
+    late = filling.begin_file(ada, archive.id, b"x", 4)
+    _put(filling, ada, archive.id, {b"x": b"sealed"})
+    _put(filling, ada, archive.id, {b"other": b"1"})
+    assert sealing.seal(archive.id, 2)
+    late.write(b"late")
+    monkeypatch.setattr("perdure.archives.receiving.put_entries", _fail)
+    with pytest.raises(RuntimeError):
+        late.finish()
+    export_registry(house.ctx)
+    report = rebuild(fresh)
+    assert [line for line in report.problems if "'x' is not shown" in line]
+    assert _shown(fresh) >= {(b"x", 2)}
+
+
+def test_a_staged_file_in_place_of_a_sealed_one_supersedes_it(
+    house: House, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its note may be missing: it is written after the commit."""
+    monkeypatch.setattr(model, "MAX_PART_FILES", 1)
+    filling, sealing = Filling(house.ctx), _make_sealing(house)
+    archive = house.open(ada)
+    _put(filling, ada, archive.id, {b"x": b"sealed"})
+    _put(filling, ada, archive.id, {b"other": b"1"})
+    assert sealing.seal(archive.id, 1)
+    monkeypatch.setattr("perdure.archives.receiving.carry_out", lambda *_: None)
+    _put(filling, ada, archive.id, {b"x": b"newer"})
+    export_registry(house.ctx)
+    assert rebuild(fresh).problems == []
+    assert _shown(fresh) == {(b"other", 2), (b"x", 3)}
+    with fresh.db.begin() as tx:
+        assert [tuple(row) for row in tx.execute(text("SELECT part, path FROM superseded"))] == [(1, b"x")]
+
+
+def _make_sealing(house: House) -> Sealing:
+    sealing = Sealing(house.ctx, house.heads)
+    sealing.register()
+    return sealing
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise RuntimeError("The process ends here.")
+
+
+def _shown(ctx: Context) -> set[tuple[bytes, int]]:
+    with ctx.db.begin() as tx:
+        return {(bytes(row.path), row.part) for row in tx.execute(text("SELECT path, part FROM files"))}
 
 
 def _put(filling: Filling, actor: Actor, archive_id: UUID, contents: dict[bytes, bytes]) -> None:
