@@ -167,6 +167,8 @@ def test_a_files_metadata_hangs_on_its_bytes_not_its_text(ada: Caller, archive: 
 
 def test_a_role_opens_the_door_and_closes_it(ada: Caller, bob: Caller, archive: str) -> None:
     granted = ada.post(f"/archives/{archive}/grants", json={"role": "reader", "login": "bob"})
+    assert granted.json()["name"]
+    assert granted.json()["name"] in {one["name"] for one in ada.get(f"/archives/{archive}/grants").json()["items"]}
     assert granted.status_code == 201
     assert bob.get(f"/archives/{archive}").json()["actions"] == ["read"]
     assert bob.patch(f"/archives/{archive}", json={"title": "Mine"}).status_code == 403

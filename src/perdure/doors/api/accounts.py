@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from perdure.doors.api.fields import CursorText, Id, PageSize
 from perdure.doors.api.forms import AccountForm, AccountPatch, GrantForm
-from perdure.doors.api.granting import grant_view, grantee_of
+from perdure.doors.api.granting import grant_views, grantee_of
 from perdure.doors.api.views import GrantView, Page
 from perdure.doors.http.auth import KnownCaller
 from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
@@ -115,7 +115,7 @@ def get_usage(account_id: AccountId, caller: KnownCaller, services: Given) -> Us
 )
 def list_grants(account_id: AccountId, caller: KnownCaller, services: Given) -> Page[GrantView]:
     account = services.identity.get_account(caller, account_id)
-    return Page(items=[grant_view(grant) for grant in services.identity.list_grants(caller, account.thing)])
+    return Page(items=grant_views(services.identity.list_grants(caller, account.thing), caller, services))
 
 
 @router.post(
@@ -133,7 +133,7 @@ def grant(
     grantee = grantee_of(form, caller, services)
     made = services.identity.grant(caller, account.thing, grantee, Role(form.role), expires_at=form.expires_at)
     response.headers["location"] = f"/api/v1/accounts/{account_id}/grants/{made.id}"
-    return grant_view(made)
+    return grant_views([made], caller, services)[0]
 
 
 @router.delete(

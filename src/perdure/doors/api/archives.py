@@ -21,7 +21,7 @@ from perdure.doors.api.forms import (
     OpenForm,
     ProfileChoiceForm,
 )
-from perdure.doors.api.granting import grant_view, grantee_of
+from perdure.doors.api.granting import grant_views, grantee_of
 from perdure.doors.api.profiles import profile_view
 from perdure.doors.api.views import ArchiveRecord, CreatorView, GrantView, Page
 from perdure.doors.http.auth import Caller, KnownCaller
@@ -261,7 +261,7 @@ def set_access(
     responses=problems(403),
 )
 def list_grants(archive_id: ArchiveId, caller: KnownCaller, services: Given) -> Page[GrantView]:
-    return Page(items=[grant_view(grant) for grant in services.archives.life.list_grants(caller, archive_id)])
+    return Page(items=grant_views(services.archives.life.list_grants(caller, archive_id), caller, services))
 
 
 @router.post(
@@ -278,7 +278,7 @@ def grant(
     grantee = grantee_of(form, caller, services)
     made = services.archives.life.grant(caller, archive_id, grantee, Role(form.role), expires_at=form.expires_at)
     response.headers["location"] = f"/api/v1/archives/{archive_id}/grants/{made.id}"
-    return grant_view(made)
+    return grant_views([made], caller, services)[0]
 
 
 @router.delete(

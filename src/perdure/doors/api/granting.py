@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
 from perdure.doors.api.forms import GrantForm
 from perdure.doors.api.views import GrantView
 from perdure.doors.http.services import Services
@@ -22,11 +25,21 @@ def grantee_of(form: GrantForm, caller: Actor, services: Services) -> Grantee:
     return Grantee(identity_id=card.id)
 
 
-def grant_view(grant: Grant) -> GrantView:
+def grant_views(grants: Sequence[Grant], caller: Actor, services: Services) -> list[GrantView]:
+    """The grants with the names of those who have them: people, and the caller's own groups."""
+    names = services.identity.find_names(caller, {grant.to.identity_id for grant in grants if grant.to.identity_id})
+    if any(grant.to.group_id for grant in grants):
+        names |= {group.id: group.name for group in services.identity.list_groups(caller)}
+    return [grant_view(grant, names) for grant in grants]
+
+
+def grant_view(grant: Grant, names: Mapping[UUID, str]) -> GrantView:
+    to = grant.to.identity_id or grant.to.group_id
     return GrantView(
         id=grant.id,
         identity_id=grant.to.identity_id,
         group_id=grant.to.group_id,
+        name=names.get(to) if to else None,
         role=grant.role.value,
         granted_by=grant.granted_by,
         granted_at=grant.granted_at,

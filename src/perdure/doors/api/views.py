@@ -34,6 +34,7 @@ class GrantView(GranteeView):
     """A role that somebody has on an archive or account, until `expires_at` if that is set."""
 
     id: UUID
+    name: str | None = Field(description="Of whom has it, where the caller may know it.")
     role: str
     granted_by: UUID | None
     granted_at: datetime
