@@ -46,3 +46,27 @@ def test_a_withdrawal_by_two_shows_who_has_agreed(root: Caller, ada: Caller, bob
     bob.finish(bob.post(f"/archives/{archive}/withdraw", json={"reason": "I agree."}))
     tombstone = ada.get(f"/archives/{archive}").json()
     assert tombstone["state"] == "withdrawn"
+
+
+def test_a_new_password_ends_other_sessions_and_on_request_tokens(root: Caller, nobody: Caller) -> None:
+    made = root.post("/identities", json={"login": "greta", "display_name": "G"}).json()
+    login = {"login": "greta", "password": made["password"]}
+    present, other = (
+        {"authorization": f"Bearer {nobody.post('/login', json=login).json()['secret']}"} for _ in range(2)
+    )
+    token = nobody.post("/tokens", json={"name": "script", "verbs": ["read"]}, headers=present).json()["secret"]
+    script = {"authorization": f"Bearer {token}"}
+    form = {"old_password": made["password"], "new_password": "seven quiet lanterns"}
+    assert nobody.put("/me/password", json=form, headers=present).status_code == 204
+    assert [nobody.get("/me", headers=one).status_code for one in (present, other, script)] == [200, 401, 200]
+    again = {"old_password": "seven quiet lanterns", "new_password": "eight quiet lanterns", "revoke_tokens": True}
+    assert nobody.put("/me/password", json=again, headers=present).status_code == 204
+    assert [nobody.get("/me", headers=one).status_code for one in (present, script)] == [200, 401]
+
+
+def test_only_administrators_learn_who_is_one(root: Caller, ada: Caller) -> None:
+    me = root.get("/me").json()["identity"]
+    assert me["is_administrator"] is True
+    shown = ada.get(f"/identities/{me['id']}").json()
+    assert shown["is_administrator"] is None
+    assert root.get(f"/identities/{ada.get('/me').json()['identity']['id']}").json()["is_administrator"] is False

@@ -276,6 +276,11 @@ def test_somebody_is_found_by_his_login_by_those_inside_only(house: House) -> No
     found = house.identity.find_identity(ana, "ROOT")
     assert found is not None
     assert found.id == house.administrator.identity_id
+    assert found.is_administrator is None
+    shown = house.identity.find_identity(house.administrator, "root")
+    assert shown is not None
+    assert shown.is_administrator is True
+    assert house.identity.get_identity(ana, own_id(ana)).is_administrator is False
     assert house.identity.find_identity(ana, "nobody") is None
     assert house.identity.get_identity(ana, found.id) == found
     with pytest.raises(NotFoundError):

@@ -245,6 +245,24 @@ def test_a_new_password_ends_all_sessions_and_needs_the_old_one(house: House) ->
     house.identity.log_in("ana", NEW)
 
 
+def test_a_new_password_spares_the_present_session_and_on_request_no_token(house: House) -> None:
+    house.add("ana")
+    present, ana = house.identity.log_in("ana", PASSWORD)
+    other, _ = house.identity.log_in("ana", PASSWORD, CAFE)
+    token, shown = house.identity.create_token(ana, "script", verbs=["read"])
+    foreign, _ = house.identity.create_token(house.administrator, "foreign", verbs=["read"])
+    house.identity.set_password(ana, own_id(ana), NEW, current=PASSWORD, kept_session=present)
+    assert house.identity.authenticate(present) == ana
+    with pytest.raises(BadCredentialsError):
+        house.identity.authenticate(other)
+    house.identity.authenticate(token)
+    house.identity.set_password(ana, own_id(ana), PASSWORD, current=NEW, kept_session=present, revoke_tokens=True)
+    with pytest.raises(TokenExpiredError):
+        house.identity.authenticate(token)
+    house.identity.authenticate(foreign)
+    assert [event.data for event in house.told() if event.type == "token.revoked"] == [{"token": str(shown.id)}]
+
+
 def test_only_an_administrator_sets_the_password_of_another(house: House) -> None:
     ana, ben = house.join("ana"), house.join("ben")
     with pytest.raises(NotAllowedError):

@@ -106,7 +106,7 @@ class IdentityCard:
     display_name: str
     orcid: str | None
     is_active: bool
-    is_administrator: bool
+    is_administrator: bool | None  # None: not for the asking actor to know
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -30,6 +30,7 @@ from perdure.identity.passwords import Passwords
 from perdure.identity.rights import Rights
 from perdure.identity.sessions import end_sessions
 from perdure.identity.tables import accounts, credentials, identities, organisations
+from perdure.identity.tokens import revoke_tokens_of
 from perdure.kernel.actor import SYSTEM, Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import BadInputError, NotFoundError
@@ -120,10 +121,20 @@ class People:
         with naming("login name"), self._db.begin() as tx:
             return card, self._create(tx, actor, person, quota_bytes)
 
-    def set_password(self, actor: Actor, identity_id: UUID, password: str, *, current: str | None = None) -> None:
-        """Replace a password and end all sessions of that identity.
+    def set_password(
+        self,
+        actor: Actor,
+        identity_id: UUID,
+        password: str,
+        *,
+        current: str | None = None,
+        kept_session: str | None = None,
+        revoke_tokens: bool = False,
+    ) -> None:
+        """Replace a password and end the sessions of that identity, but for the one that `kept_session` opens.
 
-        One's own needs a session and the current password; another's needs an administrator.
+        One's own needs a session and the current password; another's needs an administrator. Tokens stay, for the
+        scripts that bear them, unless `revoke_tokens`.
         """
         login, stored = self._password_of(actor, identity_id)
         if identity_id == actor.identity_id:
@@ -132,8 +143,11 @@ class People:
         secret = self._passwords.hash_new(password, login)
         with self._db.begin() as tx:
             tx.execute(update(credentials).where(credentials.c.identity_id == identity_id).values(secret=secret))
-            end_sessions(tx, identity_id)
+            end_sessions(tx, identity_id, kept=kept_session)
             self._events.record(tx, facts.PASSWORD_CHANGED, None, actor, {"identity": str(identity_id)})
+            revoked = revoke_tokens_of(tx, identity_id, self._clock.now()) if revoke_tokens else []
+            for token_id in revoked:
+                self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(token_id)})
 
     def give_login(self, actor: Actor, identity_id: UUID, *, login: str, password: str) -> None:
         """Give a login to an identity that has none, as after a rebuild from the stores; for administrators."""
@@ -170,19 +184,23 @@ class People:
         self._change(actor, identity_id, event_type, is_administrator=is_administrator)
 
     def find_identity(self, actor: Actor, login: str) -> IdentityCard | None:
-        """Who has this login name, for those who are logged in; e-mail and the login itself are not told."""
+        """Who has this login name, for those who are logged in; e-mail and the login itself are not told.
+
+        Whether it is an administrator is told to administrators only.
+        """
         require_reader(actor)
         with self._db.begin() as tx:
-            return _find_by_login(tx, login)
+            found = _find_by_login(tx, login)
+        return None if found is None else _shown_to(actor, found)
 
     def get_identity(self, actor: Actor, identity_id: UUID) -> IdentityCard:
-        """One identity, for those who are logged in; raises NotFoundError."""
+        """One identity, shown as by `find_identity`; raises NotFoundError."""
         require_reader(actor)
         with self._db.begin() as tx:
             row = tx.execute(select(identities).where(identities.c.id == identity_id)).first()
         if row is None:
             raise NotFoundError("There is no such identity.")
-        return _card(row)
+        return _shown_to(actor, _card(row))
 
     def find_names(self, actor: Actor, identity_ids: Iterable[UUID]) -> dict[UUID, str]:
         """Display names for lists of events and grants; nobody's for callers who are not logged in."""
@@ -343,6 +361,12 @@ def _require_administrator(tx: Connection) -> None:
     active = select(identities.c.id).where(identities.c.is_administrator, identities.c.state == "active").limit(1)
     if tx.execute(active).first() is None:
         raise LastAdministratorError("This would leave the instance without an active administrator.")
+
+
+def _shown_to(actor: Actor, card: IdentityCard) -> IdentityCard:
+    """Whom to attack first is nobody's business but the administrators' and one's own."""
+    is_trusted = actor.kind is ActorKind.SYSTEM or has_administrator_powers(actor) or actor.identity_id == card.id
+    return card if is_trusted else replace(card, is_administrator=None)
 
 
 def _card(row: Row[*tuple[object, ...]]) -> IdentityCard:

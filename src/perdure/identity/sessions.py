@@ -176,9 +176,10 @@ class Sessions:
         return secret, actor
 
 
-def end_sessions(tx: Connection, identity_id: UUID) -> None:
-    """End every session of an identity, as after a new password."""
-    tx.execute(delete(sessions).where(sessions.c.identity_id == identity_id))
+def end_sessions(tx: Connection, identity_id: UUID, *, kept: str | None = None) -> None:
+    """End every session of an identity, as after a new password, but for the one that the secret `kept` opens."""
+    ending = delete(sessions).where(sessions.c.identity_id == identity_id)
+    tx.execute(ending if kept is None else ending.where(sessions.c.digest != digest_secret(kept)))
 
 
 def _use_password(tx: Connection, known: Row[*tuple[object, ...]], fresh_hash: str | None, now: datetime) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from perdure.db import Database
 from perdure.events import EventLog
@@ -97,6 +97,12 @@ class Tokens:
         if latest is not None and expiry > latest:
             raise NotAllowedError("A token cannot make a token that outlives it.", ends_at=format_time(latest))
         return expiry
+
+
+def revoke_tokens_of(tx: Connection, identity_id: UUID, now: datetime) -> list[UUID]:
+    """Revoke all tokens of an identity that have not ended; returns their ids."""
+    living = (tokens.c.identity_id == identity_id) & tokens.c.revoked_at.is_(None) & (tokens.c.expires_at > now)
+    return list(tx.execute(update(tokens).where(living).values(revoked_at=now).returning(tokens.c.id)).scalars())
 
 
 def _check_scope(verbs: Iterable[str], archives: Iterable[UUID] | None) -> TokenScope:

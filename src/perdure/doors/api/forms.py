@@ -34,8 +34,11 @@ class LoginForm(Form):
 
 
 class PasswordForm(Form):
+    """`revoke_tokens` ends all of one's tokens too, as after a theft."""
+
     old_password: Secret
     new_password: Secret
+    revoke_tokens: bool = False
 
 
 class TokenForm(Form):

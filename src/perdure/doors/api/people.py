@@ -26,7 +26,7 @@ GroupId = Annotated[Id, Path()]
 
 
 class IdentityView(BaseModel):
-    """One person or service as others of the instance see it."""
+    """One person or service as others of the instance see it; `is_administrator` is null but for administrators."""
 
     id: UUID
     organisation_id: UUID
@@ -34,7 +34,7 @@ class IdentityView(BaseModel):
     display_name: str
     orcid: str | None
     is_active: bool
-    is_administrator: bool
+    is_administrator: bool | None
 
 
 class NewIdentityView(IdentityView):

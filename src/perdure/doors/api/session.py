@@ -108,12 +108,19 @@ def get_me(caller: KnownCaller, services: Given) -> MeView:
 @router.put(
     "/me/password",
     operation_id="set_password",
-    summary="Replace one's password; ends all sessions",
+    summary="Replace one's password; ends all other sessions",
     status_code=204,
     responses=problems(403, 429),
 )
-def set_password(form: PasswordForm, caller: KnownCaller, services: Given) -> None:
-    services.identity.set_password(caller, identity_of(caller), form.new_password, current=form.old_password)
+def set_password(form: PasswordForm, request: Request, caller: KnownCaller, services: Given) -> None:
+    services.identity.set_password(
+        caller,
+        identity_of(caller),
+        form.new_password,
+        current=form.old_password,
+        kept_session=find_secret(request),
+        revoke_tokens=form.revoke_tokens,
+    )
 
 
 @router.get("/tokens", operation_id="list_tokens", summary="One's own tokens, newest first", responses=problems(403))
