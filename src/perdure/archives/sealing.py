@@ -46,10 +46,11 @@ class Sealing:
         part = self._fence(archive_id, number)
         if part is None:
             return False
+        ctx, ref = self._ctx, PartRef(archive_id, part.id)
         if part.state is PartState.SEALED:
+            ctx.storage.forget_staged_log(ref)
             return True
         crash_point("seal.fenced")
-        ctx, ref = self._ctx, PartRef(archive_id, part.id)
         archive, entries, manifest = self._read(archive_id, number)
         if not entries and not self._is_stored(ref):
             self._drop(ref, number)
@@ -65,6 +66,7 @@ class Sealing:
         crash_point("seal.sealed")
         self._record(ref, number, sealed, entries, final)
         crash_point("seal.recorded")
+        ctx.storage.forget_staged_log(ref)
         return True
 
     def _run(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler

@@ -26,7 +26,7 @@ from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import StagedContentError
 from perdure.storage.model import DATA_FOLDER, DATA_PREFIX, META_FOLDER, META_PREFIX, PART_VERSION, PartRef, SealedPart
 from perdure.storage.ports import Store
-from perdure.storage.staging import log_of, tree_of
+from perdure.storage.staging import tree_of
 from perdure.storage.verifying import StoredInventory, read_inventory, read_whole
 
 _NAMED_MISSING = 20
@@ -48,7 +48,8 @@ def seal_part(
     """Seal a staged part; returns it with the final content path of each file.
 
     `entries` are sorted by path, and the `content` of each file is where it lies in staging. Files that no entry names
-    go to quarantine. Raises StagedContentError, and then removes nothing, when a file is not there in its size.
+    go to quarantine. The part's log stays: it tells whose the object is until a head names it. Raises
+    StagedContentError, and then removes nothing, when a file is not there in its size.
     """
     if store.has_object(part.object_id):
         return _finish_sealed(store, part)
@@ -62,7 +63,6 @@ def seal_part(
     crash_point("seal.documents_written")
     store.publish(tree_of(part), part.object_id)
     crash_point("seal.published")
-    store.replace_log(log_of(part), [])
     return sealed, final
 
 
@@ -167,7 +167,6 @@ def _finish_sealed(store: Store, part: PartRef) -> tuple[SealedPart, dict[bytes,
     _require_manifest(held, manifest_digest, part)
     entries = list(iter_manifest(io.BytesIO(data)))
     store.settle_object(part.object_id)
-    store.replace_log(log_of(part), [])
     final = {entry.path: entry.content for entry in entries if entry.content is not None}
     return _describe(part, entries, held.digest, manifest_digest), final
 

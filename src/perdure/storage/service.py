@@ -225,6 +225,10 @@ class Storage:
         """Every whole line noted for the part; raises JournalDamagedError."""
         return self._staging.store.read_log(log_of(part))
 
+    def forget_staged_log(self, part: PartRef) -> None:
+        """Remove the log of a part that a head names as sealed; until then a rebuild needs it. Safe to call twice."""
+        self._staging.store.replace_log(log_of(part), [])
+
     def iter_staged(self, store_id: UUID | None = None) -> Iterator[StagedPart]:
         """The parts in staging, as their folders and logs show them."""
         store = self._staging.store if store_id is None else self._store(store_id)
@@ -263,7 +267,8 @@ class Storage:
 
         `entries` are sorted by path, with the content path at which each file is staged. Nothing may write to the
         part meanwhile. Safe to call again after a crash at any step, also after the end. Raises StagedContentError
-        when acknowledged files are not there. Afterwards `record_part` belongs into the caller's transaction.
+        when acknowledged files are not there. Afterwards `record_part` belongs into the caller's transaction, and once
+        a head names the part, `forget_staged_log`.
         """
         return sealing.seal_part(self._staging.store, part, entries, SealRequest(created, message, user, algorithm))
 

@@ -17,6 +17,7 @@ from perdure.archives.closing import Closing
 from perdure.archives.errors import PathTakenError, StoresNotEmptyError
 from perdure.archives.exporting import export_events, export_registry, log_id
 from perdure.archives.filling import Filling
+from perdure.archives.heads import Heads
 from perdure.archives.items import BatchItem
 from perdure.archives.model import Access, EntryKind
 from perdure.archives.rebuild import compare, rebuild
@@ -240,6 +241,34 @@ def test_a_staged_file_in_place_of_a_sealed_one_supersedes_it(
     assert _shown(fresh) == {(b"other", 2), (b"x", 3)}
     with fresh.db.begin() as tx:
         assert [tuple(row) for row in tx.execute(text("SELECT part, path FROM superseded"))] == [(1, b"x")]
+
+
+def test_a_part_in_the_root_that_no_head_names_is_adopted_and_sealed_to_its_end(
+    house: House, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is lost between the rename of the part and the head's next version."""
+    filling, sealing = Filling(house.ctx), _make_sealing(house)
+    monkeypatch.setattr(model, "MAX_PART_FILES", 2)
+    archive = house.open(ada)
+    _put(filling, ada, archive.id, {b"a": b"1", b"gone": b"2"})
+    _put(filling, ada, archive.id, {b"b": b"3"})
+    monkeypatch.setattr(Sealing, "_record", _fail)
+    with pytest.raises(RuntimeError):
+        sealing.seal(archive.id, 1)
+    filling.remove(ada, archive.id, [b"gone"])
+    monkeypatch.undo()
+    export_registry(house.ctx)
+    again = Sealing(fresh, Heads(fresh))
+    again.register()
+    assert rebuild(fresh).problems == []
+    assert _shown(fresh) == {(b"a", 1), (b"b", 2)}
+    run_pending(fresh.jobs)
+    with fresh.db.begin() as tx:
+        found = tx.execute(text("SELECT number, state, file_count FROM parts ORDER BY number"))
+        assert [tuple(row) for row in found] == [(1, "sealed", 2), (2, "filling", 1)]
+        assert [tuple(row) for row in tx.execute(text("SELECT part, path FROM superseded"))] == [(1, b"gone")]
+    assert "checksums/part-0001.ndjson.gz" in fresh.storage.head_state(archive.id.urn)
+    assert len(list(fresh.storage.iter_staged())) == 1
 
 
 def _make_sealing(house: House) -> Sealing:
