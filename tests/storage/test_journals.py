@@ -58,10 +58,37 @@ def test_a_torn_end_is_told_and_set_aside(lab: Lab, archive: UUID) -> None:
 def test_damage_before_the_end_is_not_skipped(lab: Lab, archive: UUID) -> None:
     lab.storage.append_journal(archive, [b"one", b"two", b"three"])
     journal(lab, archive).write_bytes(journal(lab, archive).read_bytes().replace(b"two", b"two!"))
-    with pytest.raises(JournalDamagedError):
-        lab.storage.read_journal(archive)
+    found = lab.storage.read_journal(archive)
+    assert found.lines == [b"one", b"two", b"three"]
+    assert found.damaged.keys() == {"first"}
     with pytest.raises(JournalDamagedError):
         lab.open().append_journal(archive, [b"four"])
+
+
+@pytest.mark.parametrize("whole", [0, 1])
+def test_a_journal_that_is_behind_does_not_stand_in_for_a_damaged_one(lab: Lab, archive: UUID, whole: int) -> None:
+    lab.storage.append_journal(archive, [b"one", b"two", b"three", b"four"])
+    journal(lab, archive).write_bytes(journal(lab, archive).read_bytes().replace(b"three", b"three!"))
+    journal(lab, archive, "second").write_bytes(encode_line(b"one") * whole)
+    with pytest.raises(JournalDamagedError):
+        lab.storage.read_journal(archive)
+
+
+def test_a_damaged_last_line_is_not_taken_for_a_torn_one(lab: Lab, archive: UUID) -> None:
+    lab.storage.append_journal(archive, [b"one", b"two"])
+    journal(lab, archive).write_bytes(journal(lab, archive).read_bytes().replace(b"two", b"tvo"))
+    found = lab.storage.read_journal(archive)
+    assert found.lines == [b"one", b"two"]
+    assert found.damaged.keys() == {"first"}
+
+
+def test_damage_in_every_store_is_not_skipped(lab: Lab, archive: UUID) -> None:
+    lab.storage.append_journal(archive, [b"one", b"two", b"three"])
+    for store in ("first", "second"):
+        path = journal(lab, archive, store)
+        path.write_bytes(path.read_bytes().replace(b"two", b"two!"))
+    with pytest.raises(JournalDamagedError):
+        lab.storage.read_journal(archive)
 
 
 def test_a_store_that_was_down_catches_up(lab: Lab, archive: UUID) -> None:

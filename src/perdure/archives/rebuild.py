@@ -278,6 +278,8 @@ def _read_head(ctx: Context, one: _Object, report: RebuildReport) -> _Head:
 def _add_journal(ctx: Context, head: _Head, report: RebuildReport) -> None:
     """Changes that no head version carries yet."""
     journal = ctx.storage.read_journal(head.id)
+    for store, detail in journal.damaged.items():
+        report.problems.append(f"journal of {short_form(head.id)} in {store}, read from another store: {detail}")
     if journal.torn:
         report.problems.append(f"journal of {short_form(head.id)}: {len(journal.torn)} bytes after its last whole line")
     for text in journal.lines:

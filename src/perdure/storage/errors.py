@@ -97,6 +97,10 @@ class JournalDamagedError(DamagedError):
     title = "A journal is damaged before its last line"
     next_step = "The journal is kept as it is. Compare it with the journals of the other stores."
 
+    def __init__(self, detail: str, *, line: int) -> None:
+        super().__init__(detail, line=line)
+        self.whole_lines = line
+
 
 class VerificationStoppedError(TryAgainError):
     code = "verification_stopped"

@@ -188,10 +188,14 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class JournalRead:
-    """The whole lines of a journal, without newlines, and the bytes after them that no append ever acknowledged."""
+    """The whole lines of a journal, without newlines, and the bytes after them that no append ever acknowledged.
+
+    `damaged` says of each store whose journal is damaged what is wrong with it: the lines come from another one.
+    """
 
     lines: list[bytes]
     torn: bytes = b""
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from perdure.storage import heads, placing, records, sealing
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import (
     CopyDamagedError,
+    JournalDamagedError,
     NoGoodCopyError,
     StoreFailedError,
     StoreFullError,
@@ -515,14 +517,32 @@ class Storage:
     def read_journal(self, archive_id: UUID) -> JournalRead:
         """Every whole line of the journal, from the primary or else from the store that has most of it.
 
-        `torn` holds bytes after the last whole line, which were never acknowledged: the caller reports them.
+        `torn` holds bytes after the last whole line, which were never acknowledged, and `damaged` names the stores
+        whose journal is not read: the caller reports both. Raises JournalDamagedError when no other store has a whole
+        journal that is at least as long as what is whole of a damaged one.
         """
         name = _journal_of(archive_id)
-        primary = self._stores[0].read_log(name)
-        if primary.lines or primary.torn:
-            return primary
-        others = [store.read_log(name) for store in self._stores[1:]]
-        return max([primary, *others], key=lambda found: len(found.lines))
+        found: dict[str, JournalRead] = {}
+        failures: dict[str, JournalDamagedError] = {}
+        for store in self._stores:
+            try:
+                found[store.info.name] = one = store.read_log(name)
+            except JournalDamagedError as error:
+                failures[store.info.name] = error
+                continue
+            if store is self._stores[0] and one.lines and not one.torn:
+                return one
+        best = max(found.values(), key=lambda one: len(one.lines), default=JournalRead([]))
+        for failure in failures.values():
+            if not best.lines or len(best.lines) < failure.whole_lines:
+                raise failure
+        damaged = {place: failure.detail for place, failure in failures.items()}
+        for place, one in found.items():
+            if one.torn and len(one.lines) < len(best.lines):  # the primary is written first: it had these lines, too
+                damaged[place] = (
+                    f"It ends in {len(one.torn)} bytes that are no line, after {len(one.lines)} whole lines."
+                )
+        return replace(best, damaged=damaged)
 
     def reset_journal(self, archive_id: UUID, keep: list[bytes]) -> None:
         """Replace the journal in one durable step in each store, after its changes were folded into a head version."""

@@ -170,6 +170,22 @@ def test_an_unreadable_inventory_stops_no_rebuild(
         assert tx.execute(text("SELECT id FROM archives")).scalars().all() == [good.id]
 
 
+def test_a_damaged_journal_is_read_from_another_store_and_reported(house: House, fresh: Context, ada: Actor) -> None:
+    archive = house.open(ada)
+    house.heads.ensure_written(archive.id)
+    for title in ("One", "Two", "Three"):
+        house.life.describe(ada, archive.id, {"title": title})
+    house.ctx.journal.flush(archive.id)
+    export_registry(house.ctx)
+    journal = house.roots[0] / "journal" / f"{archive.id}.ndjson"
+    journal.write_bytes(journal.read_bytes().replace(b"One", b"ONE", 1))
+    report = rebuild(fresh)
+    assert [line for line in report.problems if "journal" in line and " in one," in line]
+    assert report.archives == 1
+    with fresh.db.begin() as tx:
+        assert tx.execute(text("SELECT description ->> 'title' FROM archives")).scalar_one() == "Three"
+
+
 def test_a_broken_event_log_is_reported(house: House, fresh: Context, ada: Actor) -> None:
     house.open(ada)
     export_registry(house.ctx)
