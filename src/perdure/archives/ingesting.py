@@ -38,7 +38,7 @@ from perdure.archives.tables import uploads
 from perdure.identity.model import Action
 from perdure.jobs import JobContext, Json
 from perdure.kernel.actor import Actor
-from perdure.kernel.errors import BadInputError
+from perdure.kernel.errors import BadInputError, NotAllowedError
 from perdure.kernel.paths import check_path, display_path
 from perdure.storage.errors import SourceChangedError, SourceRefusedError
 from perdure.storage.model import Received
@@ -161,6 +161,7 @@ class Ingesting:
             before: Future[PutResult] | None = None
             for batch in iter_batches(walk):
                 job.raise_if_stopping()
+                self._require_still(actor, archive_id)
                 taken = self._take(actor, archive_id, job.job_id, batch, report, copiers)
                 if before is not None:
                     report.add(before.result())
@@ -173,6 +174,14 @@ class Ingesting:
             told: dict[str, object] = {name: value for name, value in report.as_json().items() if name != "refusals"}
             self._ctx.events.record(tx, events.INGEST_FINISHED, archive_id, actor, told)
         return report.as_json()
+
+    def _require_still(self, actor: Actor, archive_id: UUID) -> None:
+        """Raises NotAllowedError when he who asked has been disabled, or has lost the role, since."""
+        ctx = self._ctx
+        with ctx.db.begin() as tx:
+            asking = actor if actor.identity_id is None else ctx.identity.find_actor_in(tx, actor.identity_id)
+            if asking is None or not ctx.identity.can(tx, asking, Action.FILL, load(tx, archive_id).thing()):
+                raise NotAllowedError("Whoever asked for this may no longer fill the archive.")
 
     def _release_earlier(self, archive_id: UUID, job_id: UUID) -> None:
         """Return the room that an earlier attempt of this job had reserved when it was stopped."""

@@ -69,6 +69,7 @@ class Identity:
         self.log_in = sessions.log_in
         self.log_out = sessions.log_out
         self.authenticate = sessions.authenticate
+        self.find_actor_in = sessions.find_actor_in
         self.list_sessions = sessions.list_sessions
         self.revoke_session = sessions.revoke_session
         self.forget_ended = sessions.forget_ended

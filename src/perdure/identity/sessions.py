@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -118,6 +119,11 @@ class Sessions:
                 _note_use(tx, table, row.credential_id, now)
         return _actor(row)
 
+    def find_actor_in(self, tx: Connection, identity_id: UUID) -> Actor | None:
+        """Who an active identity is at this moment, by no credential: for work that goes on in its name."""
+        row = tx.execute(_BY_ITSELF, {"identity": identity_id}).first()
+        return None if row is None or row.state != "active" else _actor(row)
+
     def list_sessions(self, actor: Actor) -> list[Session]:
         """The caller's open sessions, newest first; not told to a token that is limited to archives."""
         identity_id = require_self_reader(actor)
@@ -192,8 +198,20 @@ def _use_password(tx: Connection, known: Row[*tuple[object, ...]], fresh_hash: s
     return tx.execute(change).rowcount == 1
 
 
-def _bearer_query(table: Table) -> Select[*tuple[object, ...]]:
+def _identity_columns() -> tuple[ColumnElement[Any], ...]:  # Any: each column has its own type
     groups_of = select(group_members.c.group_id).where(group_members.c.identity_id == identities.c.id)
+    return (
+        identities.c.id,
+        identities.c.kind,
+        identities.c.display_name,
+        identities.c.organisation_id,
+        identities.c.is_administrator,
+        identities.c.state,
+        func.array(groups_of.scalar_subquery()).label("group_ids"),
+    )
+
+
+def _bearer_query(table: Table) -> Select[*tuple[object, ...]]:
     is_token = table is tokens
     return (
         select(
@@ -203,13 +221,7 @@ def _bearer_query(table: Table) -> Select[*tuple[object, ...]]:
             (table.c.revoked_at if is_token else null()).label("revoked_at"),
             (table.c.verbs if is_token else null()).label("verbs"),
             (table.c.archives if is_token else null()).label("archives"),
-            identities.c.id,
-            identities.c.kind,
-            identities.c.display_name,
-            identities.c.organisation_id,
-            identities.c.is_administrator,
-            identities.c.state,
-            func.array(groups_of.scalar_subquery()).label("group_ids"),
+            *_identity_columns(),
         )
         .join_from(table, identities, identities.c.id == table.c.identity_id)
         .where(table.c.digest == bindparam("digest"))
@@ -246,6 +258,10 @@ def _session(row: Row[*tuple[object, ...]]) -> Session:
 
 _TABLES = {SESSION_PREFIX: sessions, TOKEN_PREFIX: tokens}
 _BEARERS = {table.name: _bearer_query(table) for table in (sessions, tokens)}
+
+_BY_ITSELF = select(
+    null().label("expires_at"), null().label("verbs"), null().label("archives"), *_identity_columns()
+).where(identities.c.id == bindparam("identity"))
 
 _CREDENTIAL = (
     select(credentials.c.id, credentials.c.identity_id, credentials.c.secret, identities.c.state)

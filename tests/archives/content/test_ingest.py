@@ -6,12 +6,16 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from perdure.archives import ingesting
 from perdure.archives.errors import FolderNotAllowedError
 from perdure.archives.ingesting import open_without_links
 from perdure.archives.model import Archive, EntryKind
+from perdure.identity import Grantee, Role
+from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
 from perdure.storage.errors import SourceChangedError
 
@@ -96,6 +100,31 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     monkeypatch.setattr(shop.ctx.storage, "copy_in", unlucky)
     result = ingest(shop, shop.open(), source)
     assert [one["path"] for one in result["refusals"]] == ["a.h5"]
+
+
+@pytest.mark.parametrize("loss", ["role", "identity"])
+def test_an_ingest_ends_with_the_right_of_him_who_asked(
+    shop: Workshop, source: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    archive, bob = shop.open(), shop.join("bob")
+    assert bob.identity_id is not None
+    grant = shop.life.grant(shop.ada, archive.id, Grantee(identity_id=bob.identity_id), Role.CONTRIBUTOR)
+    monkeypatch.setattr(ingesting, "_BATCH_FILES", 1)
+    take = ingesting.Ingesting._take
+
+    def take_and_lose(self: Any, actor: Actor, archive_id: UUID, *rest: Any) -> Any:
+        taken = take(self, actor, archive_id, *rest)
+        if loss == "role":
+            shop.life.revoke(shop.ada, archive_id, grant.id)
+        else:
+            shop.ctx.identity.disable_identity(shop.administrator, actor.identity_id or archive_id)
+        return taken
+
+    monkeypatch.setattr(ingesting.Ingesting, "_take", take_and_lose)
+    job = shop.filling.start_ingest(bob, archive.id, str(source))
+    shop.run()
+    assert (shop.job(job).error or {})["code"] == "not_allowed"
+    assert len(shop.tree(archive)) == 1
 
 
 def test_a_link_put_above_the_folder_after_the_look_is_not_followed(tmp_path: Path) -> None:
