@@ -43,6 +43,7 @@ from perdure.identity.model import Action
 from perdure.jobs import JobContext, Json
 from perdure.kernel.actor import SYSTEM, Actor
 from perdure.kernel.clock import format_time
+from perdure.kernel.errors import NotAllowedError
 from perdure.kernel.ids import short_form
 from perdure.storage.model import ObjectKind, object_uri
 
@@ -97,6 +98,7 @@ def discard(ctx: Context, actor: Actor, archive_id: UUID, *, confirm_title: str 
 def request_withdrawal(ctx: Context, actor: Actor, archive_id: UUID, reason: str) -> WithdrawalView:
     """Approve that a closed archive is withdrawn; with as many persons as its profile wants, it is done by a job.
 
+    Approvals count as long as their persons may withdraw. Asking again when there are enough starts the job again.
     Raises ChildrenRemainError with the names of the children that the actor may read, AlreadyApprovedError.
     """
     with ctx.db.begin() as tx:
@@ -105,9 +107,11 @@ def request_withdrawal(ctx: Context, actor: Actor, archive_id: UUID, reason: str
         require_state(archive, ArchiveState.CLOSED)
         _require_reason(reason)
         _require_no_children(tx, ctx, actor, archive)
-        _add_approval(tx, ctx, archive_id, identity_id, reason)
-        approvals = _list_approvals(tx, archive_id)
+        is_new = _add_approval(tx, ctx, archive_id, identity_id, reason)
+        approvals = _list_approvals(tx, ctx, archive)
         needed = archive.profile.withdraw_approvals
+        if not is_new and len(approvals) < needed:
+            raise AlreadyApprovedError("Your approval was counted before; another person's is missing.")
         told = {"approvals": len(approvals), "needed": needed}
         ctx.events.record(tx, events.WITHDRAWAL_REQUESTED, archive_id, actor, told)
         job_id = _defer(tx, ctx, WITHDRAW_JOB, archive_id, actor) if len(approvals) >= needed else None
@@ -119,7 +123,7 @@ def get_withdrawal(ctx: Context, actor: Actor, archive_id: UUID) -> WithdrawalVi
     with ctx.db.begin() as tx:
         archive = require_archive(tx, ctx, actor, Action.WITHDRAW, archive_id)
         jobs = ctx.jobs.find_for_thing(tx, archive_id, kind=WITHDRAW_JOB)
-        approvals = _list_approvals(tx, archive_id)
+        approvals = _list_approvals(tx, ctx, archive)
         job_id = jobs[0].id if jobs else None
         return WithdrawalView(archive_id, approvals, archive.profile.withdraw_approvals, job_id, archive.tombstone)
 
@@ -142,12 +146,12 @@ def clear(ctx: Context, heads: Heads, job: JobContext, archive_id: UUID) -> dict
         require_state(archive, ArchiveState.WITHDRAWN, ArchiveState.DISCARDED)
         keepers = list_descendants(tx, archive_id)
     if keepers:
-        return {"removed": [], "kept_for": [str(keeper) for keeper in keepers]}
+        return {"removed": [], "kept_for": len(keepers)}  # which ones is for their readers only
     heads.fold(archive_id)  # before the journal goes with the staging
     removals = _remove_bytes(ctx, job, archive_id)
     _forget_content(ctx, heads, archive_id, removals)
     _clear_ancestors(ctx, archive_id)
-    return {"removed": removals, "kept_for": []}
+    return {"removed": removals, "kept_for": 0}
 
 
 def _mark_withdrawn(ctx: Context, heads: Heads, archive_id: UUID) -> None:
@@ -158,6 +162,7 @@ def _mark_withdrawn(ctx: Context, heads: Heads, archive_id: UUID) -> None:
         tx, archive = change.tx, change.archive
         require_state(archive, ArchiveState.CLOSED)
         _require_no_children(tx, ctx, SYSTEM, archive)
+        _require_approvals(tx, ctx, archive)
         tombstone = _build_tombstone(tx, ctx, archive)
         withdrawn = replace(archive, state=ArchiveState.WITHDRAWN, tombstone=tombstone)
         told = {"approved_by": tombstone["approved_by"], "kept_for": tombstone["kept_for"]}
@@ -165,7 +170,7 @@ def _mark_withdrawn(ctx: Context, heads: Heads, archive_id: UUID) -> None:
 
 
 def _build_tombstone(tx: Connection, ctx: Context, archive: Archive) -> JsonObject:
-    approvals = _list_approvals(tx, archive.id)
+    approvals = _list_approvals(tx, ctx, archive)
     return {
         "type": "archive-tombstone",
         "format": 1,
@@ -297,17 +302,35 @@ def _require_no_children(tx: Connection, ctx: Context, actor: Actor, archive: Ar
     )
 
 
-def _add_approval(tx: Connection, ctx: Context, archive_id: UUID, identity_id: UUID, reason: str) -> None:
+def _require_approvals(tx: Connection, ctx: Context, archive: Archive) -> None:
+    """Raises NotAllowedError when too few of those who approved may still withdraw."""
+    count, needed = len(_list_approvals(tx, ctx, archive)), archive.profile.withdraw_approvals
+    if count < needed:
+        raise NotAllowedError(f"{count} of those who approved may still withdraw the archive; {needed} are needed.")
+
+
+def _add_approval(tx: Connection, ctx: Context, archive_id: UUID, identity_id: UUID, reason: str) -> bool:
+    """Note an approval; False when this person's was there before."""
     mine = withdrawals.c.identity_id == identity_id
     if tx.execute(select(withdrawals).where(withdrawals.c.archive_id == archive_id, mine)).first() is not None:
-        raise AlreadyApprovedError("Your approval was counted before; another person's is missing.")
+        return False
     row = {"archive_id": archive_id, "identity_id": identity_id, "reason": reason.strip(), "at": ctx.clock.now()}
     tx.execute(insert(withdrawals).values(row))
+    return True
 
 
-def _list_approvals(tx: Connection, archive_id: UUID) -> tuple[Approval, ...]:
-    query = select(withdrawals).where(withdrawals.c.archive_id == archive_id).order_by(withdrawals.c.at)
-    return tuple(Approval(row.identity_id, row.reason, row.at) for row in tx.execute(query))
+def _list_approvals(tx: Connection, ctx: Context, archive: Archive) -> tuple[Approval, ...]:
+    """The approvals that count: of persons who may withdraw at this moment; all of them once that is done."""
+    query = select(withdrawals).where(withdrawals.c.archive_id == archive.id).order_by(withdrawals.c.at)
+    approvals = tuple(Approval(row.identity_id, row.reason, row.at) for row in tx.execute(query))
+    if archive.state is ArchiveState.WITHDRAWN:
+        return approvals
+    return tuple(approval for approval in approvals if _may_withdraw(tx, ctx, archive, approval.identity_id))
+
+
+def _may_withdraw(tx: Connection, ctx: Context, archive: Archive, identity_id: UUID) -> bool:
+    person = ctx.identity.find_actor_in(tx, identity_id)
+    return person is not None and ctx.identity.can(tx, person, Action.WITHDRAW, archive.thing())
 
 
 def _release_uploads(tx: Connection, archive: Archive) -> None:

@@ -16,7 +16,9 @@ from perdure.archives.errors import (
     ProfileDoesNotFitError,
 )
 from perdure.archives.model import Access, Archive, ArchiveState
+from perdure.archives.working import Work
 from perdure.identity import Grantee, Role
+from perdure.jobs import JobNotFoundError
 from perdure.jobs.worker import run_pending
 from perdure.kernel.actor import ANONYMOUS, Actor
 from perdure.kernel.errors import NotAllowedError
@@ -106,6 +108,53 @@ def test_two_persons_when_the_profile_says_so(house: House, ada: Actor, bob: Act
     run_pending(house.ctx.jobs)
     tombstone = house.look(archive.id).tombstone or {}
     assert tombstone["approved_by"] == [str(ada.identity_id), str(bob.identity_id)]
+
+
+def test_approvals_count_while_their_persons_may_withdraw(house: House, ada: Actor, bob: Actor) -> None:
+    archive = house.close(house.open(ada, profile="beamline"))
+    granted = house.life.grant(ada, archive.id, Grantee(identity_id=bob.identity_id), Role.OWNER)
+    house.life.request_withdrawal(bob, archive.id, "Wrong.")
+    asked = house.life.request_withdrawal(ada, archive.id, "I agree.")
+    assert asked.job_id is not None
+    house.life.revoke(ada, archive.id, granted.id)
+    run_pending(house.ctx.jobs)
+    assert house.look(archive.id).state is ArchiveState.CLOSED
+    with house.ctx.db.begin() as tx:
+        assert (house.ctx.jobs.get(tx, asked.job_id).error or {})["code"] == "not_allowed"
+    assert [one.identity_id for one in house.life.get_withdrawal(ada, archive.id).approvals] == [ada.identity_id]
+    with pytest.raises(AlreadyApprovedError):
+        house.life.request_withdrawal(ada, archive.id, "Again.")
+    house.life.grant(ada, archive.id, Grantee(identity_id=bob.identity_id), Role.OWNER)
+    house.life.request_withdrawal(bob, archive.id, "Again.")
+    house.ctx.identity.disable_identity(house.administrator, bob.identity_id or archive.id)
+    run_pending(house.ctx.jobs)
+    assert house.look(archive.id).state is ArchiveState.CLOSED
+    house.ctx.identity.enable_identity(house.administrator, bob.identity_id or archive.id)
+    assert house.life.request_withdrawal(bob, archive.id, "Again.").job_id is not None
+    run_pending(house.ctx.jobs)
+    assert house.look(archive.id).state is ArchiveState.WITHDRAWN
+    assert len(house.life.get_withdrawal(ada, archive.id).approvals) == 2
+
+
+def test_jobs_are_seen_by_those_who_work_on_the_archive(house: House, ada: Actor, bob: Actor, closed: Archive) -> None:
+    with house.ctx.db.begin() as tx:
+        tx.execute(text("UPDATE archives SET profile = jsonb_set(profile, '{children_block_withdrawal}', 'false')"))
+    house.life.set_access(ada, closed.id, Access.PUBLIC)
+    house.life.append_to(ada, closed.id, {})
+    mate = house.join("mate")
+    house.life.grant(ada, closed.id, Grantee(identity_id=mate.identity_id), Role.CONTRIBUTOR)
+    job_id = house.life.request_withdrawal(ada, closed.id, "Wrong.").job_id
+    assert job_id is not None
+    run_pending(house.ctx.jobs)
+    work = Work(house.ctx)
+    for stranger in (bob, ANONYMOUS):
+        assert work.list_jobs(stranger, closed.id) == []
+        with pytest.raises(JobNotFoundError):
+            work.get_job(stranger, job_id)
+    secret, _ = house.ctx.identity.create_token(ada, "watch", verbs=["read"], archives=[closed.id])
+    for actor in (ada, mate, house.administrator, house.ctx.identity.authenticate(secret)):
+        assert job_id in [job.id for job in work.list_jobs(actor, closed.id)]
+        assert dict(work.get_job(actor, job_id).result or {}) == {"removed": [], "kept_for": 1}
 
 
 def test_another_profile_does_not_spare_the_second_person(house: House, ada: Actor) -> None:
