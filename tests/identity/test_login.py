@@ -121,6 +121,34 @@ def test_an_unknown_name_costs_the_same_queries_and_the_same_hash(house: House) 
     assert work[0] == work[1]
 
 
+def test_a_refusal_that_is_only_counted_costs_the_same_queries(house: House) -> None:
+    house.add("ana")
+    fail(house, "somebody", HOME, 1)
+    work = []
+    for login in ("ana", "nobody"):
+        with counted_statements() as seen:
+            fail(house, login, HOME, 1)
+        work.append([statement for statement in seen if "SAVEPOINT" not in statement])
+    assert work[0] == work[1]
+    assert any("INSERT INTO events" in statement for statement in work[1])
+
+
+def test_guessing_names_hardly_grows_the_log(house: House) -> None:
+    card, _ = house.add("ana")
+
+    def refusals() -> list[object]:
+        return [event.data for event in house.told() if event.type == "session.refused"]
+
+    for number in range(20):
+        fail(house, f"nobody-{number}", Client(f"203.0.113.{number}"), 1)
+    fail(house, "ana", CAFE, 3)
+    assert refusals() == [{"identity": None, "times": 1}, {"identity": str(card.id), "times": 1}]
+    house.clock.move(timedelta(minutes=1))
+    fail(house, "nobody", CAFE, 1)
+    fail(house, "ana", CAFE, 1)
+    assert refusals()[2:] == [{"identity": None, "times": 20}, {"identity": str(card.id), "times": 3}]
+
+
 def test_the_hash_for_nobody_has_the_cost_of_a_real_one() -> None:
     passwords = Passwords(PasswordCost(passes=2, memory_kib=128, lanes=1))
     real = passwords.hash_new(PASSWORD, "ana")
@@ -228,7 +256,7 @@ def test_old_failures_are_forgotten(house: House) -> None:
     house.clock.move(CLIENT_BACKOFF.forget + timedelta(seconds=1))
     fail(house, "root", CAFE, CLIENT_BACKOFF.free)
     house.clock.move(CLIENT_BACKOFF.forget + timedelta(seconds=1))
-    assert house.identity.forget_ended() == 2  # the client's and the login's counter
+    assert house.identity.forget_ended() == 3  # the client's and the login's counter, and that of refusals
 
 
 def test_a_new_password_ends_all_sessions_and_needs_the_old_one(house: House) -> None:

@@ -75,9 +75,7 @@ class Sessions:
             ):
                 throttle.forgive_attempt(tx, login, client.address, is_known_address=is_known_address)
                 return self._open(tx, known.identity_id, client)
-            self._events.record(
-                tx, facts.SESSION_REFUSED, None, ANONYMOUS, {"identity": known and str(known.identity_id)}
-            )
+            self._tell_refusal(tx, known.identity_id if known else None)
         raise BadCredentialsError("The login name or the password is wrong.")
 
     def log_out(self, secret: str) -> None:
@@ -162,6 +160,15 @@ class Sessions:
         ).scalar_one()
         throttle.count_attempt(tx, login, client.address, is_known_address=is_known_address, now=self._clock.now())
         return known, is_known_address
+
+    def _tell_refusal(self, tx: Connection, identity_id: UUID | None) -> None:
+        times = throttle.count_refusal(tx, identity_id, self._clock.now())
+        # Taken back rather than left out: the time of the answer must not tell whether the name exists.
+        with tx.begin_nested() as telling:
+            told = {"identity": identity_id and str(identity_id), "times": times}
+            self._events.record(tx, facts.SESSION_REFUSED, None, ANONYMOUS, told)
+            if not times:
+                telling.rollback()
 
     def _open(self, tx: Connection, identity_id: UUID, client: Client) -> tuple[str, Actor]:
         now, secret, session_id = self._clock.now(), new_secret(SESSION_PREFIX), new_id()

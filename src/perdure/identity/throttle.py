@@ -5,13 +5,22 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from hashlib import sha256
 from math import ceil
+from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from perdure.identity.errors import LoginThrottledError
 from perdure.identity.model import CLIENT_BACKOFF, LOGIN_BACKOFF, Backoff, fold_name
 from perdure.identity.tables import login_attempts
+
+_REFUSALS_TOLD_EVERY = timedelta(minutes=1)
+
+_COUNTER = (
+    select(login_attempts.c.failures, login_attempts.c.last_at)
+    .where(login_attempts.c.key == bindparam("key"))
+    .with_for_update()
+)
 
 
 def count_attempt(tx: Connection, login: str, address: str, *, is_known_address: bool, now: datetime) -> None:
@@ -39,6 +48,22 @@ def forgive_attempt(tx: Connection, login: str, address: str, *, is_known_addres
         )
 
 
+def count_refusal(tx: Connection, identity_id: UUID | None, now: datetime) -> int:
+    """How many refusals an event shall tell of; 0 within a minute after the last one, when this one is only counted.
+
+    All names that nobody has are counted together: however many are tried from however many addresses, the log of
+    events grows by one line a minute.
+    """
+    key = sha256(f"refused\0{identity_id or ''}".encode()).digest()
+    never = now - _REFUSALS_TOLD_EVERY
+    tx.execute(insert(login_attempts).values(key=key, failures=0, last_at=never).on_conflict_do_nothing())
+    row = tx.execute(_COUNTER, {"key": key}).one()
+    is_due = row.last_at <= never
+    kept = {"failures": 0, "last_at": now} if is_due else {"failures": row.failures + 1, "last_at": row.last_at}
+    tx.execute(update(login_attempts).where(login_attempts.c.key == key).values(**kept))
+    return row.failures + 1 if is_due else 0
+
+
 def forget_attempts(tx: Connection, now: datetime) -> int:
     """Remove counters that no longer matter."""
     longest = max(CLIENT_BACKOFF.forget, LOGIN_BACKOFF.forget)
@@ -48,9 +73,7 @@ def forget_attempts(tx: Connection, now: datetime) -> int:
 def _count(tx: Connection, key: bytes, backoff: Backoff, now: datetime) -> timedelta:
     fresh = insert(login_attempts).values(key=key, failures=0, last_at=now).on_conflict_do_nothing()
     tx.execute(fresh)
-    row = tx.execute(
-        select(login_attempts.c.failures, login_attempts.c.last_at).where(login_attempts.c.key == key).with_for_update()
-    ).one()
+    row = tx.execute(_COUNTER, {"key": key}).one()
     failures = 0 if row.last_at + backoff.forget < now else row.failures
     tx.execute(update(login_attempts).where(login_attempts.c.key == key).values(failures=failures + 1, last_at=now))
     return backoff.wait_until(failures, row.last_at) - now
