@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ from perdure.settings import Settings, StoreSettings
 from perdure.storage.service import Storage
 
 log = structlog.get_logger(__name__)
+
+_Asking = Callable[[], Mapping[str, str | None]]
+_FAULTS_REMEMBERED = 1.0  # anybody may ask for them, and each answer opens a connection to the database
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +184,23 @@ def make_services(application: Application) -> Services:
         archives=application.archives,
         clock=application.clock,
         place=lambda: place,
-        find_faults=lambda: _find_faults(application),
+        find_faults=remember(lambda: _find_faults(application), seconds=_FAULTS_REMEMBERED),
     )
+
+
+def remember(ask: _Asking, *, seconds: float, now: Callable[[], float] = time.monotonic) -> _Asking:
+    """The same question, asked anew only when the last answer is older; who comes meanwhile waits for that answer."""
+    turn = threading.Lock()
+    last: list[tuple[float, Mapping[str, str | None]]] = []
+
+    def answer() -> Mapping[str, str | None]:
+        with turn:
+            if not last or now() - last[0][0] >= seconds:
+                found = ask()
+                last[:] = [(now(), found)]
+            return last[0][1]
+
+    return answer
 
 
 def _find_faults(application: Application) -> Mapping[str, str | None]:
