@@ -28,7 +28,7 @@ from perdure.archives.errors import (
     TransfersLandingError,
     UploadsUnfinishedError,
 )
-from perdure.archives.heads import Heads, list_part_summaries, list_superseded
+from perdure.archives.heads import STATEMENT_FILE, Heads, list_part_summaries, list_superseded
 from perdure.archives.manifests import iter_sealed_lines
 from perdure.archives.model import Archive, ArchiveState, PartState, UploadState, missing_for_close
 from perdure.archives.placing import list_parts, release, select_active_uploads
@@ -46,6 +46,7 @@ from perdure.archives.registering import register_identifier
 from perdure.archives.roles import require_mandatory_roles
 from perdure.archives.sealing import Sealing
 from perdure.archives.tables import archives, files, parts
+from perdure.formats.canonical import parse_json_object
 from perdure.formats.manifest import checksum_list_name, line_to_entry, sha512sum_line, superseded_to_line
 from perdure.formats.merkle import MerkleTree
 from perdure.formats.statement import (
@@ -60,6 +61,7 @@ from perdure.formats.statement import (
 from perdure.identity.model import Action
 from perdure.jobs import JobContext, JobNotFoundError, Json
 from perdure.kernel.actor import SYSTEM, Actor, ActorKind
+from perdure.kernel.clock import parse_time
 from perdure.kernel.digests import digest_bytes
 from perdure.kernel.paths import display_path
 from perdure.storage.crash_points import crash_point
@@ -67,6 +69,7 @@ from perdure.storage.model import Copy, PartRef, object_uri
 
 CLOSE_JOB = "archives.close"
 RECEIPT_JOB = "archives.receipt"
+_OF_THE_MOMENT = ("closed_at", "event_position")  # of a statement; all else says what was closed
 _NAMED_UPLOADS = 100
 _LANDING_LOOKS = 20
 _LANDING_WAIT = 0.25  # seconds
@@ -261,7 +264,9 @@ class Closing:
             require_state(before, ArchiveState.CLOSING)
             now = ctx.clock.now()
             closed = replace(before, state=ArchiveState.CLOSED, closed_at=now, identifier=identifier.identifier)
-            statement = self._require_signer().sign(_build_statement(tx, ctx, closed, tree))
+            document = _build_statement(tx, ctx, closed, tree)
+            statement = _find_signed(ctx, before, document) or self._require_signer().sign(document)
+            closed = replace(closed, closed_at=parse_time(str(statement["closed_at"])))
             told = {"identifier": identifier.identifier, "statement_digest": statement_digest(statement)}
             tx.execute(update(archives).where(archives.c.id == archive_id).values(identifier_state=identifier.state))
             self._defer_receipt(tx, archive_id)
@@ -420,6 +425,19 @@ def _build_statement(tx: Connection, ctx: Context, archive: Archive, tree: Merkl
         metadata=MetadataMark(state.sequence, state.chain_digest, snapshot.hexdigest()),
         event_position=ctx.events.head(tx)[0],
     )
+
+
+def _find_signed(ctx: Context, archive: Archive, document: Mapping[str, object]) -> dict[str, object] | None:
+    """The statement of an attempt that ended between its head and its commit, when it says what `document` says.
+
+    An archive has one statement: two that differ in nothing but the moment would leave open which of them holds.
+    """
+    object_id = object_uri(archive.id)
+    if not archive.head_version or STATEMENT_FILE not in ctx.storage.head_state(object_id):
+        return None
+    found = dict(parse_json_object(ctx.storage.read_head_file(object_id, STATEMENT_FILE)))
+    agrees = all(found.get(name) == value for name, value in document.items() if name not in _OF_THE_MOMENT)
+    return found if agrees else None
 
 
 def _outcome(archive: Archive) -> dict[str, Json]:

@@ -44,6 +44,7 @@ from perdure.storage.model import ObjectKind, object_uri
 log = structlog.get_logger(__name__)
 
 ARCHIVE_FILE = "archive.json"
+STATEMENT_FILE = "statement.json"
 ARCHIVE_FORMAT = "archive-record-1"
 RECORD_HISTORY = "history/record-"
 METADATA_HISTORY = "metadata/history-"
@@ -211,7 +212,7 @@ class _NextHead:
 
     def _signed(self) -> JsonObject:
         return {
-            "statement.json": self._archive.statement,
+            STATEMENT_FILE: self._archive.statement,
             "receipt.json": self._row.receipt,
             "tombstone.json": self._archive.tombstone,
         }

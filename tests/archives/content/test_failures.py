@@ -14,8 +14,13 @@ from perdure.archives import receiving
 from perdure.archives.errors import ContentMovingError, DigestMismatchError, UploadEndedError
 from perdure.archives.filling import Filling
 from perdure.archives.layers import put_entries
+from perdure.archives.model import ArchiveState
 from perdure.archives.tables import account_usage
+from perdure.formats.canonical import parse_json_object
+from perdure.kernel.clock import parse_time
 from perdure.storage.errors import StoreUnavailableError
+from perdure.storage.model import HeadVersion
+from perdure.storage.service import Storage
 
 from .workshop import Workshop
 
@@ -119,6 +124,35 @@ def test_what_a_lapsed_transfer_left_is_discarded(shop: Workshop) -> None:
         sleeper.write(LARGE)
     sleeper.abort()
     assert not [path for path in (shop.roots[0] / "staging").rglob("p") if path.is_file()]
+
+
+def test_a_closing_that_ends_before_its_commit_leaves_one_statement(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head is written and the database is not: the next attempt keeps what was signed."""
+    archive = shop.open()
+    shop.put(archive, b"p", SMALL)
+    write = Storage.write_head
+
+    def write_and_fail(self: Storage, *arguments: Any, **options: Any) -> HeadVersion:
+        answer = write(self, *arguments, **options)
+        if options["message"] == "Closed":
+            monkeypatch.setattr(Storage, "write_head", write)
+            fail()
+        return answer
+
+    monkeypatch.setattr(Storage, "write_head", write_and_fail)
+    shop.ctx.jobs.run_job(shop.closing.close(shop.ada, archive.id))
+    assert shop.look(archive).state is ArchiveState.CLOSING
+    signed = shop.ctx.storage.read_head_file(archive.id.urn, "statement.json")
+    shop.clock.ahead = timedelta(minutes=5)
+    shop.run()
+    closed = shop.look(archive)
+    assert closed.state is ArchiveState.CLOSED
+    assert shop.ctx.storage.read_head_file(archive.id.urn, "statement.json") == signed
+    statement = shop.reading.statement(shop.ada, archive.id)
+    assert statement == parse_json_object(signed)
+    assert closed.closed_at == parse_time(str(statement["closed_at"]))
 
 
 def test_giving_up_twice_spares_who_has_the_name_since(shop: Workshop) -> None:
