@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import NoReturn
 
+import ocfl
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
@@ -85,6 +86,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "end_to_end" in item.path.parts:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def require_valid() -> Callable[[Path], None]:
+    """Fails unless ocfl-py, which is not ours, finds a storage root and all its objects valid."""
+
+    def judge(root: Path) -> None:
+        found = ocfl.StorageRoot(root=str(root))
+        if not found.validate():
+            pytest.fail(f"{root}: {found.errors} {found.log.status_str() if found.log else ''}")
+
+    return judge
 
 
 class PostgresForTests:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,15 @@ _numbers = count()
 
 
 @pytest.fixture(scope="session")
-def running(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApplication]:
+def running(
+    postgres: Any, tmp_path_factory: pytest.TempPathFactory, require_valid: Callable[[Path], None]
+) -> Iterator[RunningApplication]:
     url = postgres.make_ready()
     folder: Path = tmp_path_factory.mktemp("application")
     with start_application(folder, database_url=url) as started:
         yield started
+    for name in ("first", "second"):
+        require_valid(folder / "stores" / name / "root")
     postgres.drop(url)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import ocfl
 import pytest
 
 from perdure.db import Database
@@ -13,9 +12,11 @@ from perdure.kernel.actor import Actor
 
 from .house import House, make_house
 
+Judge = Callable[[Path], None]
+
 
 @pytest.fixture
-def house(db: Database, tmp_path: Path) -> Iterator[House]:
+def house(db: Database, tmp_path: Path, require_valid: Judge) -> Iterator[House]:
     made = make_house(db, tmp_path)
     yield made
     for root in () if made.damaged else made.roots:
@@ -30,10 +31,3 @@ def ada(house: House) -> Actor:
 @pytest.fixture
 def bob(house: House) -> Actor:
     return house.join("bob")
-
-
-def require_valid(root: Path) -> None:
-    """Fail unless ocfl-py finds the storage root and all its objects valid."""
-    judge = ocfl.StorageRoot(root=str(root))
-    if not judge.validate():
-        pytest.fail(f"{root}: {judge.errors} {judge.log.status_str() if judge.log else ''}")
