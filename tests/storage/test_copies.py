@@ -14,6 +14,7 @@ from perdure.adapters.posix import PosixStore
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import (
+    CopyDamagedError,
     ForeignStoreError,
     NoGoodCopyError,
     StoreUnavailableError,
@@ -155,6 +156,39 @@ def test_reading_goes_on_with_the_next_copy_and_doubts_the_first(lab: Lab, damag
     (lab.object_folder("first") / DATA / "a").unlink()
     assert lab.read("a") == FILES[b"a"]
     assert lab.states(lab.part.object_id) == {"first": "suspect", "second": "written"}
+
+
+def test_a_file_that_is_cut_short_is_doubted_and_read_from_the_next_copy(lab: Lab, damaged: set[str]) -> None:
+    lab.make_part({b"a": bytes(3 << 20)})
+    lab.storage.place_copy(lab.part.object_id, lab.second)
+    damaged.add("first")
+    os.truncate(lab.object_folder("first") / DATA / "a", 1 << 20)
+    beyond = lab.storage.read_object(lab.part.object_id, "a", 2 << 20, 7, size=3 << 20)
+    assert b"".join(beyond) == bytes(7)
+    assert lab.states(lab.part.object_id) == {"first": "suspect", "second": "written"}
+
+
+def test_a_file_that_is_cut_short_is_not_opened_in_its_place(lab: Lab, damaged: set[str]) -> None:
+    lab.make_part(FILES)
+    lab.storage.place_copy(lab.part.object_id, lab.second)
+    damaged.add("first")
+    os.truncate(lab.object_folder("first") / DATA / "big", 1)
+    path = lab.storage.local_path(lab.part.object_id, "big", size=len(FILES[b"big"]))
+    assert path == lab.object_folder("second") / DATA / "big"
+    assert lab.states(lab.part.object_id) == {"first": "suspect", "second": "written"}
+
+
+def test_a_file_that_is_cut_short_never_ends_as_if_it_were_whole(lab: Lab, damaged: set[str]) -> None:
+    """Once bytes of it are handed out, nothing can take their place."""
+    lab.make_part({b"a": bytes(3 << 20)})
+    lab.storage.place_copy(lab.part.object_id, lab.second)
+    damaged.add("first")
+    os.truncate(lab.object_folder("first") / DATA / "a", (2 << 20) + 1)
+    with pytest.raises(CopyDamagedError):
+        list(lab.storage.read_object(lab.part.object_id, "a", size=3 << 20))
+    assert lab.states(lab.part.object_id) == {"first": "suspect", "second": "written"}
+    whole = lab.storage.read_object(lab.part.object_id, "a", size=3 << 20)
+    assert sum(map(len, whole)) == 3 << 20
 
 
 def test_a_damaged_source_is_not_copied(lab: Lab, damaged: set[str]) -> None:

@@ -114,7 +114,7 @@ class Content:
         part, state = PartFinder(self._ctx).find(self.entry)
         if state is not PartState.SEALED:
             return None
-        return self._ctx.storage.local_path(part.object_id, self.entry.content or "")
+        return self._ctx.storage.local_path(part.object_id, self.entry.content or "", size=self.entry.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +385,7 @@ def _iter_places(
     """
     content = entry.content or ""
     if state is PartState.SEALED:
-        yield ctx.storage.read_object(part.object_id, content, offset, length)
+        yield ctx.storage.read_object(part.object_id, content, offset, length, size=entry.size)
         return
     yield ctx.storage.read_staged(part, content, offset, length)
     if state is PartState.SEALING:

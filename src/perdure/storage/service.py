@@ -403,33 +403,52 @@ class Storage:
 
     # Reading
 
-    def read_object(self, object_id: str, content: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def read_object(
+        self, object_id: str, content: str, offset: int = 0, length: int | None = None, *, size: int | None = None
+    ) -> Iterator[bytes]:
         """Blocks of up to 1 MiB of a user's file in a sealed part, from the best copy.
 
-        A copy that fails before the first byte becomes suspect and the next one is read. Raises NoGoodCopyError.
+        `size` is that of the whole file, where the caller knows it: a copy that ends before the bytes wanted of it is
+        damaged. A copy that fails before the first byte becomes suspect and the next one is read; one that fails later
+        becomes suspect, and the error is raised. Raises NoGoodCopyError, CopyDamagedError.
         """
         path = DATA_PREFIX + content
+        wanted = 0 if size is None else max(size - offset, 0)
+        wanted = wanted if length is None else min(wanted, length)
 
-        def begin(store: Store) -> tuple[bytes, Iterator[bytes]]:
+        def begin(store: Store) -> tuple[Store, bytes, Iterator[bytes]]:
             blocks = store.read_object(object_id, path, offset, length)
-            return next(blocks, b""), blocks
+            first = next(blocks, b"")
+            if wanted and not first:
+                raise _wrong_length(store, object_id, content)
+            return store, first, blocks
 
-        first, rest = self._sources.read_from_best(self._stores, object_id, begin)
+        source, first, rest = self._sources.read_from_best(self._stores, object_id, begin)
+        given = len(first)
         if first:
             yield first
         try:
-            yield from rest
-        except StoreFailedError as error:
-            for store in self._sources.good_stores(self._stores, object_id)[:1]:
-                self._sources.doubt(store, object_id, error)
+            for block in rest:
+                given += len(block)
+                yield block
+            if given < wanted:
+                raise _wrong_length(source, object_id, content)
+        except (CopyDamagedError, StoreFailedError) as error:
+            self._sources.doubt(source, object_id, error)
             raise
 
-    def local_path(self, object_id: str, content: str) -> Path | None:
-        """Where this machine can open a user's file of a sealed part by itself, or None: then `read_object`."""
+    def local_path(self, object_id: str, content: str, *, size: int | None = None) -> Path | None:
+        """Where this machine can open a user's file of a sealed part by itself, or None: then `read_object`.
+
+        A copy whose file has not the `size`, where the caller knows it, becomes suspect and the next one is taken.
+        """
         for store in self._sources.good_stores(self._stores, object_id):
             path = store.local_path(object_id, DATA_PREFIX + content)
-            if path is not None:
+            if path is None:
+                continue
+            if size is None or path.stat().st_size == size:
                 return path
+            self._sources.doubt(store, object_id, _wrong_length(store, object_id, content))
         return None
 
     def read_part_document(self, object_id: str, name: str) -> bytes:
@@ -712,6 +731,11 @@ class Storage:
 
 def _journal_of(archive_id: UUID) -> str:
     return f"journal/{archive_id}.ndjson"
+
+
+def _wrong_length(store: Store, object_id: str, content: str) -> CopyDamagedError:
+    where = {"object_id": object_id, "store": store.info.name, "path": content}
+    return CopyDamagedError(f"{content!r} of {object_id} in the store {store.info.name} has not its length.", **where)
 
 
 def _state_of(inventory: ocfl.Inventory, version: int | None) -> dict[str, str]:
