@@ -119,6 +119,7 @@ def test_tokens(perdure: Command, server: Server) -> None:
     shown = perdure("token", "create", "for a program").out.strip()
     with Client(Session(server.url, shown)) as client:
         assert client.me()["verbs"] == ["read", "write"]
+    perdure("token", "create", "outlives", "--days", "365", code=NOT_ALLOWED)
     perdure("token", "revoke", NOBODY_HAS_THIS, code=NOT_THERE)
 
 

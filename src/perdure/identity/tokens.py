@@ -95,7 +95,9 @@ class Tokens:
         if expiry > now + self._longest_life:
             raise BadInputError(f"A token lives at most {self._longest_life.days} days.", field="expires_at")
         if latest is not None and expiry > latest:
-            raise NotAllowedError("A token cannot make a token that outlives it.", ends_at=format_time(latest))
+            raise NotAllowedError(
+                "A token cannot make one that outlives it; use a session for that.", ends_at=format_time(latest)
+            )
         return expiry
 
 

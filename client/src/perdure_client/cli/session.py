@@ -113,14 +113,16 @@ def token() -> None:
     "--verb", "verbs", multiple=True, type=click.Choice(["read", "write", "manage", "admin"]), help="Narrow to these."
 )
 @click.option("--archive", "archives", multiple=True, help="Narrow to these archives.")
-@click.option("--days", default=365, show_default=True)
+@click.option(
+    "--days", type=int, help="How long it is good, at most as long as your own token.  [default: 365, or as yours]"
+)
 @json_option
 @click.pass_context
 def token_create(
-    ctx: click.Context, name: str, verbs: tuple[str, ...], archives: tuple[str, ...], days: int, as_json: bool
+    ctx: click.Context, name: str, verbs: tuple[str, ...], archives: tuple[str, ...], days: int | None, as_json: bool
 ) -> None:
     """Create a token for a program. Its secret is shown this once only."""
-    until = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    until = None if days is None else (datetime.now(UTC) + timedelta(days=days)).isoformat()
     made = make_client(ctx).create_token(name, verbs=verbs or None, archives=archives or None, expires_at=until)
     if as_json:
         print_json(made)
