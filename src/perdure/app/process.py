@@ -6,6 +6,7 @@ does this process.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -53,8 +54,15 @@ def _serve(settings: Settings, database_url: str, *, role: str, port: int, plane
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
         )
+        _settle_heap()
         # One process, its socket made by uvicorn: with `workers` or a socket of ours TCP_NODELAY would be lost
         uvicorn.Server(configuration).run()
+
+
+def _settle_heap() -> None:
+    """Leave what was made at the start out of later collections: walking all of it held up a request by 100 ms."""
+    gc.collect()
+    gc.freeze()
 
 
 def _web(settings: Settings, database_url: str) -> None:
