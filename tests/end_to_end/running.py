@@ -110,8 +110,10 @@ class Server:
         self._process = None
 
     def kill_child(self, role: str) -> None:
-        """End one child at once; the supervisor starts another."""
-        _kill(self.children()[role])
+        """End one child at once, as soon as there is one, and wait for its end; the supervisor starts another."""
+        pid = wait_for(lambda: self.children().get(role))
+        _kill(pid)
+        wait_for(lambda: not _words(pid))
 
     @property
     def is_running(self) -> bool:
