@@ -25,7 +25,7 @@ _ABILITIES = Abilities("memory", "plain", batch_sync=True, exchange=True, hard_l
 
 
 @dataclass(slots=True)
-class _Held:
+class HeldUpload:
     """One upload: the bytes outlive their holder, as far as a checkpoint said so."""
 
     attributes: bytes
@@ -51,7 +51,7 @@ class MemoryStore:
         self.trees: dict[str, dict[str, bytes]] = {}
         self.objects: dict[str, dict[str, bytes]] = {}
         self.logs: dict[str, list[bytes]] = {}
-        self.uploads: dict[str, _Held] = {}
+        self.uploads: dict[str, HeldUpload] = {}
         self.files: dict[str, bytes] = {}
         self.aside: dict[str, bytes] = {}
         self.is_down = False
@@ -237,7 +237,7 @@ class MemoryStore:
 
     def create_upload(self, name: str, attributes: bytes) -> None:
         self._require_up()
-        self.uploads.setdefault(name, _Held(attributes))
+        self.uploads.setdefault(name, HeldUpload(attributes))
 
     def open_upload(self, name: str) -> MemoryUpload:
         held = self._upload(name)
@@ -286,6 +286,9 @@ class MemoryStore:
             self.require_room(len(data))
             self.trees[tree][path] += data
 
+    def keep_upload(self, held: HeldUpload) -> None:
+        """Take note that a checkpoint or a note of an upload is durable, as everything is here."""
+
     def _require_up(self) -> None:
         if self.is_down:
             raise StoreUnavailableError(f"The store {self._name} cannot be reached.")
@@ -315,7 +318,7 @@ class MemoryStore:
         self._require_up()
         return _find(self.objects.get(object_id, {}), path)
 
-    def _upload(self, name: str) -> _Held:
+    def _upload(self, name: str) -> HeldUpload:
         self._require_up()
         try:
             return self.uploads[name]
@@ -344,7 +347,7 @@ class MemorySink:
 class MemoryUpload:
     """An upload in the hands of one holder."""
 
-    def __init__(self, store: MemoryStore, held: _Held) -> None:
+    def __init__(self, store: MemoryStore, held: HeldUpload) -> None:
         self._store = store
         self._held = held
         self.attributes = held.attributes
@@ -362,6 +365,7 @@ class MemoryUpload:
 
     def checkpoint(self) -> int:
         self.durable = self._held.durable = self.size
+        self._store.keep_upload(self._held)
         return self.durable
 
     def read(self, offset: int, length: int) -> Iterator[bytes]:
@@ -370,6 +374,7 @@ class MemoryUpload:
 
     def keep_note(self, note: bytes) -> None:
         self.note = self._held.note = note
+        self._store.keep_upload(self._held)
 
     def close(self) -> None:
         self._held.is_busy = False
