@@ -68,6 +68,7 @@ class Application:
                 concurrency=self.settings.worker_concurrency,
                 stop_event=stop,
                 grace=grace,
+                lifelines=self.settings.data_dir / "workers",
             )
         finally:
             stop.set()

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 _LOOK_EVERY = 0.2  # seconds
 _STOP_WITHIN = 30.0  # seconds for a child, longer than its own grace
 _READY_WITHIN = 60.0  # seconds
-_SETTLED_AFTER = 60.0  # seconds of life after which a child's next death counts as its first
+_SETTLED_AFTER = 10.0  # seconds of life after which a child's next death counts as its first: that is no loop
 _LONGEST_WAIT = 30.0  # seconds between two starts of a child that keeps dying
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Row, func, select, text, update
+from sqlalchemy import Connection, Row, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from perdure.db import Database
@@ -134,6 +134,10 @@ class Jobs:
         """Each periodic kind with its wait."""
         return {kind: entry.every for kind, entry in self._periodic.items()}
 
+    def longest_wait(self) -> timedelta:
+        """How long a retry waits at most, whatever its kind."""
+        return max([RetryRule().longest_wait, *(kind.retry.longest_wait for kind in self._kinds.values())])
+
     def defer(
         self,
         tx: Connection,
@@ -253,7 +257,8 @@ class Jobs:
         now = func.clock_timestamp()
         with self.db.begin() as tx:
             statement = insert(periodic_runs).values(kind=kind, started_at=now)
-            due = periodic_runs.c.started_at <= now - entry.every * 0.9
+            started = periodic_runs.c.started_at
+            due = or_(started <= now - entry.every * 0.9, started > now)  # later than now: the clock was set back since
             renewed = statement.on_conflict_do_update(index_elements=["kind"], set_={"started_at": now}, where=due)
             if tx.execute(renewed.returning(periodic_runs.c.kind)).one_or_none() is None:
                 return False

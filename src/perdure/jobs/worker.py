@@ -10,21 +10,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 import procrastinate
 import structlog
 from procrastinate.jobs import Job
+from procrastinate.manager import JobManager
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from sqlalchemy import text
 
 from perdure.db import Database
+from perdure.jobs.lifelines import Lifelines
 from perdure.jobs.service import TASK_NAME, Jobs
 
 log = structlog.get_logger(__name__)
 
 _HEARTBEAT = 4.0  # seconds
 _STALLED_AFTER = 20.0  # seconds without a heartbeat: the worker is dead or cut off, its jobs go to others
+_NEVER = 1e12  # seconds: only those who are named
 _POLL_EVERY = 1.0  # seconds; a notification usually wakes the worker first
 _FORGET_AFTER = timedelta(days=30)
 
@@ -45,6 +49,20 @@ class _AsWeDecided(BaseRetryStrategy):
         return RetryDecision(retry_at=at)
 
 
+class _ToldManager(JobManager):
+    """Holds the lifeline of a worker before it may take a job."""
+
+    def __init__(self, connector: procrastinate.PsycopgConnector, lifelines: Lifelines | None) -> None:
+        super().__init__(connector)
+        self._lifelines = lifelines
+
+    async def register_worker(self) -> int:
+        worker = await super().register_worker()
+        if self._lifelines is not None:
+            self._lifelines.hold(worker)
+        return worker
+
+
 def run_worker(
     jobs: Jobs,
     *,
@@ -53,15 +71,18 @@ def run_worker(
     stop_event: threading.Event,
     grace: float = 20.0,
     stalled_after: float = _STALLED_AFTER,
+    lifelines: Path | None = None,
 ) -> None:
     """Work until `stop_event` is set, then give running handlers `grace` seconds. Blocks.
 
     `queues` None means all. A lost database connection is waited out. Jobs of workers that died are taken over
-    `stalled_after` seconds after their last heartbeat.
+    `stalled_after` seconds after their last heartbeat; at once where both shared this machine and the folder
+    `lifelines`, which shows who lives.
     """
     logging.getLogger("procrastinate").setLevel(logging.ERROR)  # our own lines tell the same with our job ids
-    _register_upkeep(jobs, stalled_after)
-    asyncio.run(_work_until_stopped(jobs, queues, concurrency, stop_event, grace))
+    lines = None if lifelines is None else Lifelines(lifelines)
+    _register_upkeep(jobs, stalled_after, lines)
+    asyncio.run(_work_until_stopped(jobs, queues, concurrency, stop_event, grace, lines))
 
 
 def run_pending(
@@ -84,11 +105,31 @@ def run_pending(
     return attempts
 
 
-def retry_stalled(db: Database, *, stalled_after: float = _STALLED_AFTER) -> int:
-    """Offer the jobs of dead workers to the others; how many there were."""
+def retry_stalled(db: Database, *, stalled_after: float = _STALLED_AFTER, dead: Sequence[int] = ()) -> int:
+    """Offer the jobs of dead workers to the others; how many there were.
+
+    Dead are those without a heartbeat for so many seconds, those whose last one lies as far in the future, because the
+    clock was set back since, and those in `dead`, whose processes have ended.
+    """
     with db.begin() as tx:
-        number: int = tx.execute(_RETRY_STALLED, {"seconds": stalled_after}).scalar_one()
+        number: int = tx.execute(_RETRY_STALLED, {"seconds": stalled_after, "dead": list(dead)}).scalar_one()
+        tx.execute(text("DELETE FROM procrastinate_workers WHERE id = ANY(:dead)"), {"dead": list(dead)})
     return number
+
+
+def take_over(db: Database, lifelines: Lifelines) -> int:
+    """Offer the jobs of workers that ended on this machine to the others at once; how many there were."""
+    with lifelines.dead() as dead:
+        number = retry_stalled(db, stalled_after=_NEVER, dead=dead) if dead else 0
+    if number:
+        log.warning("jobs_taken_over", jobs=number, workers=list(dead))
+    return number
+
+
+def hasten_retries(jobs: Jobs) -> int:
+    """Bring retries forward that wait longer than any rule lets them: the clock was ahead when they were appointed."""
+    with jobs.db.begin() as tx:
+        return tx.execute(_HASTEN, {"longest": jobs.longest_wait()}).rowcount
 
 
 def forget_finished(db: Database, *, older_than: timedelta = _FORGET_AFTER) -> int:
@@ -104,7 +145,9 @@ _RETRY_STALLED = text(
         SELECT job.id
         FROM procrastinate_jobs job LEFT JOIN procrastinate_workers worker ON worker.id = job.worker_id
         WHERE job.status = 'doing'
-          AND (worker.id IS NULL OR worker.last_heartbeat < now() - make_interval(secs => :seconds))
+          AND (worker.id IS NULL
+               OR worker.id = ANY(:dead)
+               OR abs(extract(epoch FROM now() - worker.last_heartbeat)) > :seconds)
         FOR UPDATE OF job SKIP LOCKED
     ), gone AS (
         DELETE FROM procrastinate_jobs job USING stalled WHERE job.id = stalled.id
@@ -119,18 +162,34 @@ _RETRY_STALLED = text(
     SELECT count(*) FROM offered
     """
 )
+_HASTEN = text(
+    """
+    UPDATE procrastinate_jobs queued SET scheduled_at = now() FROM jobs
+    WHERE jobs.queue_id = queued.id AND jobs.started_at IS NOT NULL
+      AND queued.status = 'todo' AND queued.scheduled_at > now() + :longest
+    """
+)
 
 
-def _register_upkeep(jobs: Jobs, stalled_after: float) -> None:
+def _register_upkeep(jobs: Jobs, stalled_after: float, lifelines: Lifelines | None) -> None:
+    def offer_again() -> None:
+        retry_stalled(jobs.db, stalled_after=stalled_after)
+        if lifelines is not None:
+            take_over(jobs.db, lifelines)
+        hasten_retries(jobs)
+
     if "jobs.retry_stalled" not in jobs.periodic_kinds():
-        jobs.register_periodic(
-            "jobs.retry_stalled", stalled_after / 4, partial(retry_stalled, jobs.db, stalled_after=stalled_after)
-        )
+        jobs.register_periodic("jobs.retry_stalled", stalled_after / 4, offer_again)
         jobs.register_periodic("jobs.forget_finished", timedelta(hours=6), partial(forget_finished, jobs.db))
 
 
 async def _work_until_stopped(
-    jobs: Jobs, queues: Sequence[str] | None, concurrency: int, stop_event: threading.Event, grace: float
+    jobs: Jobs,
+    queues: Sequence[str] | None,
+    concurrency: int,
+    stop_event: threading.Event,
+    grace: float,
+    lifelines: Lifelines | None,
 ) -> None:
     stopping = asyncio.Event()
     watcher = asyncio.create_task(_watch(stop_event, stopping))
@@ -139,7 +198,7 @@ async def _work_until_stopped(
     try:
         while not stopping.is_set():
             try:
-                await _work(jobs, queues, concurrency, pool, stopping, stop_event, grace)
+                await _work(jobs, queues, concurrency, pool, stopping, stop_event, grace, lifelines)
             except Exception as problem:
                 log.warning("worker_lost_the_database", error=repr(problem))
             with suppress(TimeoutError):
@@ -158,9 +217,11 @@ async def _work(
     stopping: asyncio.Event,
     stop_event: threading.Event,
     grace: float,
+    lifelines: Lifelines | None,
 ) -> None:
     connector = procrastinate.PsycopgConnector(conninfo=jobs.db.url, min_size=1, max_size=4)
     app = procrastinate.App(connector=connector)
+    app.job_manager = _ToldManager(connector, lifelines)
 
     @app.task(name=TASK_NAME, retry=_AsWeDecided())
     async def run_job(job_id: str) -> None:
@@ -170,6 +231,8 @@ async def _work(
             raise _RunAgainError(wait)
 
     async with app.open_async():
+        if lifelines is not None:
+            await asyncio.to_thread(take_over, jobs.db, lifelines)
         worker = asyncio.create_task(
             app.run_worker_async(
                 queues=queues,  # type: ignore[arg-type]  # None means all, as Worker declares and App does not
