@@ -322,6 +322,7 @@ class Closing:
                 issued_at=ctx.clock.now(),
             )
         )
+        crash_point("receipt.signed")
         with self._heads.writing(archive_id, message="Receipt") as change:
             change.tx.execute(update(archives).where(archives.c.id == archive_id).values(receipt=receipt))
             told = {"copies": archive.profile.copies, "receipt_digest": statement_digest(receipt)}

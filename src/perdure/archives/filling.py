@@ -51,6 +51,7 @@ from perdure.identity.model import Action
 from perdure.kernel.actor import SYSTEM, Actor
 from perdure.kernel.errors import BadInputError, NotFoundError
 from perdure.kernel.paths import display_path
+from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import UnknownUploadError
 from perdure.storage.model import PartRef
 
@@ -148,6 +149,7 @@ class Filling:
         kept = {"mtime_ns": item.mtime_ns, "mode": item.mode, "digests": dict(item.digests)}
         archive, reservation = self._reserve(actor, archive_id, 1, size, path=path, attributes=kept, until=until)
         names = digests_to_take(archive.profile.digests, item.digests)
+        crash_point("upload.reserved")
         self._ctx.storage.begin_upload(reservation.part, reservation.id, path, digests=frozenset(names))
         state = UploadState.RESERVED
         if size == 0:

@@ -39,6 +39,7 @@ from perdure.formats.statement import PartSummary, build_parts_document
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import short_form
 from perdure.metadata.history import change_to_line
+from perdure.storage.crash_points import crash_point
 from perdure.storage.model import ObjectKind, object_uri
 
 log = structlog.get_logger(__name__)
@@ -148,6 +149,7 @@ class Heads:
         if change.needs_copies:
             require_head_copies(self._ctx, change.archive, written.behind)
         self._ctx.storage.reset_journal(change.archive.id, [])
+        crash_point("head.journal_reset")
         tx.execute(update(archives).where(archives.c.id == row.id).values(head_version=written.version, **head.marks()))
         change.archive = load(tx, row.id)
 

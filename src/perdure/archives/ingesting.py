@@ -40,6 +40,7 @@ from perdure.jobs import JobContext, Json
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError
 from perdure.kernel.paths import check_path, display_path
+from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import SourceChangedError, SourceRefusedError
 from perdure.storage.model import Received
 
@@ -217,6 +218,7 @@ class Ingesting:
                 report.refuse(found.item.path, outcome)
             elif not isinstance(outcome, Exception):
                 taken.entries.append(landing.make_entry(_as_read(found.item, outcome), outcome))
+        crash_point("ingest.taken")
         return taken
 
     def _plan(self, archive_id: UUID, batch: Sequence[Found], report: IngestReport) -> list[Found]:

@@ -21,6 +21,7 @@ from perdure.archives.records import Context, load
 from perdure.archives.tables import archives, parts, superseded
 from perdure.formats.manifest import ManifestEntry, SupersededEntry, superseded_to_line
 from perdure.kernel.paths import display_path, iter_ancestors
+from perdure.storage.crash_points import crash_point
 from perdure.storage.model import PartRef
 
 _FOLDERLESS = (EntryKind.FILE, EntryKind.SYMLINK)
@@ -139,10 +140,12 @@ def retire(tx: Connection, archive: Archive, old: Sequence[Entry], *, at: dateti
 
 def carry_out(ctx: Context, archive_id: UUID, aftermath: Aftermath) -> None:
     """Note durably what was removed, then discard its bytes; call it after the commit."""
+    crash_point("remove.committed")
     for part, entries in aftermath.removed.items():
         if entries:
             ctx.storage.log_staged(part, [superseded_to_line(entry).rstrip(b"\n") for entry in entries])
             ctx.storage.sync(part)
+    crash_point("remove.noted")
     discard_contents(ctx, archive_id, aftermath.discarded)
 
 

@@ -39,6 +39,7 @@ from perdure.identity.grants import render_grant
 from perdure.identity.model import Account, Action
 from perdure.kernel.actor import Actor
 from perdure.kernel.ids import new_id
+from perdure.storage.crash_points import crash_point
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ def _write_child(tx: Connection, ctx: Context, actor: Actor, parent: Archive, ch
 
 
 def _finish(ctx: Context, heads: Heads, archive_id: UUID) -> Archive:
+    crash_point("open.committed")
     heads.ensure_written(archive_id)
     with ctx.db.begin() as tx:
         return load(tx, archive_id)
