@@ -1,0 +1,37 @@
+"""What one piece of work costs: counted along its way by whoever does a part of it, read by whoever began it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+
+class Tally:
+    """The costs of one request or of one attempt at a job; `name` is how logs call it.
+
+    `waited` are the seconds in which the work wanted to wait: for bytes of the client, or for an event that he asked
+    for. Threads of the same piece of work follow each other, so nothing is locked.
+    """
+
+    __slots__ = ("database_seconds", "name", "queries", "waited")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.queries = 0
+        self.database_seconds = 0.0
+        self.waited = 0.0
+
+
+_current: ContextVar[Tally | None] = ContextVar("tally", default=None)
+find_tally = _current.get  # the tally of the work that this thread or task belongs to, or None
+
+
+@contextmanager
+def counting(tally: Tally) -> Iterator[Tally]:
+    """Count into this tally inside the block, also in threads that are given a copy of this context."""
+    token = _current.set(tally)
+    try:
+        yield tally
+    finally:
+        _current.reset(token)
