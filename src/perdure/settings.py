@@ -12,13 +12,14 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from perdure.kernel.errors import BadInputError
 
 PREFIX = "PERDURE_"
-SECRETS = frozenset({"database_url"})
+SECRETS = frozenset({"database_url", "metrics_token"})
 # Variables with our prefix that are no settings of the server: the client's, and those that choose settings or tests
 NOT_SETTINGS = frozenset(
     {"PERDURE_CONFIG", "PERDURE_URL", "PERDURE_TOKEN", "PERDURE_CREDENTIALS", "PERDURE_REQUIRE", "PERDURE_CRASH_AT"}
@@ -68,6 +69,11 @@ class Settings:
     head_quiet_seconds: int = 120
     upload_expiry_hours: int = 24
     disk_reserve_bytes: int = 2 * 1024**3
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    metrics_token: str | None = field(default=None, repr=False)
+    slow_request_ms: int = 1000
+    slow_query_ms: int = 500
 
     @property
     def postgres_dir(self) -> Path:
@@ -197,7 +203,18 @@ def _checked(settings: Settings) -> Settings:
         raise BadSettingError("Each of the stores needs a name and a path of its own.", key="stores")
     if settings.data_port == settings.port and settings.port:
         raise BadSettingError("data_port equals port; give 0 to serve both on one port.", key="data_port")
+    if settings.metrics_port and settings.metrics_port in (settings.port, settings.data_port):
+        raise BadSettingError("metrics_port needs a port of its own.", key="metrics_port")
+    if settings.metrics_port and not settings.metrics_token and not _is_loopback(settings.metrics_host):
+        raise BadSettingError("metrics_host is open to others, so metrics_token must be set.", key="metrics_token")
     return settings
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _text(key: str, value: object) -> str:
@@ -302,6 +319,11 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "head_quiet_seconds": _number(0, 24 * 3600),
     "upload_expiry_hours": _number(1, 24 * 365),
     "disk_reserve_bytes": _number(0, 2**60),
+    "metrics_host": _text,
+    "metrics_port": _number(0, 65535),
+    "metrics_token": _optional_text,
+    "slow_request_ms": _number(0, 3_600_000),
+    "slow_query_ms": _number(0, 3_600_000),
 }
 
 

@@ -12,12 +12,16 @@ from perdure.doors.http.middleware import BodyLimit, Threshold
 from perdure.doors.http.openapi import install_openapi
 from perdure.doors.http.problems import install_problems
 from perdure.doors.http.services import Services
+from perdure.doors.http.watching import RequestWatch
 
 Door = Callable[[FastAPI], None]
 
 
-def create_web(services: Services, doors: Iterable[Door]) -> FastAPI:
-    """One ASGI application with these doors. It starts and stops no service: those belong to whoever made them."""
+def create_web(services: Services, doors: Iterable[Door], *, watch: RequestWatch | None = None) -> FastAPI:
+    """One ASGI application with these doors. It starts and stops no service: those belong to whoever made them.
+
+    `watch` is told of each request.
+    """
     app = FastAPI(
         title="Research data archive",
         version=services.place().version,
@@ -35,7 +39,7 @@ def create_web(services: Services, doors: Iterable[Door]) -> FastAPI:
     install_problems(app)
     install_openapi(app)
     app.add_middleware(BodyLimit)
-    app.add_middleware(Threshold)
+    app.add_middleware(Threshold, watch=watch)
     return app
 
 

@@ -20,8 +20,10 @@ from perdure.doors.http.auth import get_caller, identity_of
 from perdure.doors.http.errors import BodyTooLargeError
 from perdure.doors.http.paths import set_tail_aside
 from perdure.doors.http.problems import problem_response
+from perdure.doors.http.watching import FinishedRequest, NoWatch, RequestWatch
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
+from perdure.kernel.tally import Tally, counting
 
 _log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -45,9 +47,12 @@ _SAFE_HEADERS = {
 class Threshold:
     """The outermost ring: gives each request its id, logs its outcome and lets no exception out unanswered."""
 
-    def __init__(self, app: ASGIApp, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, app: ASGIApp, *, clock: Callable[[], float] = time.perf_counter, watch: RequestWatch | None = None
+    ) -> None:
         self._app = app
         self._clock = clock
+        self._watch = watch or NoWatch()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,10 +60,11 @@ class Threshold:
             return
         scope["archive.request_id"] = _choose_request_id(Headers(scope=scope))
         set_tail_aside(scope)
-        outcome = _Outcome(scope["archive.request_id"], send)
-        started = self._clock()
+        outcome = _Outcome(scope["archive.request_id"], receive, send, self._clock)
+        self._watch.began()
         try:
-            await self._app(scope, receive, outcome.send)
+            with counting(outcome.tally):
+                await self._app(scope, outcome.receive, outcome.send)
         except Exception as error:
             _log.error("request_crashed", request_id=outcome.request_id, exc_info=error)
             if outcome.status is not None:
@@ -66,35 +72,61 @@ class Threshold:
             crash = PerdureError("The server met an error that nobody foresaw; the log has it under the request id.")
             await problem_response(crash, outcome.request_id)(scope, receive, outcome.send)
         finally:
-            self._tell(scope, outcome, self._clock() - started)
+            self._tell(scope, outcome)
 
-    @staticmethod
-    def _tell(scope: Scope, outcome: _Outcome, seconds: float) -> None:
-        route = scope.get("route")
+    def _tell(self, scope: Scope, outcome: _Outcome) -> None:
+        operation = getattr(
+            scope.get("route"), "name", None
+        )  # not the path, which may hold names of people and samples
+        self._watch.ended(outcome.finish(scope["method"], operation))
         _log.info(
             "request",
             request_id=outcome.request_id,
             method=scope["method"],
-            operation=getattr(route, "name", None),  # not the path, which may hold names of people and samples
+            operation=operation,
             status=outcome.status,
             sent_bytes=outcome.sent,
-            milliseconds=round(seconds * 1000, 1),
+            milliseconds=round(outcome.seconds * 1000, 1),
             client=(scope.get("client") or ("",))[0],
         )
 
 
 class _Outcome:
-    """Watches what is sent and adds the headers that every answer carries."""
+    """Watches what comes and what is sent, and adds the headers that every answer carries."""
 
-    def __init__(self, request_id: str, send: Send) -> None:
+    def __init__(self, request_id: str, receive: Receive, send: Send, clock: Callable[[], float]) -> None:
         self.request_id = request_id
         self.status: int | None = None
-        self.sent = 0
+        self.received = self.sent = 0
+        self.tally = Tally(request_id)
+        self._receive = receive
         self._send = send
+        self._clock = clock
+        self._started = clock()
+        self._busy: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._started
+
+    def finish(self, method: str, operation: str | None) -> FinishedRequest:
+        busy = self._busy_seconds() if self._busy is None else self._busy
+        return FinishedRequest(
+            self.request_id, method, operation, self.status, busy, self.received, self.sent, self.tally
+        )
+
+    async def receive(self) -> Message:
+        asked = self._clock()
+        message = await self._receive()
+        if message["type"] == "http.request":  # the other kind, the end of the connection, nobody waits for
+            self.tally.waited += self._clock() - asked
+            self.received += len(message.get("body", b""))
+        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self._busy = self._busy_seconds()
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self.request_id
             for name, value in _SAFE_HEADERS.items():
@@ -102,6 +134,9 @@ class _Outcome:
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
         await self._send(message)
+
+    def _busy_seconds(self) -> float:
+        return max(0.0, self.seconds - self.tally.waited)
 
 
 class BodyLimit:

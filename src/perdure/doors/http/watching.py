@@ -1,0 +1,44 @@
+"""What is told of a request when it has ended, to whoever counts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from perdure.kernel.tally import Tally
+
+
+@dataclass(slots=True)  # not frozen: one is made for each request, and that would cost it a microsecond
+class FinishedRequest:
+    """`operation` is the name of the route, None where none took it; `status` None where no answer began.
+
+    `busy` are the seconds until the answer began without those in which the server waited for the client; `received`
+    and `sent` the bytes of the bodies.
+    """
+
+    request_id: str
+    method: str
+    operation: str | None
+    status: int | None
+    busy: float
+    received: int
+    sent: int
+    tally: Tally
+
+
+class RequestWatch(Protocol):
+    """Is told of each request in the event loop; must return at once."""
+
+    def began(self) -> None: ...
+
+    def ended(self, request: FinishedRequest) -> None: ...
+
+
+class NoWatch:
+    """Counts nothing."""
+
+    def began(self) -> None:
+        return
+
+    def ended(self, request: FinishedRequest) -> None:
+        return
