@@ -1,14 +1,91 @@
-"""HTTP as it comes over the wire, with an end to what a stranger may send before anybody looks at it."""
+"""HTTP as it comes over the wire, with an end to what a stranger may send before anybody looks at it.
+
+The rest of a large body can be taken past the parser: every byte that goes through it is copied four times in pieces of
+64 KiB, which costs more than to receive it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 LARGEST_HEAD = 128 * 1024  # paths of 4,096 bytes, encoded, and many of them in one query
 SLOWEST_HEAD = 30.0  # seconds
+LARGE_BODY = 256 * 1024
+TAKE_BODY = "archive.take_body"  # in the scope of a request whose body is large: see BoundedProtocol.take_body
+_NO_ROOM = memoryview(bytearray())
+
+
+class RestOfBody(asyncio.BufferedProtocol):
+    """What is still to come of a body, received straight into the memory of who asks; `left` tells how much it is.
+
+    One task at a time reads; `give_back` ends it, and the connection goes on with the next request.
+    """
+
+    def __init__(self, owner: BoundedProtocol, transport: asyncio.Transport, left: int) -> None:
+        self.left = left
+        self._owner = owner
+        self._transport = transport
+        self._room = _NO_ROOM
+        self._filled = 0
+        self._done: asyncio.Future[None] | None = None
+        self._is_lost = False
+        transport.set_protocol(self)
+
+    async def read_into(self, room: memoryview) -> int:
+        """Fill the room, or as much of it as there is left; how many bytes came.
+
+        They are fewer only when the client went away meanwhile; after that it raises ConnectionResetError.
+        """
+        if self._is_lost or self._transport.is_closing():
+            raise ConnectionResetError
+        self._room, self._filled = room[: self.left], 0
+        if len(self._room):
+            self._done = asyncio.get_running_loop().create_future()
+            self._transport.resume_reading()
+            try:
+                await self._done
+            finally:
+                self._transport.pause_reading()
+                self._room, self._done = _NO_ROOM, None
+        return self._filled
+
+    def give_back(self) -> None:
+        """Let the connection go on; what nobody read of the body is passed over."""
+        if not self._is_lost:
+            self._transport.set_protocol(self._owner)
+            self._owner.pass_over(self.left)
+
+    # What the transport calls
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._room[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        self.left -= nbytes
+        if self._filled == len(self._room):
+            self._transport.pause_reading()
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        self._wake()
+        self._owner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._owner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._owner.resume_writing()
+
+    def _wake(self) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -19,6 +96,28 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
+        self._body_left: int | None = None  # as Content-Length says, without what the parser has passed on
+        self._unread = 0  # bytes of a body that nobody wants and the parser does not know of
+
+    def take_body(self, cycle: RequestResponseCycle) -> tuple[bytes, RestOfBody] | None:
+        """What has come of the body and was not read yet, and its rest; None when the parser is to go on with it.
+
+        A request finds this, bound to itself, in its scope, and calls it after the first `receive`, which tells the
+        client to go on.
+        """
+        if cycle is not self.cycle or not cycle.more_body or cycle.disconnected or not self._body_left:
+            return None
+        self.flow.pause_reading()
+        come, cycle.body = bytes(cycle.body), bytearray()
+        return come, RestOfBody(self, self.transport, self._body_left)
+
+    def pass_over(self, count: int) -> None:
+        """Go on after a body that was taken, when so many more bytes of it have come."""
+        self.parser = httptools.HttpRequestParser(self)  # the old one waits for the bytes that went past it
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as the server's own
+        self._unread = count
+        if not count:
+            self.on_message_complete()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         super().connection_made(transport)
@@ -29,6 +128,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._unread:
+            data = self._pass_over(data)
+            if not data:
+                return
         super().data_received(data)
         if not self._is_in_head:
             return
@@ -43,6 +146,22 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._end_head()
         super().on_headers_complete()
+        self._body_left = _find_length(self.headers)
+        if self._body_left is not None and self._body_left >= LARGE_BODY:
+            self.scope[TAKE_BODY] = partial(self.take_body, self.cycle)  # type: ignore[literal-required]  # ours
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if self._body_left is not None:
+            self._body_left -= len(body)
+
+    def _pass_over(self, data: bytes) -> bytes:
+        """What of this belongs to the next request."""
+        passed = min(self._unread, len(data))
+        self._unread -= passed
+        if not self._unread:
+            self.on_message_complete()
+        return data[passed:]
 
     def _begin_head(self) -> None:
         self._end_head()
@@ -58,3 +177,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _give_up(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def _find_length(headers: list[tuple[bytes, bytes]]) -> int | None:
+    """The Content-Length, which the parser has found to be a number; None where the body has another end."""
+    found = dict(headers)
+    return None if b"transfer-encoding" in found else int(found.get(b"content-length", b"0"))

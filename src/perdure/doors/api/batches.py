@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Literal
@@ -24,7 +24,7 @@ from perdure.doors.http.errors import BodyTooLargeError, MalformedRequestError, 
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.receiving import IncompleteBodyError, receive_all, require_length
 from perdure.doors.http.services import Given
-from perdure.doors.http.streams import iter_in_threads
+from perdure.doors.http.streams import Body, iter_in_threads
 
 router = APIRouter(tags=["data"])
 
@@ -75,10 +75,15 @@ async def put_batch(archive_id: ArchiveId, request: Request, caller: KnownCaller
     length = require_length(request)
     if length > _LENGTH_BYTES + _LARGEST_INDEX + MAX_BATCH_BYTES:
         raise BodyTooLargeError(f"A batch holds {MAX_BATCH_BYTES} bytes of content.", limit=MAX_BATCH_BYTES)
-    body = _Body(request)
-    items = await _read_index(body, length)
-    receiver = await services.threads.run(partial(services.archives.filling.begin_batch, caller, archive_id, items))
-    results = await receive_all(body.rest(sum(item.size for item in items)), receiver, services.threads)
+    body = Body(request, length)
+    try:
+        items = await _read_index(body)
+        receiver = await services.threads.run(partial(services.archives.filling.begin_batch, caller, archive_id, items))
+        results = await receive_all(body, receiver, services.threads)
+    except ClientDisconnect:
+        raise IncompleteBodyError("The body ends before the index does.") from None
+    finally:
+        body.close()
     sizes = [item.size for item, result in zip(items, results, strict=True) if result.stored]
     rendered = [
         {
@@ -128,38 +133,9 @@ def _part_fields(part: BatchPart) -> dict[str, Any]:  # Any: JSON
     }
 
 
-class _Body:
-    """The request's body, of which a known number of bytes can be taken from the front."""
-
-    def __init__(self, request: Request) -> None:
-        self._chunks = request.stream()
-        self._rest = b""
-
-    async def take(self, count: int) -> bytes:
-        taken = bytearray(self._rest)
-        while len(taken) < count:
-            try:
-                taken += await anext(self._chunks)
-            except (StopAsyncIteration, ClientDisconnect):
-                raise IncompleteBodyError("The body ends before the index does.") from None
-        self._rest = bytes(taken[count:])
-        return bytes(taken[:count])
-
-    async def rest(self, count: int) -> AsyncIterator[bytes]:
-        """What is left; raises ClientDisconnect when it is less than `count`."""
-        seen = len(self._rest)
-        if self._rest:
-            yield self._rest
-        async for chunk in self._chunks:
-            seen += len(chunk)
-            if chunk:
-                yield chunk
-        if seen < count:
-            raise ClientDisconnect
-
-
-async def _read_index(body: _Body, length: int) -> list[BatchItem]:
+async def _read_index(body: Body) -> list[BatchItem]:
     """The items of the index; raises when index and contents do not make up the body."""
+    length = body.left
     if length < _LENGTH_BYTES:
         raise MalformedRequestError("The body ends before the length of the index.")
     size = int.from_bytes(await body.take(_LENGTH_BYTES), "big")

@@ -33,7 +33,7 @@ from perdure.doors.http.openapi import problems
 from perdure.doors.http.receiving import IncompleteBodyError, require_length
 from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given, Services
-from perdure.doors.http.streams import ByteThreads, iter_body, pump
+from perdure.doors.http.streams import Body, ByteThreads, pump
 from perdure.kernel.actor import Actor
 from perdure.kernel.digests import DIGEST_LENGTHS
 
@@ -252,8 +252,9 @@ async def _take(
 ) -> Entry | None:
     """Move the body into the upload. What arrives before the connection ends is kept, unless a checksum covers it."""
     sink = _Both(writer, checked) if checked else writer
+    body = Body(request, length)
     try:
-        await pump(iter_body(request, length), sink, threads)
+        await pump(body, sink, threads)
         if checked is not None:
             checked.require()
         if is_last:
@@ -264,6 +265,7 @@ async def _take(
             await threads.run(writer.checkpoint)
         raise IncompleteBodyError("The client went away; HEAD tells what was kept.") from None
     finally:
+        body.close()
         await threads.run(writer.close)
     return None
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Protocol, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from perdure.doors.http.errors import LengthRequiredError, MalformedRequestError
-from perdure.doors.http.streams import ByteThreads, iter_body, pump
+from perdure.doors.http.streams import Body, ByteThreads, pump
 
 _T_co = TypeVar("_T_co", covariant=True)
 
@@ -43,18 +42,20 @@ def require_length(request: Request) -> int:
     return int(text)
 
 
-async def receive_all(chunks: AsyncIterator[bytes], receiver: Receiver[_T], threads: ByteThreads) -> _T:
-    """Move a whole body into the receiver and finish it; whatever goes wrong, cancellation too, aborts it."""
+async def receive_all(body: Body, receiver: Receiver[_T], threads: ByteThreads) -> _T:
+    """Move the rest of a body into the receiver and finish it; whatever goes wrong, cancellation too, aborts it."""
     try:
-        await pump(chunks, receiver, threads)
+        await pump(body, receiver, threads)
         return await threads.run(receiver.finish)
     except BaseException as error:
         await threads.run(receiver.abort)
         if isinstance(error, ClientDisconnect):
             raise IncompleteBodyError("The client went away before the end of the content.") from None
         raise
+    finally:
+        body.close()
 
 
 async def receive_body(request: Request, length: int, receiver: Receiver[_T], threads: ByteThreads) -> _T:
-    """`receive_all` for the rest of a request."""
-    return await receive_all(iter_body(request, length), receiver, threads)
+    """`receive_all` for the body of a request."""
+    return await receive_all(Body(request, length), receiver, threads)

@@ -1,8 +1,8 @@
 """Bytes in and out without ever waiting for a disk in the event loop.
 
-In: what the network brings is gathered into batches of 4 MiB; while a thread digests and writes one batch, the next
-one gathers. Out: a thread reads the next MiB while the last one is sent. Threads for bytes are a pool of their own,
-so that a flood of transfers leaves the threads of the pages alone.
+In: what the network brings is gathered in memory that is used again and again; while a thread digests and writes one
+batch, the next one gathers. Out: a thread reads the next MiB while the last one is sent. Threads for bytes are a pool
+of their own, so that a flood of transfers leaves the threads of the pages alone.
 """
 
 from __future__ import annotations
@@ -11,20 +11,31 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
+_KEPT_BUFFERS = 16
 
 _T = TypeVar("_T")
 
 
 class Sink(Protocol):
-    """Where received bytes go, in order."""
+    """Where received bytes go, in order. The memory of `data` is used again as soon as `write` returns."""
 
     def write(self, data: bytes | bytearray | memoryview, /) -> object: ...
+
+
+class Rest(Protocol):
+    """The rest of a body that is taken past the parser of HTTP; see `perdure.app.wire`."""
+
+    async def read_into(self, room: memoryview, /) -> int: ...
+
+    def give_back(self) -> None: ...
 
 
 class ByteThreads:
@@ -32,6 +43,7 @@ class ByteThreads:
 
     def __init__(self, count: int = 32) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="bytes")
+        self._buffers: list[bytearray] = []
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Do `work` in a thread and wait for its end even when this task is cancelled: nothing is left half done."""
@@ -46,38 +58,112 @@ class ByteThreads:
     def start(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
         return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    @contextmanager
+    def lend_buffer(self, size: int) -> Iterator[memoryview]:
+        """Memory for up to BATCH_BYTES inside the block: what is new to a process costs as much as a copy into it."""
+        if size < BATCH_BYTES:
+            yield memoryview(bytearray(size))
+            return
+        buffer = self._buffers.pop() if self._buffers else bytearray(BATCH_BYTES)
+        try:
+            yield memoryview(buffer)
+        finally:
+            if len(self._buffers) < _KEPT_BUFFERS:
+                self._buffers.append(buffer)
+
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-async def pump(chunks: AsyncIterator[bytes], sink: Sink, threads: ByteThreads) -> int:
-    """Write a stream into the sink and tell its size; the sink sees batches, one call at a time, in order."""
+class Body:
+    """The body of a request, of a length that its sender stated; `close` it, whatever happened.
+
+    Reading raises ClientDisconnect when the client goes away before the end.
+    """
+
+    def __init__(self, request: Request, length: int) -> None:
+        self.left = length
+        self._request = request
+        self._come: bytes | memoryview = b""
+        self._rest: Rest | None = None
+        self._is_begun = False
+
+    async def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        taken = bytearray(count)
+        if await self.read_into(memoryview(taken)) < count:
+            raise ClientDisconnect
+        return bytes(taken)
+
+    async def read_into(self, room: memoryview) -> int:
+        """Fill the room, or as much of it as there is left; how many bytes came.
+
+        What came before the client went away is given first.
+        """
+        filled, wanted = 0, min(len(room), self.left)
+        try:
+            while filled < wanted:
+                came = await self._receive_into(room[filled:wanted])
+                filled, self.left = filled + came, self.left - came
+        except ClientDisconnect:
+            if not filled:
+                raise
+        return filled
+
+    def close(self) -> None:
+        """Let the connection go on, with what nobody read passed over."""
+        if self._rest is not None:
+            self._rest.give_back()
+            self._rest = None
+
+    async def _receive_into(self, room: memoryview) -> int:
+        if self._come:
+            count = min(len(room), len(self._come))
+            room[:count], self._come = self._come[:count], memoryview(self._come)[count:]
+            return count
+        if self._rest is not None:
+            try:
+                return await self._rest.read_into(room)
+            except ConnectionResetError:
+                raise ClientDisconnect from None
+        if not self._take_over():
+            self._come = await self._receive()
+        return 0
+
+    async def _receive(self) -> bytes:
+        message = await self._request.receive()
+        self._is_begun = True
+        if message["type"] == "http.disconnect" or not (message.get("body") or message.get("more_body")):
+            raise ClientDisconnect
+        return bytes(message.get("body", b""))
+
+    def _take_over(self) -> bool:
+        """Have the rest without its way through the parser, where server and length allow."""
+        take = self._request.scope.get("archive.take_body") if self._is_begun else None
+        taken = take() if take is not None else None
+        if taken is None:
+            return False
+        self._come, self._rest = taken
+        return True
+
+
+async def pump(body: Body, sink: Sink, threads: ByteThreads) -> int:
+    """Move the rest of a body into the sink and tell its size; the sink sees batches, one call at a time, in order."""
     pending: asyncio.Future[object] | None = None
-    batch, gathered, total = bytearray(), 0, 0
-    try:
-        async for chunk in chunks:
-            batch += chunk
-            gathered = len(batch)
-            if gathered >= BATCH_BYTES:
-                pending = await _hand_over(pending, batch, sink, threads)
-                batch, total = bytearray(), total + gathered
-        if batch:
-            total += len(batch)
-            pending = await _hand_over(pending, batch, sink, threads)
-    finally:
+    total = 0
+    with threads.lend_buffer(body.left) as filling, threads.lend_buffer(body.left) as writing:
+        try:
+            while count := await body.read_into(filling):
+                if pending is not None:
+                    await asyncio.shield(pending)
+                pending = threads.start(partial(sink.write, filling[:count]))
+                filling, writing, total = writing, filling, total + count
+        finally:
+            if pending is not None:
+                await _settle(pending)
         if pending is not None:
-            await _settle(pending)
-    if pending is not None:
-        pending.result()
+            pending.result()
     return total
-
-
-async def _hand_over(
-    pending: asyncio.Future[object] | None, batch: bytearray, sink: Sink, threads: ByteThreads
-) -> asyncio.Future[object]:
-    if pending is not None:
-        await asyncio.shield(pending)
-    return threads.start(lambda: sink.write(batch))
 
 
 async def _settle(pending: asyncio.Future[object]) -> None:
@@ -85,16 +171,6 @@ async def _settle(pending: asyncio.Future[object]) -> None:
     while not pending.done():
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await asyncio.shield(pending)
-
-
-async def iter_body(request: Request, length: int) -> AsyncIterator[bytes]:
-    """The body of the request; raises ClientDisconnect when it ends before its stated length."""
-    seen = 0
-    async for chunk in request.stream():
-        seen += len(chunk)
-        yield chunk
-    if seen < length:
-        raise ClientDisconnect
 
 
 async def iter_in_threads(chunks: Iterator[bytes], threads: ByteThreads) -> AsyncIterator[bytes]:
