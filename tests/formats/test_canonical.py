@@ -25,6 +25,13 @@ def test_a_value_reads_back_and_is_spelled_once(value: object) -> None:
     assert b"\n" not in spelled
 
 
+@given(values | st.text(st.characters(max_codepoint=0x9F)))
+def test_the_spelling_is_that_of_the_standard_library(value: object) -> None:
+    spelled = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    assert canonical_json(value) == spelled.encode()
+    assert canonical_line(value) == spelled.encode() + b"\n"
+
+
 @given(st.dictionaries(texts, scalars, max_size=6))
 def test_the_order_of_keys_does_not_matter(members: dict[str, object]) -> None:
     assert canonical_json(dict(reversed(members.items()))) == canonical_json(members)
@@ -55,6 +62,12 @@ def test_what_is_not_json_is_refused(value: object) -> None:
 def test_damaged_json_is_refused(data: bytes) -> None:
     with pytest.raises(DamagedFormatError):
         parse_json(data)
+
+
+@pytest.mark.parametrize("number", ["18446744073709551616", "-9223372036854775809", "1.0", "1e2", "-0", "0.1e1"])
+def test_numbers_are_read_as_they_stand(number: str) -> None:
+    found = parse_json(f'{{"a":{number}}}'.encode())
+    assert repr(found) == repr({"a": json.loads(number)})
 
 
 def test_an_object_is_told_from_other_values() -> None:

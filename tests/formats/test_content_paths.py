@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
 import unicodedata
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perdure.formats import content_paths
 from perdure.formats.content_paths import hashed_content_path, natural_content_path, plan_content_paths
 
 from .strategies import paths
@@ -33,6 +36,16 @@ def test_a_portable_name_is_kept(name: str) -> None:
 def test_a_name_that_some_system_refuses_is_not_kept(path: bytes) -> None:
     assert natural_content_path(path) is None
     assert dict(plan_content_paths([path])) == {path: hashed_content_path(path)}
+
+
+_pieces = st.sampled_from([*"aZ09_.+=@-/ ~%", "con", "AUX", "com1", "lpt", "nul.", "/..", "_/"])
+
+
+@given(st.lists(_pieces, min_size=1, max_size=6).map("".join))
+def test_a_name_judged_at_a_glance_is_judged_as_by_close_look(text: str) -> None:
+    at_a_glance = natural_content_path(text.encode())
+    with patch.object(content_paths, "_PLAIN_PATH", re.compile(rb"(?!)")):
+        assert natural_content_path(text.encode()) == at_a_glance
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ HASHED_FOLDER = "_"
 # Windows refuses these characters and names; macOS shows a colon as a slash.
 _UNPORTABLE = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\..*)?", re.IGNORECASE)
+# Names that are safe at a glance: plain characters, no name of a device, nothing below the folder `_`.
+_DEVICE = rb"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?![^./])"
+_PLAIN_NAME = rb"(?!%s)[a-z0-9_+=@-][a-z0-9_+=@.-]{0,198}[a-z0-9_+=@-]|(?!%s)[a-z0-9_+=@-]" % (_DEVICE, _DEVICE)
+_PLAIN_PATH = re.compile(rb"(?!_/|_\Z)(?:%s)(?:/(?:%s))*" % (_PLAIN_NAME, _PLAIN_NAME), re.IGNORECASE)
 # Controls, formatting marks, surrogates, private use, unassigned and separators: invisible, or not the same to all.
 _UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -33,6 +37,8 @@ def natural_content_path(path: bytes) -> str | None:
     Safe is UTF-8 in NFC, at most 700 bytes in all and 200 in each component, without characters or names that
     some system refuses, and not inside the folder that holds the files without a portable name.
     """
+    if len(path) <= MAX_CONTENT_PATH_BYTES and _PLAIN_PATH.fullmatch(path):
+        return path.decode("ascii")
     try:
         text = path.decode("utf-8")
     except UnicodeDecodeError:

@@ -18,7 +18,7 @@ from uuid import UUID
 from perdure.formats.canonical import canonical_line, parse_json_object
 from perdure.formats.errors import DamagedFormatError
 from perdure.kernel.digests import CONTENT_DIGESTS, DIGEST_LENGTHS
-from perdure.kernel.paths import display_path, find_path_problem, is_text_path
+from perdure.kernel.paths import display_path, find_path_problem
 
 EntryKind = Literal["file", "directory", "symlink", "hidden"]
 ENTRY_KINDS: tuple[EntryKind, ...] = ("file", "directory", "symlink", "hidden")
@@ -28,7 +28,9 @@ _GZIP_LEVEL = 6
 _FIELDS = frozenset({
     "path", "path_bytes", "kind", "size", "mtime_ns", "mode", "digests", "target", "target_bytes", "content", "metadata"
 })  # fmt: skip
+_TEXT = frozenset({str})
 _HEX = re.compile(r"[0-9a-f]+")
+_HEX_OF = {name: re.compile(f"[0-9a-f]{{{length}}}") for name, length in DIGEST_LENGTHS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,13 @@ def entry_to_line(entry: ManifestEntry) -> bytes:
         fields["digests"] = dict(entry.digests)
     if entry.metadata is not None:
         fields["metadata"] = dict(entry.metadata)
-    optional = {"mtime_ns": entry.mtime_ns, "mode": entry.mode, "content": entry.content}
-    return canonical_line({**fields, **{name: value for name, value in optional.items() if value is not None}})
+    if entry.mtime_ns is not None:
+        fields["mtime_ns"] = entry.mtime_ns
+    if entry.mode is not None:
+        fields["mode"] = entry.mode
+    if entry.content is not None:
+        fields["content"] = entry.content
+    return canonical_line(fields)
 
 
 def line_to_entry(line: bytes) -> ManifestEntry:
@@ -235,10 +242,10 @@ def _find_entry_problem(entry: ManifestEntry) -> str | None:
 
 
 def _find_digest_problem(digests: Mapping[str, str]) -> str | None:
-    if "crc32" not in digests or not CONTENT_DIGESTS & digests.keys():
+    if "crc32" not in digests or CONTENT_DIGESTS.isdisjoint(digests):
         return "a file needs the digest crc32 and one of sha512 and sha256"
     for name, value in digests.items():
-        if not _HEX.fullmatch(value) or len(value) != DIGEST_LENGTHS.get(name, len(value)):
+        if not _HEX_OF.get(name, _HEX).fullmatch(value):
             return f"the digest {name} is not lower-case hexadecimal of its length"
     return None
 
@@ -267,9 +274,9 @@ def _read_entry(fields: Mapping[str, object]) -> ManifestEntry:
 
 def _put_bytes(fields: dict[str, object], name: str, value: bytes) -> None:
     """Put a path as text if it is UTF-8, else in base64 under a name of its own."""
-    if is_text_path(value):
+    try:
         fields[name] = value.decode("utf-8")
-    else:
+    except UnicodeDecodeError:
         fields[f"{name}_bytes"] = base64.b64encode(value).decode("ascii")
 
 
@@ -300,4 +307,4 @@ def _is_kind(value: object) -> TypeGuard[EntryKind]:
 
 
 def _is_text_map(value: object) -> TypeGuard[dict[str, str]]:
-    return isinstance(value, dict) and all(isinstance(member, str) for member in value.values())
+    return isinstance(value, dict) and _TEXT.issuperset(map(type, value.values()))
