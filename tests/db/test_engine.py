@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime
 from uuid import UUID
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.pq import TransactionStatus
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, Table, Text, Uuid, select, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from perdure.db import Database, DatabaseUnavailableError, TransactionAbortedError
+from perdure.db.engine import raw_connection
 from perdure.kernel.errors import TryAgainError
 
 samples = Table(
@@ -144,3 +148,35 @@ def test_a_mistake_in_the_statement_stays_what_it_is(db: Database) -> None:
     with pytest.raises(Exception, match="does not exist") as caught, db.begin() as tx:
         tx.execute(text("SELECT * FROM nothing_there"))
     assert not isinstance(caught.value, TryAgainError)
+
+
+def test_a_connection_for_reading_begins_no_transaction(db: Database) -> None:
+    with db.begin() as tx:
+        tx.execute(text("CREATE TABLE seen AS SELECT 1 AS n"))
+    with db.read() as reading:
+        assert reading.execute(text("SELECT n FROM seen")).scalar() == 1
+        assert raw_connection(reading).info.transaction_status is TransactionStatus.IDLE
+        with db.begin() as tx:
+            tx.execute(text("UPDATE seen SET n = 2"))
+        assert reading.execute(text("SELECT n FROM seen")).scalar() == 2
+
+
+def test_a_connection_that_was_read_from_begins_transactions_again(db: Database) -> None:
+    with db.read() as reading:
+        reading.execute(text("SELECT 1"))
+    with db.begin() as tx:
+        tx.execute(text("SELECT 1"))
+        assert raw_connection(tx).info.transaction_status is TransactionStatus.INTRANS
+
+
+def test_connections_that_the_server_ends_while_they_rest_are_replaced_unseen(db: Database) -> None:
+    with db.begin() as first, db.begin() as second:
+        ids = [tx.execute(text("SELECT pg_backend_pid()")).scalar_one() for tx in (first, second)]
+    with psycopg.connect(db.url, autocommit=True) as other:
+        for one in ids:
+            other.execute("SELECT pg_terminate_backend(%s)", [one])
+            while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [one]).fetchone():
+                time.sleep(0.01)
+    with db.begin() as first, db.read() as second:
+        fresh = {tx.execute(text("SELECT pg_backend_pid()")).scalar_one() for tx in (first, second)}
+    assert fresh.isdisjoint(ids)

@@ -16,7 +16,7 @@ from perdure.archives.errors import ArchiveNotFoundError, UnknownIdentifierError
 from perdure.archives.journal import list_record_changes
 from perdure.archives.model import Archive, ArchiveState, Part, possible_actions
 from perdure.archives.placing import ACTIVE_UPLOADS, list_parts
-from perdure.archives.records import Context, load_all, readable_by, require_archive
+from perdure.archives.records import Context, load_all, readable_by, require_archive, require_readable
 from perdure.archives.searching import has_path_with
 from perdure.archives.tables import account_usage, archives, uploads
 from perdure.events import Event
@@ -104,22 +104,23 @@ class PublicPage:
     url: str
 
 
+def get_record(ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
+    """One archive with its children, by one query where it has none."""
+    with ctx.db.read() as reading:
+        return _view(reading, ctx, actor, archive_id)
+
+
 def get_view(ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
     """One archive with its parts, copies and children."""
-    with ctx.db.begin() as tx:
-        archive = require_archive(tx, ctx, actor, Action.READ, archive_id)
-        children = load_all(tx, archives.c.parent_id == archive_id, readable_by(ctx, actor))
-        active = select(func.count()).where(uploads.c.archive_id == archive_id, uploads.c.state.in_(ACTIVE_UPLOADS))
-        own_parts = tuple(list_parts(tx, archive_id))
-        actions = ctx.identity.actions(tx, actor, archive.thing())
-        return ArchiveView(
-            archive=_as_seen(archive, actions),
-            actions=possible_actions(actions, archive.state),
+    active = select(func.count()).where(uploads.c.archive_id == archive_id, uploads.c.state.in_(ACTIVE_UPLOADS))
+    with ctx.db.read() as reading:
+        record = _view(reading, ctx, actor, archive_id)
+        own_parts = tuple(list_parts(reading, archive_id))
+        return replace(
+            record,
             parts=own_parts,
-            verified_copies=_count_verified(tx, ctx, own_parts),
-            children=tuple(child.id for child in children),
-            uploads=tx.execute(active).scalar_one(),
-            is_test_identifier=_has_test_identifier(ctx, archive),
+            verified_copies=_count_verified(reading, ctx, own_parts),
+            uploads=reading.execute(active).scalar_one(),
         )
 
 
@@ -227,6 +228,21 @@ def public_page(ctx: Context, actor: Actor, identifier: str) -> PublicPage:
     if not may_read and not is_known:
         raise _no_page(identifier)
     return _show(ctx, archive, may_read=may_read)
+
+
+def _view(reading: Connection, ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
+    found = require_readable(reading, ctx, actor, archive_id)
+    return ArchiveView(
+        archive=_as_seen(found.archive, found.actions),
+        actions=possible_actions(found.actions, found.archive.state),
+        children=_list_children(reading, ctx, actor, archive_id) if found.has_children else (),
+        is_test_identifier=_has_test_identifier(ctx, found.archive),
+    )
+
+
+def _list_children(reading: Connection, ctx: Context, actor: Actor, archive_id: UUID) -> tuple[UUID, ...]:
+    query = select(archives.c.id).where(archives.c.parent_id == archive_id, readable_by(ctx, actor))
+    return tuple(reading.execute(query.order_by(archives.c.id.desc())).scalars())
 
 
 def _has_test_identifier(ctx: Context, archive: Archive) -> bool:

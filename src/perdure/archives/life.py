@@ -49,6 +49,10 @@ class Life:
         """One archive with its parts, copies and children."""
         return finding.get_view(self._ctx, actor, archive_id)
 
+    def get_record(self, actor: Actor, archive_id: UUID) -> ArchiveView:
+        """One archive with its children; of parts, copies and uploads nothing is asked."""
+        return finding.get_record(self._ctx, actor, archive_id)
+
     def read_head_document(self, actor: Actor, archive_id: UUID, name: str) -> bytes:
         """A file of the archive's head as it was written last, such as `datacite.json`; raises NotFoundError."""
         return finding.read_head_document(self._ctx, actor, archive_id, name)

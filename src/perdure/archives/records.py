@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from perdure.archives.documents import (
     JsonObject,
@@ -45,6 +45,7 @@ from perdure.db import Database
 from perdure.events import EventLog
 from perdure.formats.canonical import canonical_json
 from perdure.identity.model import Action
+from perdure.identity.rights import role_parameters, select_roles
 from perdure.identity.service import Identity
 from perdure.jobs import Jobs
 from perdure.kernel.actor import Actor
@@ -143,6 +144,29 @@ def require_archive(
     except NotFoundError:
         raise _not_found(archive_id) from None
     return archive
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """An archive that an actor may read, all that he may do with it, and whether any archive appends to it."""
+
+    archive: Archive
+    actions: frozenset[Action]
+    has_children: bool
+
+
+def require_readable(reading: Connection, ctx: Context, actor: Actor, archive_id: UUID) -> Readable:
+    """As `require_archive` for reading alone: archive and roles by one query, which needs no transaction."""
+    now = ctx.clock.now()
+    row = reading.execute(_READABLE, {"archive": archive_id, **role_parameters(actor, now)}).one_or_none()
+    if row is None:
+        raise _not_found(archive_id)
+    archive = to_archive(row)
+    try:
+        actions = ctx.identity.require_with(actor, Action.READ, archive.thing(), row.roles, now=now)
+    except NotFoundError:
+        raise _not_found(archive_id) from None
+    return Readable(archive, actions, row.has_children)
 
 
 def load(tx: Connection, archive_id: UUID, *, lock: bool = False, share: bool = False) -> Archive:
@@ -395,6 +419,20 @@ def _select_archives() -> Select[Any]:  # Any: all columns
     files = select(func.coalesce(func.sum(parts.c.file_count), 0)).where(own).scalar_subquery()
     size = select(func.coalesce(func.sum(parts.c.byte_count), 0)).where(own).scalar_subquery()
     return select(archives, files.label("file_count"), size.label("byte_count"))
+
+
+def _select_readable() -> Select[Any]:  # Any: all columns, and two more
+    child = archives.alias("child")
+    has_children = select(child.c.id).where(child.c.parent_id == archives.c.id).exists()
+    return (
+        _select_archives()
+        .add_columns(select_roles(archives.c.id, archives.c.account_id).label("roles"))
+        .add_columns(has_children.label("has_children"))
+        .where(archives.c.id == bindparam("archive"))
+    )
+
+
+_READABLE = _select_readable()
 
 
 def _not_found(archive_id: UUID) -> ArchiveNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import psycopg
 import psycopg.errors
 from psycopg import sql
 from psycopg.types.json import Json, Jsonb
-from sqlalchemy import Connection, MetaData, Table, create_engine, exc, make_url, text
+from sqlalchemy import Connection, MetaData, Table, create_engine, event, exc, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL
 from sqlalchemy.types import JSON
@@ -47,7 +48,6 @@ class Database:
             driver_url(url),
             pool_size=pool_size,
             max_overflow=overflow,
-            pool_pre_ping=True,  # a restarted server costs nobody a request
             isolation_level="READ COMMITTED",
             hide_parameters=True,  # an error in a log holds no digest of a password, no text of a user
             connect_args={
@@ -56,6 +56,8 @@ class Database:
                 "options": "-c jit=off -c timezone=UTC",
             },
         )
+        event.listen(self._engine, "checkout", _require_living)
+        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -66,6 +68,16 @@ class Database:
         """
         with _translated(), self._engine.begin() as tx:
             yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for queries that each stand for themselves: no transaction is begun or ended around them.
+
+        A query sees what is committed when it begins, as it does inside `begin`; what needs a lock, a cursor on the
+        server or a write needs `begin`. Raises what `begin` raises.
+        """
+        with _translated(), self._reading.connect() as connection:
+            yield connection
 
     @contextmanager
     def connect_autocommit(self) -> Iterator[Connection]:
@@ -138,6 +150,22 @@ def _translated() -> Iterator[None]:
         raise translation from error
     except exc.TimeoutError as error:  # every pooled connection is in use
         raise DatabaseUnavailableError("Too many requests wait for the database.") from error
+
+
+def _require_living(connection: psycopg.Connection, *_: object) -> None:
+    """Let the pool replace a connection that its server has ended: a restarted server costs nobody a request.
+
+    Nothing is under way on a pooled connection, so whatever stands in its socket is its end, or a word before it. To
+    look there costs microseconds, where a query would cost each request a journey to the server.
+    """
+    if connection.closed or _has_input(connection.fileno()):
+        raise exc.DisconnectionError("the server has ended the connection")
+
+
+def _has_input(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _find_translation(driver_error: BaseException | None, *, connection_lost: bool) -> TryAgainError | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, any_, false, literal, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Select, and_, any_, bindparam, false, func, literal, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import Uuid
+from sqlalchemy.types import Text, Uuid
 
 from perdure.identity.errors import NotLoggedInError
 from perdure.identity.model import (
@@ -29,6 +30,8 @@ from perdure.identity.tables import grants
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import NotAllowedError, NotFoundError
+
+_GROUPS = bindparam("role_groups", type_=ARRAY(Uuid))
 
 
 class Rights:
@@ -58,6 +61,15 @@ class Rights:
         moment = now or self._clock.now()
         role = self.find_role(tx, actor, thing, now=moment)
         return allowed_actions(actor, thing, role, today=moment.date())
+
+    def require_with(
+        self, actor: Actor, action: Action, thing: ArchiveThing, roles: Iterable[str], *, now: datetime
+    ) -> frozenset[Action]:
+        """As `require`, with the roles that `select_roles` found at `now`; returns all that the actor may do."""
+        allowed = allowed_actions(actor, thing, strongest(map(Role, roles)), today=now.date())
+        if action not in allowed:
+            raise _refusal(actor, action, thing, allowed)
+        return allowed
 
     def find_role(self, tx: Connection, actor: Actor, thing: Thing, *, now: datetime | None = None) -> Role | None:
         """The strongest role that grants give the actor here, by himself, a group, or the archive's account."""
@@ -100,6 +112,23 @@ class Rights:
             )
         )
         return readable if actor.scope.archives is None else and_(readable, archive_id.in_(actor.scope.archives))
+
+
+def select_roles(archive_id: ColumnElement[UUID], account_id: ColumnElement[UUID]) -> ColumnElement[list[str]]:
+    """The roles in force of an actor on archives, an array, for the very query that finds them.
+
+    The query is run with `role_parameters`. It does not fit a query that locks: one that waited for its lock would
+    answer with the roles from before the wait.
+    """
+    grantee = or_(grants.c.identity_id == bindparam("role_identity"), grants.c.group_id == any_(_GROUPS))
+    lasting = or_(grants.c.expires_at.is_(None), grants.c.expires_at > bindparam("role_moment"))
+    found = select(grants.c.role).where(grants.c.on_id.in_([archive_id, account_id]), grantee, lasting)
+    return func.array(found.scalar_subquery(), type_=ARRAY(Text))
+
+
+def role_parameters(actor: Actor, now: datetime) -> dict[str, object]:
+    """What a query with `select_roles` is to be told."""
+    return {"role_identity": actor.identity_id, "role_groups": sorted(actor.group_ids), "role_moment": now}
 
 
 def is_grant_of(actor: Actor, now: datetime) -> ColumnElement[bool]:

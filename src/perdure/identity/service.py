@@ -45,6 +45,7 @@ class Identity:
         registry = Registry(grants)
 
         self.require = rights.require
+        self.require_with = rights.require_with
         self.can = rights.can
         self.actions = rights.actions
         self.find_role = rights.find_role

@@ -107,13 +107,14 @@ class Sessions:
         if table is None:
             raise BadCredentialsError("This is neither a session nor a token.")
         now = self._clock.now()
-        with self._db.begin() as tx:
-            row = tx.execute(_BEARERS[table.name], {"digest": digest_secret(secret)}).first()
-            if row is None or row.state != "active":
-                raise BadCredentialsError("This session or token is not known.")
-            if row.expires_at <= now or row.revoked_at is not None:
-                raise TokenExpiredError("This session or token has ended.")
-            if row.last_used_at is None or row.last_used_at + _USE_NOTED_EVERY < now:
+        with self._db.read() as reading:
+            row = reading.execute(_BEARERS[table.name], {"digest": digest_secret(secret)}).first()
+        if row is None or row.state != "active":
+            raise BadCredentialsError("This session or token is not known.")
+        if row.expires_at <= now or row.revoked_at is not None:
+            raise TokenExpiredError("This session or token has ended.")
+        if row.last_used_at is None or row.last_used_at + _USE_NOTED_EVERY < now:
+            with self._db.begin() as tx:
                 _note_use(tx, table, row.credential_id, now)
         return _actor(row)
 

@@ -24,7 +24,7 @@ from perdure.doors.api.forms import (
 from perdure.doors.api.granting import grant_views, grantee_of
 from perdure.doors.api.profiles import profile_view
 from perdure.doors.api.views import ArchiveRecord, CreatorView, GrantView, Page
-from perdure.doors.http.auth import Caller, KnownCaller
+from perdure.doors.http.auth import Caller, FindCaller, KnownCaller
 from perdure.doors.http.cursors import A_NUMBER, A_SHORT_ID, decode_cursor, encode_cursor
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.preconditions import expected_revision, format_revision, is_not_modified
@@ -132,14 +132,14 @@ def append_to_archive(
     responses=problems(403, 412, beside={304: {"description": "Not Modified"}}),
     openapi_extra=ANYONE,
 )
-def get_archive(archive_id: ArchiveId, request: Request, response: Response, caller: Caller, services: Given) -> Any:
-    view = services.archives.life.get(caller, archive_id)
-    etag = format_revision("r", view.archive.revision)
-    if is_not_modified(request.headers, etag):
-        return Response(status_code=304, headers={"etag": etag})
-    response.headers["etag"] = etag
+def get_archive(archive_id: ArchiveId, request: Request, find_caller: FindCaller, services: Given) -> Response:
+    view = services.archives.life.get_record(find_caller(), archive_id)
+    headers = {"etag": format_revision("r", view.archive.revision)}
+    if is_not_modified(request.headers, headers["etag"]):
+        return Response(status_code=304, headers=headers)
     record = archive_record(view.archive, services, actions=view.actions, children=view.children)
-    return record.model_copy(update={"identifier_is_test": view.is_test_identifier})
+    record.identifier_is_test = view.is_test_identifier
+    return Response(record.model_dump_json(), 200, headers, "application/json")
 
 
 @router.patch(

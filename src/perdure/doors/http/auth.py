@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -61,6 +63,16 @@ def get_caller(
     return ANONYMOUS if secret is None else services.identity.authenticate(secret)
 
 
+async def get_caller_finder(
+    request: Request,
+    services: Given,
+    bearer: Annotated[object, Security(_BEARER)] = None,
+    basic: Annotated[object, Security(_BASIC)] = None,
+) -> Callable[[], Actor]:
+    """`get_caller`, to be called where the request is worked on: that saves a way from thread to thread."""
+    return partial(get_caller, request, services)
+
+
 def get_known_caller(caller: Annotated[Actor, Depends(get_caller)]) -> Actor:
     """The same, where nobody is refused at once."""
     identity_of(caller)
@@ -81,6 +93,7 @@ def client_of(request: Request) -> Client:
 
 
 Caller = Annotated[Actor, Depends(get_caller)]
+FindCaller = Annotated[Callable[[], Actor], Depends(get_caller_finder)]
 KnownCaller = Annotated[Actor, Depends(get_known_caller)]
 
 

@@ -43,7 +43,7 @@ class Services:
     waiting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_MOST_WAITING))
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:  # async: a plain function would be called in another thread
     services: Services = request.app.state.services
     return services
 

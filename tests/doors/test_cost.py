@@ -1,0 +1,93 @@
+"""What a request costs the database, and that a right that was taken back ends with the very next request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.engine import Engine
+
+from perdure.testing.app import RunningApplication, start_application
+
+from .callers import CITABLE, Caller
+
+
+@pytest.fixture(scope="module")
+def alone(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApplication]:
+    """An application whose database nobody else asks anything: no worker runs."""
+    url = postgres.make_ready()
+    with start_application(tmp_path_factory.mktemp("alone"), database_url=url, worker=False) as started:
+        yield started
+    postgres.drop(url)
+
+
+@contextmanager
+def counting_statements() -> Iterator[list[str]]:
+    """The statements that reach any database, while the block runs."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def test_a_record_costs_two_queries_whatever_it_has(alone: RunningApplication) -> None:
+    with Caller(alone, alone.person("counted")) as ada:
+        archive = ada.open()
+        assert ada.get(f"/archives/{archive}").status_code == 200  # notes that the token is in use
+        with counting_statements() as seen:
+            answer = ada.get(f"/archives/{archive}")
+        assert answer.json()["title"] == CITABLE["title"]
+        assert len(seen) == 2, seen
+        assert not any("FOR UPDATE" in statement for statement in seen)
+
+
+def test_a_role_that_is_taken_back_ends_with_the_next_request(alone: RunningApplication) -> None:
+    with Caller(alone, alone.person("giver")) as giver, Caller(alone, alone.person("taker")) as taker:
+        archive = giver.open()
+        taker_id = taker.get("/me").json()["identity"]["id"]
+        assert taker.get(f"/archives/{archive}").status_code == 404
+        given = giver.post(f"/archives/{archive}/grants", json={"identity_id": taker_id, "role": "reader"}).json()
+        assert taker.get(f"/archives/{archive}").json()["actions"] == ["read"]
+        assert giver.delete(f"/archives/{archive}/grants/{given['id']}").status_code == 204
+        assert taker.get(f"/archives/{archive}").status_code == 404
+
+
+def test_a_token_that_is_revoked_ends_with_the_next_request(alone: RunningApplication) -> None:
+    with Caller(alone, alone.person("owner")) as owner:
+        archive = owner.open()
+        made = owner.post("/tokens", json={"name": "short", "verbs": ["read"]}).json()
+        with Caller(alone, made["secret"]) as program:
+            assert program.get(f"/archives/{archive}").json()["actions"] == ["read"]
+            assert owner.delete(f"/tokens/{made['id']}").status_code == 204
+            assert program.get(f"/archives/{archive}").status_code == 401
+
+
+def test_a_group_that_is_left_ends_what_it_gave(alone: RunningApplication) -> None:
+    with Caller(alone, alone.person("leader")) as leader, Caller(alone, alone.person("member")) as member:
+        archive = leader.open()
+        member_id = member.get("/me").json()["identity"]["id"]
+        group = leader.post("/groups", json={"name": "Team"}).json()["id"]
+        assert leader.put(f"/groups/{group}/members/{member_id}", json={}).status_code < 300
+        leader.post(f"/archives/{archive}/grants", json={"group_id": group, "role": "contributor"})
+        assert "fill" in member.get(f"/archives/{archive}").json()["actions"]
+        assert leader.delete(f"/groups/{group}/members/{member_id}").status_code == 204
+        assert member.get(f"/archives/{archive}").status_code == 404
+
+
+def test_connections_that_the_server_ended_cost_no_request(alone: RunningApplication) -> None:
+    with Caller(alone, alone.person("patient")) as ada:
+        archive = ada.open()
+        ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()"
+        with alone.application.db.begin() as tx:
+            tx.execute(text(f"{ended} AND pid <> pg_backend_pid()"))
+        for _ in range(5):
+            assert ada.get(f"/archives/{archive}").status_code == 200
