@@ -5,33 +5,28 @@ Claim: under 0.15 s of CPU.
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from harness import child_cpu_seconds, compare, report
+from harness import Cost, Finding, Options, against, alone, main, measured, run_program, take_turns
 
 _LIMIT = 0.15  # seconds of CPU
+_TURNS = 15
 
 
-def main() -> None:
-    """Measure, print, and end with 1 when the claim does not hold."""
-    command = str(Path(sys.executable).with_name("perdure"))
-    found = compare(
-        "perdure --help (CPU)",
-        lambda: child_cpu_seconds(lambda: _run(command, "--help")),
-        "python -c pass",
-        lambda: child_cpu_seconds(lambda: _run(sys.executable, "-c", "pass")),
-        pairs=15,
-    )
-    report([found], Path(sys.argv[1]) if len(sys.argv) > 1 else None)
-    print(f"{found.ours:.3f} s of CPU, the limit is {_LIMIT} s")
-    sys.exit(found.ours > _LIMIT)
+def _measure(options: Options) -> Iterator[Finding]:
+    command = Path(sys.executable).with_name("perdure")
+    works = {"ours": lambda: _run(command, "--help"), "bare": lambda: _run(sys.executable, "-c", "pass")}
+    costs = take_turns(works, max(_TURNS, options.rounds), warm_up=True)
+    ours, bare = ([cost.cpu for cost in costs[name]] for name in ("ours", "bare"))
+    yield against("perdure --help, CPU", ours, "python -c pass", bare)
+    yield alone("perdure --help, CPU", ours, unit="s", at_most=_LIMIT)
 
 
-def _run(*arguments: str) -> None:
-    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+def _run(*words: str | Path) -> Cost:
+    return measured(lambda: run_program(*words))
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, {"start": _measure})
