@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from urllib.error import URLError
@@ -22,7 +22,7 @@ from urllib.request import ProxyHandler, build_opener
 import structlog
 
 from perdure.db.embedded import EmbeddedServer
-from perdure.db.errors import DataFolderInUseError
+from perdure.db.errors import DataFolderInUseError, EmbeddedServerError
 from perdure.db.migrations import migrate, require_current_schema
 from perdure.kernel.errors import ConflictError, TryAgainError
 from perdure.settings import Settings, plain_values, settings_from
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 _LOOK_EVERY = 0.2  # seconds
 _STOP_WITHIN = 30.0  # seconds for a child, longer than its own grace
 _READY_WITHIN = 60.0  # seconds
-_SETTLED_AFTER = 10.0  # seconds of life after which a child's next death counts as its first: that is no loop
+_BRIEF_LIFE = 5.0  # seconds; a child that lived longer had begun its work, and is started again at once
 _LONGEST_WAIT = 30.0  # seconds between two starts of a child that keeps dying
 
 
@@ -55,8 +55,9 @@ class _Child:
     role: str
     briefing: bytes
     process: subprocess.Popen[bytes] | None = None
-    deaths: int = 0
-    started: float = field(default=0.0)
+    brief_lives: int = 0
+    started: float = 0.0
+    died: float | None = None
 
     def start(self) -> None:
         self.process = subprocess.Popen(
@@ -64,7 +65,7 @@ class _Child:
             stdin=subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C is for the supervisor, which ends its children in order
         )
-        self.started = time.monotonic()
+        self.started, self.died = time.monotonic(), None
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it died at once; the next look finds it
             self.process.stdin.write(self.briefing)
@@ -74,13 +75,14 @@ class _Child:
         assert self.process is not None
         if self.process.poll() is None:
             return
-        age = time.monotonic() - self.started
-        self.deaths = 0 if age > _SETTLED_AFTER else self.deaths
-        if age < min(_LONGEST_WAIT, 2.0**self.deaths - 1):
+        now = time.monotonic()
+        if self.died is None:
+            self.died = now
+            self.brief_lives = self.brief_lives + 1 if now - self.started < _BRIEF_LIFE else 0
+            log.error("child_died", role=self.role, exit_code=self.process.returncode, brief_lives=self.brief_lives)
+        if now - self.started < min(_LONGEST_WAIT, 2.0 ** max(self.brief_lives - 4, 0) - 1):
             return
-        log.error("child_died", role=self.role, exit_code=self.process.returncode, deaths=self.deaths + 1)
         self._let_go()
-        self.deaths += 1
         self.start()
 
     def ask_to_stop(self) -> None:
@@ -199,10 +201,19 @@ def _database(settings: Settings) -> Iterator[tuple[str, EmbeddedServer | None]]
 
 def _look_after(children: list[_Child], embedded: EmbeddedServer | None, stop_event: threading.Event) -> None:
     while not stop_event.wait(_LOOK_EVERY):
-        if embedded is not None and embedded.ensure():
-            log.error("database_server_was_restarted")
+        if embedded is not None:
+            _keep_alive(embedded)
         for child in children:
             child.look_after()
+
+
+def _keep_alive(embedded: EmbeddedServer) -> None:
+    """Start the database again if it died; where that fails, as on a full disk, the next look tries once more."""
+    try:
+        if embedded.ensure():
+            log.error("database_server_was_restarted")
+    except (EmbeddedServerError, OSError) as error:
+        log.error("database_server_not_restarted", error=str(error))
 
 
 def _wait_until_ready(settings: Settings, children: list[_Child], stop_event: threading.Event) -> None:
