@@ -53,6 +53,7 @@ from perdure.kernel.clock import Clock
 from perdure.kernel.errors import NotFoundError, PerdureError
 from perdure.kernel.ids import short_form
 from perdure.metadata.service import Metadata
+from perdure.storage.crash_points import crash_point
 from perdure.storage.service import Storage
 
 _STATE_ERRORS: Mapping[ArchiveState, type[PerdureError]] = {
@@ -101,6 +102,7 @@ class Context:
         """A transaction that changes the archive's record or metadata; at the end both it and the journal are safe."""
         with self.db.begin() as tx:
             yield tx
+        crash_point("change.committed")
         self.journal.flush(archive_id)
 
 
