@@ -11,10 +11,13 @@ from datetime import timedelta
 from importlib.metadata import version
 
 import structlog
+from prometheus_client import Metric
 
 from perdure.adapters.posix import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
 from perdure.adapters.signing import KEYS_NAME, FileSigner
+from perdure.app.metrics.facts import Facts
+from perdure.app.metrics.meters import Meters
 from perdure.archives.exporting import export_events, export_registry
 from perdure.archives.profiles import seed_shipped
 from perdure.archives.records import ArchiveSettings, Context, make_context
@@ -54,6 +57,26 @@ class Application:
     context: Context
     archives: Archives
     signer: FileSigner
+    meters: Meters
+
+    def numbers(self, *, with_facts: bool) -> Callable[[], list[Metric]]:
+        """What collects the numbers of this process; with facts those of the database and the stores, too."""
+        facts = self._make_facts() if with_facts else None
+
+        def collect() -> list[Metric]:
+            return [*self.meters.collect(self.db), *(facts.collect() if facts else ())]
+
+        return collect
+
+    def _make_facts(self) -> Facts:
+        return Facts(
+            self.db,
+            self.clock,
+            stores=[store.name for store in self.settings.stores],
+            prepared=self.storage.stores,
+            room=self.storage.room,
+            reserve=self.settings.disk_reserve_bytes,
+        )
 
     def work(self, stop: threading.Event, *, grace: float) -> None:
         """Run jobs and number events until `stop` is set; then hand on what does not end within `grace` seconds."""
@@ -114,21 +137,25 @@ def build(
     Raises ForeignStoreError when a store belongs to another installation.
     """
     clock = clock or SystemClock()
-    db = Database(database_url, application_name=f"perdure {process}")
+    meters = Meters(settings, database_url)
+    watch = meters.statements if meters.are_wanted else None
+    db = Database(database_url, application_name=f"perdure {process}", watch=watch)
     try:
-        return _wire(settings, db, clock, on_sync_failure)
+        return _wire(settings, db, clock, meters, on_sync_failure)
     except BaseException:
         db.dispose()
         raise
 
 
-def _wire(settings: Settings, db: Database, clock: Clock, on_sync_failure: Callable[[], None] | None) -> Application:
+def _wire(
+    settings: Settings, db: Database, clock: Clock, meters: Meters, on_sync_failure: Callable[[], None] | None
+) -> Application:
     primary, *others = settings.stores
     stores = [_make_store(primary, on_sync_failure), *map(_make_store, others)]
     with db.begin() as tx:
         instance_id = settle_instance_id(tx, find_instance_id(settings.stores[0].path) or new_id())
         seed_shipped(tx)
-    jobs = Jobs(db)
+    jobs = Jobs(db, watch=meters.jobs)
     events = EventLog(db, clock)
     identity = Identity(db, clock, events, IdentitySettings(session_lifetime=timedelta(hours=settings.session_hours)))
     storage = Storage(db, stores, clock, instance_id=instance_id, reserve_bytes=settings.disk_reserve_bytes)
@@ -163,6 +190,7 @@ def _wire(settings: Settings, db: Database, clock: Clock, on_sync_failure: Calla
         context=context,
         archives=archives,
         signer=signer,
+        meters=meters,
     )
 
 

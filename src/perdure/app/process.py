@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -18,8 +19,10 @@ from collections.abc import Callable, Mapping
 import structlog
 import uvicorn
 
-from perdure.app.composition import opened
+from perdure.app.composition import Application, opened
 from perdure.app.logs import configure_logging
+from perdure.app.metrics.asking import answer_on
+from perdure.app.metrics.telling import to_plain
 from perdure.app.web import create_asgi
 from perdure.app.wire import BoundedProtocol
 from perdure.db.migrations import require_current_schema
@@ -32,31 +35,33 @@ _GRACE = 20  # seconds for requests and jobs under way
 _AFTER_GRACE = 5  # seconds more before a process ends itself the hard way
 
 
-def run(role: str, settings: Settings, database_url: str) -> None:
-    """Do the work of one role until SIGTERM."""
+def run(role: str, settings: Settings, database_url: str, channel: socket.socket) -> None:
+    """Do the work of one role until SIGTERM; the supervisor asks for its numbers over the channel."""
     configure_logging(level=settings.log_level, style=settings.log_format, process=role)
     require_current_schema(database_url)
-    _PARTS[role](settings, database_url)
-
-
-def _serve(settings: Settings, database_url: str, *, role: str, port: int, planes: frozenset[str]) -> None:
     with opened(settings, database_url, process=role, on_sync_failure=_start_anew) as application:
-        configuration = uvicorn.Config(
-            create_asgi(application, planes=planes),
-            host=settings.host,
-            port=port,
-            loop="uvloop",
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,  # the rings around each request log it, with its id
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE,
-        )
-        _settle_heap()
-        # One process, its socket made by uvicorn: with `workers` or a socket of ours TCP_NODELAY would be lost
-        uvicorn.Server(configuration).run()
+        collect = application.numbers(with_facts=role == _TELLS_FACTS)
+        answer_on(channel, lambda: to_plain(collect()))
+        _PARTS[role](application)
+
+
+def _serve(application: Application, *, port: int, planes: frozenset[str]) -> None:
+    configuration = uvicorn.Config(
+        create_asgi(application, planes=planes),
+        host=application.settings.host,
+        port=port,
+        loop="uvloop",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # the rings around each request log it, with its id
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    _settle_heap()
+    # One process, its socket made by uvicorn: with `workers` or a socket of ours TCP_NODELAY would be lost
+    uvicorn.Server(configuration).run()
 
 
 def _settle_heap() -> None:
@@ -65,21 +70,22 @@ def _settle_heap() -> None:
     gc.freeze()
 
 
-def _web(settings: Settings, database_url: str) -> None:
+def _web(application: Application) -> None:
+    settings = application.settings
     planes = frozenset({"api", "ui"}) if settings.data_port else frozenset({"api", "ui", "data"})
-    _serve(settings, database_url, role="web", port=settings.port, planes=planes)
+    _serve(application, port=settings.port, planes=planes)
 
 
-def _data(settings: Settings, database_url: str) -> None:
-    _serve(settings, database_url, role="data", port=settings.data_port, planes=frozenset({"data"}))
+def _data(application: Application) -> None:
+    _serve(application, port=application.settings.data_port, planes=frozenset({"data"}))
 
 
-def _worker(settings: Settings, database_url: str) -> None:
-    with opened(settings, database_url, process="worker", on_sync_failure=_start_anew) as application:
-        work(lambda stop: application.work(stop, grace=_GRACE))
+def _worker(application: Application) -> None:
+    work(lambda stop: application.work(stop, grace=_GRACE))
 
 
-_PARTS: Mapping[str, Callable[[Settings, str], None]] = {"web": _web, "data": _data, "worker": _worker}
+_PARTS: Mapping[str, Callable[[Application], None]] = {"web": _web, "data": _data, "worker": _worker}
+_TELLS_FACTS = "worker"  # what is true of the whole installation is told by one process of the tree
 
 
 def _end_with_supervisor() -> None:
@@ -116,7 +122,8 @@ def main() -> None:
     """The entry of a child: its role is the argument, the rest comes on standard input."""
     given = json.loads(_read_line())
     threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
-    run(sys.argv[1], settings_from(given["settings"]), given["database_url"])
+    channel = socket.socket(fileno=given["metrics_fd"])
+    run(sys.argv[1], settings_from(given["settings"]), given["database_url"], channel)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,11 @@ from urllib.request import ProxyHandler, build_opener
 
 import structlog
 
+from perdure.app.metrics.asking import Asker
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.errors import DataFolderInUseError, EmbeddedServerError
 from perdure.db.migrations import migrate, require_current_schema
+from perdure.doors.scrape import scraping
 from perdure.kernel.errors import ConflictError, TryAgainError
 from perdure.settings import Settings, plain_values, settings_from
 
@@ -39,7 +41,7 @@ _LONGEST_WAIT = 30.0  # seconds between two starts of a child that keeps dying
 class PortInUseError(ConflictError):
     code = "port_in_use"
     title = "Another program listens on our port"
-    next_step = "Stop it, or choose other ports: PERDURE_PORT and PERDURE_DATA_PORT."
+    next_step = "Stop it, or choose other ports: PERDURE_PORT, PERDURE_DATA_PORT and PERDURE_METRICS_PORT."
 
 
 class NotReadyError(TryAgainError):
@@ -53,22 +55,30 @@ class _Child:
     """One child process, started again whenever it dies, ever more slowly."""
 
     role: str
-    briefing: bytes
+    briefing: Mapping[str, object]
     process: subprocess.Popen[bytes] | None = None
     brief_lives: int = 0
     started: float = 0.0
     died: float | None = None
+    asker: Asker | None = None
+    starts: int = 0
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "perdure.app.process", self.role],
-            stdin=subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C is for the supervisor, which ends its children in order
-        )
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "perdure.app.process", self.role],
+                stdin=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # a Ctrl-C is for the supervisor, which ends its children in order
+            )
+            briefing = json.dumps({**self.briefing, "metrics_fd": theirs.fileno()}).encode() + b"\n"
+        self.asker = Asker(ours)
         self.started, self.died = time.monotonic(), None
+        self.starts += 1
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it died at once; the next look finds it
-            self.process.stdin.write(self.briefing)
+            self.process.stdin.write(briefing)
             self.process.stdin.flush()
 
     def look_after(self) -> None:
@@ -104,6 +114,9 @@ class _Child:
         if self.process is not None and self.process.stdin is not None:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
+        if self.asker is not None:
+            self.asker.close()
+            self.asker = None
 
 
 def serve(settings: Settings, *, on_ready: Callable[[Settings, str], None], stop_event: threading.Event) -> None:
@@ -120,9 +133,10 @@ def serve(settings: Settings, *, on_ready: Callable[[Settings, str], None], stop
             for child in children:
                 child.start()
             _wait_until_ready(settings, children, stop_event)
-            if not stop_event.is_set():
-                on_ready(settings, url)
-            _look_after(children, embedded, stop_event)
+            with _watched(settings, children):
+                if not stop_event.is_set():
+                    on_ready(settings, url)
+                _look_after(children, embedded, stop_event)
         finally:
             log.info("stopping")
             for child in children:
@@ -152,15 +166,34 @@ def choose_ports(settings: Settings) -> Settings:
         values = plain_values(settings) | {"port": _free_port(settings.host)}
         told = {"public_url", "data_url"} if not settings.data_port else {"public_url"}
         settings = settings_from({key: value for key, value in values.items() if key not in told})
-    for port in {settings.port, settings.data_port} - {0}:
-        if not _is_free(settings.host, port):
-            raise PortInUseError(f"Port {port} of {settings.host} is in use.", port=port)
+    wanted = {(settings.host, settings.port), (settings.host, settings.data_port)}
+    for host, port in wanted | {(settings.metrics_host, settings.metrics_port)}:
+        if port and not _is_free(host, port):
+            raise PortInUseError(f"Port {port} of {host} is in use.", port=port)
     return settings
 
 
-def _briefing(settings: Settings, database_url: str) -> bytes:
+@contextmanager
+def _watched(settings: Settings, children: list[_Child]) -> Iterator[None]:
+    """Answer Prometheus inside the block, if the settings name a port for it."""
+    if not settings.metrics_port:
+        yield
+        return
+    from perdure.app.metrics.telling import render_tree  # noqa: PLC0415  # slow to import, and seldom needed to start
+
+    turn = threading.Lock()
+
+    def render() -> bytes:
+        with turn:
+            return render_tree([(child.role, child.asker, child.starts) for child in children])
+
+    with scraping(settings.metrics_host, settings.metrics_port, settings.metrics_token, render):
+        yield
+
+
+def _briefing(settings: Settings, database_url: str) -> Mapping[str, object]:
     """What a child is told on standard input, in one line: an address with a password is no argument to show."""
-    return json.dumps({"settings": plain_values(settings), "database_url": database_url}).encode() + b"\n"
+    return {"settings": plain_values(settings), "database_url": database_url}
 
 
 def _roles(settings: Settings) -> list[str]:

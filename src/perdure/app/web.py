@@ -17,4 +17,5 @@ def create_asgi(application: Application, *, planes: frozenset[str]) -> FastAPI:
     doors = [door for plane in sorted(planes) for door in _DOORS[plane]]
     if planes & {"api", "data"}:
         doors.append(open_streams)
-    return create_web(make_services(application), doors)
+    meters = application.meters
+    return create_web(make_services(application), doors, watch=meters.requests if meters.are_wanted else None)

@@ -13,9 +13,11 @@ from psycopg.types.json import Json, Jsonb
 from sqlalchemy import Connection, MetaData, Table, create_engine, event, exc, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import JSON
 
 from perdure.db.errors import DatabaseUnavailableError, TransactionAbortedError
+from perdure.db.watching import StatementWatch, watched_connection
 from perdure.kernel.errors import TryAgainError
 
 metadata = MetaData(
@@ -39,10 +41,19 @@ _STOOD_IN_THE_WAY = (
 class Database:
     """One PostgreSQL database (15 or newer); safe to share between threads, not between processes.
 
-    `url` is a libpq URL (`postgresql://…`). Nothing is connected before the first transaction.
+    `url` is a libpq URL (`postgresql://…`). Nothing is connected before the first transaction. `watch` is told of
+    every statement.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10, overflow: int = 20, application_name: str = "perdure") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        overflow: int = 20,
+        application_name: str = "perdure",
+        watch: StatementWatch | None = None,
+    ) -> None:
         self.url = url
         self._engine = create_engine(
             driver_url(url),
@@ -58,6 +69,12 @@ class Database:
         )
         event.listen(self._engine, "checkout", _require_living)
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._pool_limit = pool_size + overflow
+        if watch is not None:
+            connections = watched_connection(watch)
+            event.listen(
+                self._engine, "do_connect", lambda _dialect, _record, given, named: connections.connect(*given, **named)
+            )
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -111,6 +128,12 @@ class Database:
         """The present time of the database's clock, in seconds since 1970."""
         with self.begin() as tx:
             return float(tx.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+
+    def pool_use(self) -> tuple[int, int, int]:
+        """Connections in use, connections that are open and idle, and how many there may be."""
+        pool = self._engine.pool
+        assert isinstance(pool, QueuePool)
+        return pool.checkedout(), pool.checkedin(), self._pool_limit
 
     def dispose(self) -> None:
         """Close every pooled connection; the next transaction opens new ones."""

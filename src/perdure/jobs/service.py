@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 import structlog
@@ -20,6 +21,7 @@ from perdure.jobs.tables import jobs as jobs_table
 from perdure.jobs.tables import periodic_runs
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
+from perdure.kernel.tally import Tally, counting
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +53,7 @@ class JobContext:
         self.job_id = job_id
         self.attempt = attempt
         self.latest = Progress()
+        self.outcome = "broken"
         self._db = db
         self._is_stopping = is_stopping
         self._started = time.monotonic()
@@ -96,11 +99,21 @@ class JobContext:
         self._is_lost = owned.rowcount == 0
 
 
-class Jobs:
-    """The kinds of work that this program knows, and the queue that holds it."""
+class JobWatch(Protocol):
+    """Is told of each attempt in the thread that makes it; `outcome` is succeeded, failed, retried, gave_way, or broken
+    when the database went away."""
 
-    def __init__(self, db: Database) -> None:
+    def began(self, kind: str) -> None: ...
+
+    def ended(self, kind: str, outcome: str, seconds: float) -> None: ...
+
+
+class Jobs:
+    """The kinds of work that this program knows, and the queue that holds it; `watch` is told of each attempt."""
+
+    def __init__(self, db: Database, *, watch: JobWatch | None = None) -> None:
         self.db = db
+        self._watch = watch
         self._kinds: dict[str, JobKind] = {}
         self._periodic: dict[str, PeriodicKind] = {}
 
@@ -237,7 +250,7 @@ class Jobs:
             return None
         kind, payload, attempt = claimed
         context = JobContext(self.db, job_id, attempt, is_stopping)
-        with structlog.contextvars.bound_contextvars(job_id=str(job_id), job_kind=kind):
+        with structlog.contextvars.bound_contextvars(job_id=str(job_id), job_kind=kind), self._watched(context, kind):
             return self._attempt(context, kind, payload, on_unforeseen)
 
     def run_periodic(self, kind: str) -> bool:
@@ -288,6 +301,20 @@ class Jobs:
                 tx.execute(_DROP_QUEUEING_LOCK, {"id": row.queue_id})
         return None if row is None else (row.kind, row.payload, row.attempts)
 
+    @contextmanager
+    def _watched(self, context: JobContext, kind: str) -> Iterator[None]:
+        """Count what the attempt costs and tell the watch of it."""
+        if self._watch is None:
+            yield
+            return
+        started = time.monotonic()
+        self._watch.began(kind)
+        try:
+            with counting(Tally(f"job {context.job_id}")):
+                yield
+        finally:
+            self._watch.ended(kind, context.outcome, time.monotonic() - started)
+
     def _attempt(
         self,
         context: JobContext,
@@ -304,12 +331,14 @@ class Jobs:
             result = self._require_kind(kind).handler(context, payload)
         except JobStoppedError as error:
             log.info("job_gives_way")
+            context.outcome = "gave_way"
             return self._settle_retry(context, error, timedelta(0), attempts=context.attempt - 1)
         except Exception as error:
             if not isinstance(error, PerdureError):
                 on_unforeseen(error)
             return self._settle_error(context, error, rule)
         self._settle(context, JobState.SUCCEEDED, result=result)
+        context.outcome = "succeeded"
         log.info("job_succeeded", seconds=round(time.monotonic() - started, 3))
         return None
 
@@ -317,6 +346,7 @@ class Jobs:
         wait = plan_retry(error, context.attempt, rule)
         foreseen = isinstance(error, PerdureError)
         log.warning("job_attempt_failed", error=str(error) if foreseen else repr(error), exc_info=not foreseen)
+        context.outcome = "failed" if wait is None else "retried"
         if wait is not None:
             return self._settle_retry(context, error, wait, attempts=context.attempt)
         self._settle(context, JobState.FAILED, error=describe_error(error))

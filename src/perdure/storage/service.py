@@ -45,6 +45,7 @@ from perdure.storage.model import (
     PartRef,
     Received,
     Removal,
+    Room,
     SealedPart,
     StagedPart,
     StoredObject,
@@ -122,6 +123,10 @@ class Storage:
             raise StoreFullError(
                 f"The store {store.info.name} has no room for {bytes_wanted} bytes more.", wanted=bytes_wanted
             )
+
+    def room(self, store_id: UUID) -> Room:
+        """Bytes on the medium of a store; raises UnknownStoreError and StoreUnavailableError."""
+        return self._store(store_id).room()
 
     def write_store_file(self, name: str, data: bytes) -> None:
         """Keep a small file, such as the list of public keys, with every store; replaced in one durable step each."""
