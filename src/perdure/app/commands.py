@@ -9,8 +9,10 @@ from pathlib import Path
 
 import click
 
-from perdure.app.composition import opened
+from perdure.app.composition import Application, opened
 from perdure.app.logs import configure_logging
+from perdure.app.metrics.telling import merge, render
+from perdure.app.supervisor import PortInUseError, is_free
 from perdure.archives.rebuild import rebuild
 from perdure.db.embedded import EmbeddedServer, open_embedded
 from perdure.db.errors import DatabaseUnavailableError
@@ -18,6 +20,7 @@ from perdure.db.migrations import require_current_schema
 from perdure.doors.admin.command import AdminServices, Installation, make_admin_group
 from perdure.doors.admin.doctor import report
 from perdure.doors.admin.plain import data_dir_option, plainly
+from perdure.doors.scrape import scraping
 from perdure.doors.worker import work
 from perdure.settings import Settings, load_settings
 
@@ -28,17 +31,38 @@ _GRACE = 20.0  # seconds for running jobs when a worker is stopped
 @data_dir_option
 @click.option("--queue", "queues", multiple=True, help="Take only jobs of this queue; may be repeated.")
 @click.option("--concurrency", type=int, help="Jobs at a time; PERDURE_WORKER_CONCURRENCY.")
+@click.option(
+    "--metrics-port", type=int, default=0, help="Port where Prometheus reads this worker's metrics, 0 for none."
+)
 @plainly
-def worker_command(data_dir: Path | None, queues: tuple[str, ...], concurrency: int | None) -> None:
+def worker_command(data_dir: Path | None, queues: tuple[str, ...], concurrency: int | None, metrics_port: int) -> None:
     """Start a further worker, on this machine or on another one with the same stores and PERDURE_DATABASE_URL."""
     settings = load_settings(
-        data_dir=data_dir and str(data_dir), worker_queues=list(queues) or None, worker_concurrency=concurrency
+        data_dir=data_dir and str(data_dir),
+        worker_queues=list(queues) or None,
+        worker_concurrency=concurrency,
+        metrics_port=metrics_port,  # not the one of the settings, where `serve` answers
     )
     configure_logging(level=settings.log_level, style=settings.log_format, process="worker")
     url = _running_database(settings)
     require_current_schema(url)
-    with opened(settings, url, process="worker") as application:
+    with opened(settings, url, process="worker") as application, _scraped(application):
         work(lambda stop: application.work(stop, grace=_GRACE))
+
+
+@contextmanager
+def _scraped(application: Application) -> Iterator[None]:
+    """Answer Prometheus inside the block, if a port was named for it."""
+    settings = application.settings
+    if not settings.metrics_port:
+        yield
+        return
+    collect = application.numbers(with_facts=True)
+    host, port = settings.metrics_host, settings.metrics_port
+    if not is_free(host, port):
+        raise PortInUseError(f"Port {port} of {host} is in use.", port=port)
+    with scraping(host, port, settings.metrics_token, lambda: render(merge({"worker": collect()}))):
+        yield
 
 
 @click.command("doctor")

@@ -8,12 +8,15 @@ import sys
 import structlog
 from structlog.typing import Processor
 
+from perdure.kernel.tally import find_tally
+
 
 def configure_logging(*, level: str, style: str, process: str) -> None:
     """Send our lines and every library's to standard error; `style` is json, console or auto: by the terminal."""
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,  # request_id, job_id
+        structlog.contextvars.merge_contextvars,  # job_id and job_kind
+        _for_whom,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -40,6 +43,14 @@ def configure_logging(*, level: str, style: str, process: str) -> None:
     for noisy in ("uvicorn.access", "alembic", "procrastinate", "psycopg.pool"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def _for_whom(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Name the request or the job that a line belongs to: `request_id` or `job_id`."""
+    tally = find_tally()
+    if tally is not None:
+        event.setdefault(tally.kind, tally.name)
+    return event
 
 
 def _rendering(console: bool) -> list[Processor]:

@@ -168,7 +168,7 @@ def choose_ports(settings: Settings) -> Settings:
         settings = settings_from({key: value for key, value in values.items() if key not in told})
     wanted = {(settings.host, settings.port), (settings.host, settings.data_port)}
     for host, port in wanted | {(settings.metrics_host, settings.metrics_port)}:
-        if port and not _is_free(host, port):
+        if port and not is_free(host, port):
             raise PortInUseError(f"Port {port} of {host} is in use.", port=port)
     return settings
 
@@ -279,7 +279,8 @@ def _free_port(host: str) -> int:
         return port
 
 
-def _is_free(host: str, port: int) -> bool:
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens there."""
     with _socket(host) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

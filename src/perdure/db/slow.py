@@ -71,7 +71,7 @@ class SlowStatements:
         told: dict[str, object] = dict(structlog.contextvars.get_contextvars())
         tally = find_tally()
         if tally is not None:
-            told.setdefault("work", tally.name)
+            told[tally.kind] = tally.name
         if untold:
             told["untold"] = untold
         try:

@@ -31,6 +31,7 @@ from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import TryAgainError
 from perdure.kernel.ids import new_id
+from perdure.kernel.tally import find_tally
 
 Visible = Callable[[ColumnElement[UUID | None]], ColumnElement[bool]]
 
@@ -147,7 +148,7 @@ class EventLog:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return False
-            time.sleep(min(_PEEK_SECONDS, remaining))
+            _nap(min(_PEEK_SECONDS, remaining))
         return True
 
     def build_segment(self, tx: Connection, *, after: int, limit: int = SEGMENT_EVENTS) -> Segment | None:
@@ -245,6 +246,14 @@ _NUMBER_EVENT = (
     .where(events.c.id == bindparam("event"))
     .values(number=bindparam("number"), numbered_at=bindparam("numbered_at"), chain=bindparam("chain"))
 )
+
+
+def _nap(seconds: float) -> None:
+    """Wait, and say that it was wanted."""
+    time.sleep(seconds)
+    tally = find_tally()
+    if tally is not None:
+        tally.waited += seconds
 
 
 def _lock_key(subject: UUID) -> int:

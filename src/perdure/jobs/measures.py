@@ -60,7 +60,8 @@ _QUEUE = text(
 )
 _PERIODIC = text(
     """
-    SELECT kind, extract(epoch FROM clock_timestamp() - started_at)::float8 AS age, coalesce(jsonb_typeof(error) = 'object', false) AS is_failing
+    SELECT kind, extract(epoch FROM clock_timestamp() - started_at)::float8 AS age,
+        coalesce(jsonb_typeof(error) = 'object', false) AS is_failing -- without an error it is JSON's null
     FROM periodic_runs ORDER BY kind
     """
 )

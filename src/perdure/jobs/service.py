@@ -310,7 +310,7 @@ class Jobs:
         started = time.monotonic()
         self._watch.began(kind)
         try:
-            with counting(Tally(f"job {context.job_id}")):
+            with counting(Tally("job_id", str(context.job_id))):
                 yield
         finally:
             self._watch.ended(kind, context.outcome, time.monotonic() - started)

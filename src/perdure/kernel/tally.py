@@ -8,16 +8,18 @@ from contextvars import ContextVar
 
 
 class Tally:
-    """The costs of one request or of one attempt at a job; `name` is how logs call it.
+    """The costs of one request or of one attempt at a job; logs name it in the field `kind` (`request_id`, `job_id`).
 
-    `waited` are the seconds in which the work wanted to wait: for bytes of the client, or for an event that he asked
-    for. Threads of the same piece of work follow each other, so nothing is locked.
+    `received` are bytes of the client, `waited` the seconds in which the work wanted to wait: for those bytes, or for
+    an event that was asked for. Threads of the same piece of work follow each other, so nothing is locked.
     """
 
-    __slots__ = ("database_seconds", "name", "queries", "waited")
+    __slots__ = ("database_seconds", "kind", "name", "queries", "received", "waited")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
         self.name = name
+        self.received = 0
         self.queries = 0
         self.database_seconds = 0.0
         self.waited = 0.0

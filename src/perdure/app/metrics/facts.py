@@ -79,7 +79,7 @@ class Fact:
 
     def _try(self) -> tuple[list[Metric] | None, float]:
         """What the look tells, None when it fails, and how long it took."""
-        with counting(Tally(f"metrics {self.name}")), self._turn:
+        with counting(Tally("look", self.name)), self._turn:
             started = time.monotonic()
             try:
                 return list(self._look()), time.monotonic() - started

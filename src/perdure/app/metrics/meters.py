@@ -56,11 +56,11 @@ class RequestMeter:
         self._under_way.add(-1)
         self._requests.add(1, operation, _NO_ANSWER if request.status is None else f"{request.status // 100}xx")
         self._seconds.observe(request.busy, operation)
-        if request.received:
-            self._received.add(request.received, operation)
+        if request.tally.received:
+            self._received.add(request.tally.received, operation)
         if request.sent:
             self._sent.add(request.sent, operation)
-        if self._slow and request.busy > self._slow + request.received / _SLOWEST_BYTES:
+        if self._slow and request.busy > self._slow + request.tally.received / _SLOWEST_BYTES:
             self._slow_requests.add(1, operation)
             _tell_slow(request, operation)
 
@@ -79,7 +79,7 @@ def _tell_slow(request: FinishedRequest, operation: str) -> None:
         milliseconds=round(request.busy * 1000, 1),
         database_milliseconds=round(request.tally.database_seconds * 1000, 1),
         queries=request.tally.queries,
-        received_bytes=request.received,
+        received_bytes=request.tally.received,
         sent_bytes=request.sent,
     )
 

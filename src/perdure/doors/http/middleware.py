@@ -97,8 +97,8 @@ class _Outcome:
     def __init__(self, request_id: str, receive: Receive, send: Send, clock: Callable[[], float]) -> None:
         self.request_id = request_id
         self.status: int | None = None
-        self.received = self.sent = 0
-        self.tally = Tally(request_id)
+        self.sent = 0
+        self.tally = Tally("request_id", request_id)
         self._receive = receive
         self._send = send
         self._clock = clock
@@ -111,16 +111,14 @@ class _Outcome:
 
     def finish(self, method: str, operation: str | None) -> FinishedRequest:
         busy = self._busy_seconds() if self._busy is None else self._busy
-        return FinishedRequest(
-            self.request_id, method, operation, self.status, busy, self.received, self.sent, self.tally
-        )
+        return FinishedRequest(self.request_id, method, operation, self.status, busy, self.sent, self.tally)
 
     async def receive(self) -> Message:
         asked = self._clock()
         message = await self._receive()
         if message["type"] == "http.request":  # the other kind, the end of the connection, nobody waits for
             self.tally.waited += self._clock() - asked
-            self.received += len(message.get("body", b""))
+            self.tally.received += len(message.get("body", b""))
         return message
 
     async def send(self, message: Message) -> None:

@@ -12,10 +12,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
+from time import perf_counter
 from typing import Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
+
+from perdure.kernel.tally import find_tally
 
 BATCH_BYTES = 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
@@ -47,7 +51,7 @@ class ByteThreads:
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Do `work` in a thread and wait for its end even when this task is cancelled: nothing is left half done."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        future = self.start(work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -56,7 +60,8 @@ class ByteThreads:
             raise
 
     def start(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
-        return asyncio.get_running_loop().run_in_executor(self._pool, work)
+        in_context = copy_context().run  # whatever it costs is counted for the request
+        return asyncio.get_running_loop().run_in_executor(self._pool, in_context, work)
 
     @contextmanager
     def lend_buffer(self, size: int) -> Iterator[memoryview]:
@@ -122,13 +127,19 @@ class Body:
             room[:count], self._come = self._come[:count], memoryview(self._come)[count:]
             return count
         if self._rest is not None:
-            try:
-                return await self._rest.read_into(room)
-            except ConnectionResetError:
-                raise ClientDisconnect from None
+            return await self._receive_rest(self._rest, room)
         if not self._take_over():
             self._come = await self._receive()
         return 0
+
+    async def _receive_rest(self, rest: Rest, room: memoryview) -> int:
+        started = perf_counter()
+        try:
+            came = await rest.read_into(room)
+        except ConnectionResetError:
+            raise ClientDisconnect from None
+        _count(came, perf_counter() - started)
+        return came
 
     async def _receive(self) -> bytes:
         message = await self._request.receive()
@@ -144,7 +155,16 @@ class Body:
         if taken is None:
             return False
         self._come, self._rest = taken
+        _count(len(self._come), 0.0)
         return True
+
+
+def _count(received: int, waited: float) -> None:
+    """Count what went past the ring around the request."""
+    tally = find_tally()
+    if tally is not None:
+        tally.received += received
+        tally.waited += waited
 
 
 async def pump(body: Body, sink: Sink, threads: ByteThreads) -> int:

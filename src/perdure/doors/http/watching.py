@@ -12,8 +12,8 @@ from perdure.kernel.tally import Tally
 class FinishedRequest:
     """`operation` is the name of the route, None where none took it; `status` None where no answer began.
 
-    `busy` are the seconds until the answer began without those in which the server waited for the client; `received`
-    and `sent` the bytes of the bodies.
+    `busy` are the seconds until the answer began without those in which the server waited for the client; `sent` are
+    the bytes of the answer's body, those of the request's are in the tally.
     """
 
     request_id: str
@@ -21,7 +21,6 @@ class FinishedRequest:
     operation: str | None
     status: int | None
     busy: float
-    received: int
     sent: int
     tally: Tally
 
