@@ -29,8 +29,8 @@ from perdure.archives.errors import (
     UploadsUnfinishedError,
 )
 from perdure.archives.heads import STATEMENT_FILE, Heads, list_part_summaries, list_superseded
-from perdure.archives.manifests import iter_sealed_lines
-from perdure.archives.model import Archive, ArchiveState, PartState, UploadState, missing_for_close
+from perdure.archives.manifests import iter_sealed
+from perdure.archives.model import Archive, ArchiveState, EntryKind, PartState, UploadState, missing_for_close
 from perdure.archives.placing import list_parts, release, select_active_uploads
 from perdure.archives.ports import Signer
 from perdure.archives.reading import to_counts
@@ -47,7 +47,7 @@ from perdure.archives.roles import require_mandatory_roles
 from perdure.archives.sealing import Sealing
 from perdure.archives.tables import archives, files, parts
 from perdure.formats.canonical import parse_json_object
-from perdure.formats.manifest import checksum_list_name, line_to_entry, sha512sum_line, superseded_to_line
+from perdure.formats.manifest import checksum_line, checksum_list_name, superseded_to_line
 from perdure.formats.merkle import MerkleTree
 from perdure.formats.statement import (
     CopyEvidence,
@@ -233,7 +233,7 @@ class Closing:
         job.progress(message="building the closing statement")
         with tempfile.TemporaryDirectory(prefix="closing-") as folder:
             name = checksum_list_name(archive.profile.digests[0])
-            tree = _build_tree(self._ctx, archive_id, Path(folder) / name, job.raise_if_stopping)
+            tree = _build_tree(self._ctx, archive, Path(folder) / name, job.raise_if_stopping)
             closed = self._commit(archive_id, parse_actor(payload["actor"]), tree, {name: Path(folder) / name})
         return _outcome(closed)
 
@@ -379,18 +379,17 @@ def parse_actor(document: Mapping[str, Any]) -> Actor:  # Any: JSON that we wrot
     return Actor(ActorKind(document["kind"]), UUID(identity) if identity else None, document["name"])
 
 
-def _build_tree(ctx: Context, archive_id: UUID, to: Path, raise_if_stopping: Callable[[], None]) -> MerkleTree:
+def _build_tree(ctx: Context, archive: Archive, to: Path, raise_if_stopping: Callable[[], None]) -> MerkleTree:
     """The tree over every line that the sealed parts hold and the archive shows; nothing can change it any more.
 
     The checksum list of the same lines is written to the file `to`.
     """
-    tree = MerkleTree()
+    tree, algorithm = MerkleTree(), archive.profile.digests[0]
     with to.open("wb") as checksums:
-        for line in iter_sealed_lines(ctx, archive_id):
-            tree.append(line)
-            entry = line_to_entry(line)
-            if entry.kind == "file":
-                checksums.write(sha512sum_line(entry))
+        for one in iter_sealed(ctx, archive.id):
+            tree.append(one.line)
+            if one.fields["kind"] == EntryKind.FILE:
+                checksums.write(checksum_line(one.fields["digests"][algorithm], one.path))
             if tree.size % 10_000 == 0:
                 raise_if_stopping()
     return tree

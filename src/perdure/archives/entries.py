@@ -40,10 +40,12 @@ from perdure.archives.union import (
 )
 from perdure.db import Database
 from perdure.formats.content_paths import hashed_content_path, natural_content_path
+from perdure.formats.manifest import ManifestEntry
 from perdure.kernel.paths import iter_ancestors
 
 _KINDS = (EntryKind.FILE, EntryKind.DIRECTORY, EntryKind.SYMLINK, EntryKind.HIDDEN)
 _CODES = {kind: code for code, kind in enumerate(_KINDS)}
+_FILE = _CODES[EntryKind.FILE]
 _HIDDEN = _CODES[EntryKind.HIDDEN]
 _FOLDERLESS = (_CODES[EntryKind.FILE], _CODES[EntryKind.SYMLINK])
 _CONTENT_DIGEST_BY_SIZE = {64: "sha512", 32: "sha256"}
@@ -52,6 +54,7 @@ COLUMNS = (
     "archive_id", "path", "kind", "size", "mtime_ns", "mode", "digest", "crc32", "digests", "target", "part",
     "content", "added_at",
 )  # fmt: skip
+_OF_MANIFESTS = ("path", "kind", "size", "mtime_ns", "mode", "digest", "crc32", "digests", "target", "content")
 
 
 def default_content(path: bytes) -> str:
@@ -77,8 +80,33 @@ def row_to_entry(row: Row[Any]) -> Entry:  # Any: a row of this table, whose col
     )
 
 
+def list_part_entries(
+    tx: Connection, archive_id: UUID, part: int, metadata: Mapping[bytes, Mapping[str, object]]
+) -> list[ManifestEntry]:
+    """The entries of one part as its manifest has them, sorted by path, each with what is said of its metadata.
+
+    `content` is where a file was staged. They are read as one statement sees them.
+    """
+    columns = (files.c[name] for name in _OF_MANIFESTS)
+    query = select(*columns).where(files.c.archive_id == archive_id, files.c.part == part).order_by(files.c.path)
+    with tx.execute(query, execution_options={"yield_per": _CHUNK}) as rows:
+        return [_to_manifest_entry(row, metadata.get(row[0])) for row in rows]
+
+
+def _to_manifest_entry(
+    row: Sequence[Any], metadata: Mapping[str, object] | None
+) -> ManifestEntry:  # Any: see row_to_entry
+    path, code, size, mtime_ns, mode, digest, crc32, others, target, content = row
+    if code != _FILE:
+        return ManifestEntry(path, _KINDS[code].value, size, mtime_ns, mode, {}, target, None, metadata)
+    digests = _read_digests(digest, crc32, others)
+    where = content or default_content(path)
+    return ManifestEntry(path, "file", size, mtime_ns, mode, digests, None, where, metadata)
+
+
 def _read_digests(digest: bytes, crc32: int, others: Mapping[str, str] | None) -> dict[str, str]:
-    return {_CONTENT_DIGEST_BY_SIZE[len(digest)]: digest.hex(), "crc32": f"{crc32:08x}", **(others or {})}
+    digests = {_CONTENT_DIGEST_BY_SIZE[len(digest)]: digest.hex(), "crc32": f"{crc32:08x}"}
+    return {**digests, **others} if others else digests
 
 
 def entry_to_row(entry: Entry, content_digest: str, added_at: datetime) -> tuple[object, ...]:

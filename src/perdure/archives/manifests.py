@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import heapq
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -13,7 +16,7 @@ from sqlalchemy import select
 
 from perdure.archives.entries import iter_pages
 from perdure.archives.layers import to_manifest_entry
-from perdure.archives.model import Entry, PartState
+from perdure.archives.model import Entry, Part, PartState
 from perdure.archives.placing import list_parts
 from perdure.archives.records import Context
 from perdure.archives.tables import superseded
@@ -28,7 +31,16 @@ def iter_open_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
         yield entry_to_line(to_manifest_entry(entry))
 
 
-def iter_sealed_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class SealedLine:
+    """A line of a sealed part's manifest as it stands, and what it says."""
+
+    line: bytes
+    path: bytes
+    fields: Mapping[str, Any]  # Any: JSON that we wrote
+
+
+def iter_sealed(ctx: Context, archive_id: UUID) -> Iterator[SealedLine]:
     """The lines of all sealed parts in order of path, without superseded ones: what the closing statement covers."""
     with ctx.db.begin() as tx:
         sealed = [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
@@ -36,20 +48,18 @@ def iter_sealed_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
         gone: dict[int, set[bytes]] = {}
         for number, path in rows:
             gone.setdefault(number, set()).add(path)
-    streams = [_iter_part(ctx, part.id, gone.get(part.number, set())) for part in sealed]
-    return (line for _, line in heapq.merge(*streams, key=_first))
+    streams = [_iter_part(ctx, part, gone.get(part.number, set())) for part in sealed]
+    return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=attrgetter("path"))
 
 
-def iter_part_lines(ctx: Context, part_id: UUID) -> Iterator[bytes]:
-    """The lines of one sealed part as they stand in its manifest."""
-    return iter_manifest_lines(io.BytesIO(ctx.storage.read_part_document(object_uri(part_id), MANIFEST_NAME)))
+def iter_sealed_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
+    """The bare lines of `iter_sealed`."""
+    return (one.line for one in iter_sealed(ctx, archive_id))
 
 
 def path_of(line: bytes) -> bytes:
     """The path in a line that we wrote."""
-    fields = orjson.loads(line)
-    text = fields.get("path")
-    return text.encode("utf-8") if text is not None else base64.b64decode(fields["path_bytes"])
+    return _path_in(orjson.loads(line))
 
 
 def union_line(entry: Entry) -> bytes:
@@ -58,12 +68,16 @@ def union_line(entry: Entry) -> bytes:
     return canonical_line({**fields, "layer": entry.archive_id.urn})
 
 
-def _iter_part(ctx: Context, part_id: UUID, gone: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    for line in iter_part_lines(ctx, part_id):
-        path = path_of(line)
+def _iter_part(ctx: Context, part: Part, gone: set[bytes]) -> Iterator[SealedLine]:
+    # The digest is known since the sealing: the inventory, which takes long to read, need not be asked for it
+    data = ctx.storage.read_part_document(object_uri(part.id), MANIFEST_NAME, digest=part.manifest_digest)
+    for line in iter_manifest_lines(io.BytesIO(data)):
+        fields = orjson.loads(line)
+        path = _path_in(fields)
         if path not in gone:
-            yield path, line
+            yield SealedLine(line, path, fields)
 
 
-def _first(pair: tuple[bytes, bytes]) -> bytes:
-    return pair[0]
+def _path_in(fields: Mapping[str, Any]) -> bytes:  # Any: JSON that we wrote
+    text = fields.get("path")
+    return text.encode("utf-8") if text is not None else base64.b64decode(fields["path_bytes"])

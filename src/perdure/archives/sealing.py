@@ -13,11 +13,10 @@ from sqlalchemy.types import Text
 
 from perdure.archives import events
 from perdure.archives.copying import ensure_copies
-from perdure.archives.entries import default_content, row_to_entry
+from perdure.archives.entries import default_content, list_part_entries
 from perdure.archives.heads import CHECKSUMS_FOLDER, Heads, writer
-from perdure.archives.layers import to_manifest_entry
 from perdure.archives.manifests import path_of
-from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, Part, PartState
+from perdure.archives.model import Archive, ArchiveState, Part, PartState
 from perdure.archives.placing import ACTIVE_UPLOADS, SEAL_JOB, add_usage, list_parts
 from perdure.archives.records import Context, load
 from perdure.archives.tables import files, parts, superseded, uploads
@@ -51,13 +50,13 @@ class Sealing:
             ctx.storage.forget_staged_log(ref)
             return True
         crash_point("seal.fenced")
-        archive, entries, manifest = self._read(archive_id, number)
+        archive, entries = self._read(archive_id, number)
         if not entries and not self._is_stored(ref):
             self._drop(ref, number)
             return True
         sealed, final = ctx.storage.seal_part(
             ref,
-            manifest,
+            entries,
             created=ctx.clock.now(),
             message=f"Part {number} of {archive_id.urn}",
             user=writer(ctx),
@@ -100,15 +99,19 @@ class Sealing:
                 tx.execute(_update_part(archive_id, number).values(state=PartState.SEALING.value))
             return part
 
-    def _read(self, archive_id: UUID, number: int) -> tuple[Archive, list[Entry], list[ManifestEntry]]:
+    def _read(self, archive_id: UUID, number: int) -> tuple[Archive, list[ManifestEntry]]:
         """The part's entries as one statement sees them, sorted by path, with the digests of their metadata."""
-        query = select(files).where(files.c.archive_id == archive_id, files.c.part == number).order_by(files.c.path)
         with self._ctx.db.begin() as tx:
-            entries = [row_to_entry(row) for row in tx.execute(query)]
-            known = self._ctx.metadata.digests(tx, archive_id, [entry.path for entry in entries]) if entries else {}
-            archive = load(tx, archive_id)
-        metadata = {path: {"digest": found.digest, "sequence": found.sequence} for path, found in known.items()}
-        return archive, entries, [to_manifest_entry(entry, metadata.get(entry.path)) for entry in entries]
+            entries = list_part_entries(tx, archive_id, number, self._list_metadata(tx, archive_id, number))
+            return load(tx, archive_id), entries
+
+    def _list_metadata(self, tx: Connection, archive_id: UUID, number: int) -> dict[bytes, dict[str, object]]:
+        """What the manifest says of the metadata of the part's paths; most archives have none and are asked once."""
+        if not self._ctx.metadata.state(tx, archive_id).sequence:
+            return {}
+        paths = select(files.c.path).where(files.c.archive_id == archive_id, files.c.part == number)
+        known = self._ctx.metadata.digests(tx, archive_id, tx.execute(paths).scalars())
+        return {path: {"digest": found.digest, "sequence": found.sequence} for path, found in known.items()}
 
     def _is_stored(self, ref: PartRef) -> bool:
         with self._ctx.db.begin() as tx:
@@ -127,17 +130,23 @@ class Sealing:
         self._ctx.storage.discard_part(ref)
 
     def _record(
-        self, ref: PartRef, number: int, sealed: SealedPart, entries: Sequence[Entry], final: Mapping[bytes, str]
+        self,
+        ref: PartRef,
+        number: int,
+        sealed: SealedPart,
+        entries: Sequence[ManifestEntry],
+        final: Mapping[bytes, str],
     ) -> None:
         """Write what was sealed into the head and the database."""
         ctx = self._ctx
+        manifest = ctx.storage.read_sealed_document(ref, MANIFEST_NAME, digest=sealed.manifest_digest)
         with self._heads.writing(ref.archive_id, message=f"Part {number} sealed") as change:
             tx = change.tx
             before = tx.execute(select(parts).where(_is_part(ref.archive_id, number))).one()
             if before.state != PartState.SEALED.value:
                 ctx.storage.record_part(tx, ref, sealed)
                 _save_contents(tx, ref.archive_id, number, entries, final)
-                self._forget_superseded(tx, ref, number)
+                self._forget_superseded(tx, ref, number, manifest)
                 add_usage(
                     tx,
                     change.archive.account_id,
@@ -158,26 +167,25 @@ class Sealing:
                 told = {"number": number, "object": ref.object_id, **counts}
                 ctx.events.record(tx, events.PART_SEALED, ref.archive_id, SYSTEM, told)
                 name = f"{CHECKSUMS_FOLDER}part-{number:04d}.ndjson.gz"
-                change.files[name] = ctx.storage.read_sealed_document(ref, MANIFEST_NAME)
+                change.files[name] = manifest
 
-    def _forget_superseded(self, tx: Connection, ref: PartRef, number: int) -> None:
+    def _forget_superseded(self, tx: Connection, ref: PartRef, number: int, manifest: bytes) -> None:
         """Drop notes of what was superseded before it was sealed: the part does not hold it."""
         own = (superseded.c.archive_id == ref.archive_id) & (superseded.c.part == number)
         noted = set(tx.execute(select(superseded.c.path).where(own)).scalars())
         if noted:
-            manifest = io.BytesIO(self._ctx.storage.read_sealed_document(ref, MANIFEST_NAME))
-            noted -= {path_of(line) for line in iter_manifest_lines(manifest)}
+            noted -= {path_of(line) for line in iter_manifest_lines(io.BytesIO(manifest))}
             tx.execute(delete(superseded).where(own, superseded.c.path.in_(noted)))
 
 
 def _save_contents(
-    tx: Connection, archive_id: UUID, number: int, entries: Sequence[Entry], final: Mapping[bytes, str]
+    tx: Connection, archive_id: UUID, number: int, entries: Sequence[ManifestEntry], final: Mapping[bytes, str]
 ) -> None:
     """Note where files lie whose content path sealing has changed."""
     moved = [
         (entry.path, final[entry.path] if final[entry.path] != default_content(entry.path) else None)
         for entry in entries
-        if entry.kind is EntryKind.FILE and entry.path in final and entry.content != final[entry.path]
+        if entry.path in final and entry.content != final[entry.path]
     ]
     if not moved:
         return

@@ -25,6 +25,7 @@ ENTRY_KINDS: tuple[EntryKind, ...] = ("file", "directory", "symlink", "hidden")
 MANIFEST_NAME = "manifest.ndjson.gz"
 MAX_LINE_BYTES = 1 << 20  # a reader takes no more memory than this for a line of a damaged file
 _GZIP_LEVEL = 6
+_LINES_AT_ONCE = 256  # to the compressor, whose output does not depend on how its input is cut
 _FIELDS = frozenset({
     "path", "path_bytes", "kind", "size", "mtime_ns", "mode", "digests", "target", "target_bytes", "content", "metadata"
 })  # fmt: skip
@@ -99,12 +100,17 @@ def write_manifest(entries: Iterable[ManifestEntry], fileobj: BinaryIO) -> int:
     compressed bytes may differ between versions of zlib, so what is compared later is the digest of this very file.
     """
     count, last = 0, b""
+    lines: list[bytes] = []
     with gzip.GzipFile(filename="", mode="wb", fileobj=fileobj, compresslevel=_GZIP_LEVEL, mtime=0) as stream:
         for entry in entries:
             if entry.path <= last:
                 raise ValueError(f"{display_path(entry.path)!r} is not in order")
-            stream.write(entry_to_line(entry))
+            lines.append(entry_to_line(entry))
             count, last = count + 1, entry.path
+            if len(lines) == _LINES_AT_ONCE:
+                stream.write(b"".join(lines))
+                lines.clear()
+        stream.write(b"".join(lines))
     return count
 
 

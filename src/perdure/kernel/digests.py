@@ -93,6 +93,14 @@ def make_digester(name: str) -> Digester:
         raise ValueError(f"unknown digest {name!r}; known are {', '.join(sorted(_MAKERS))}") from None
 
 
+def content_digest_name(digest: str) -> str:
+    """Which of CONTENT_DIGESTS has so many hexadecimal digits; raises ValueError when none has."""
+    for name in CONTENT_DIGESTS:
+        if len(digest) == DIGEST_LENGTHS[name]:
+            return name
+    raise ValueError(f"{digest!r} is no content digest")
+
+
 def digest_bytes(data: bytes, names: Iterable[str]) -> dict[str, str]:
     """All the named digests of one value."""
     digest = MultiDigest(names)

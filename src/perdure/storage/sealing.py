@@ -58,7 +58,7 @@ def seal_part(
     final = dict(plan_content_paths(entry.path for entry in files))
     _arrange(store, tree_of(part), files, final, request.algorithm)
     crash_point("seal.arranged")
-    placed = [replace(entry, content=final[entry.path]) if entry.path in final else entry for entry in listed]
+    placed = [_place(entry, final.get(entry.path)) for entry in listed]
     sealed = _write_documents(store, part, placed, request)
     crash_point("seal.documents_written")
     store.publish(tree_of(part), part.object_id)
@@ -78,11 +78,17 @@ def _arrange(store: Store, tree: str, files: list[ManifestEntry], final: Mapping
             store.set_aside(tree, path)
     crash_point("seal.strays_aside")
     store.prune_tree(tree)
-    for logical, content in present.items():
-        if content is not None and content != final[logical]:
-            store.move_file(tree, DATA_PREFIX + content, DATA_PREFIX + final[logical])
-            crash_point("seal.moved")
-    store.prune_tree(tree)
+    moves = [(content, final[path]) for path, content in present.items() if content and content != final[path]]
+    for content, name in moves:
+        store.move_file(tree, DATA_PREFIX + content, DATA_PREFIX + name)
+        crash_point("seal.moved")
+    if moves:
+        store.prune_tree(tree)
+
+
+def _place(entry: ManifestEntry, content: str | None) -> ManifestEntry:
+    """The entry as its manifest has it: most files were staged where they stay."""
+    return entry if content is None or content == entry.content else replace(entry, content=content)
 
 
 def _locate(

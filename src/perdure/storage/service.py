@@ -19,7 +19,7 @@ from perdure.db import Database
 from perdure.formats import ocfl
 from perdure.formats.manifest import ManifestEntry
 from perdure.kernel.clock import Clock, SystemClock
-from perdure.kernel.digests import digest_bytes
+from perdure.kernel.digests import content_digest_name, digest_bytes
 from perdure.kernel.errors import DamagedError, PerdureError
 from perdure.storage import heads, placing, records, sealing
 from perdure.storage.crash_points import crash_point
@@ -456,18 +456,18 @@ class Storage:
             self._sources.doubt(store, object_id, _wrong_length(store, object_id, content))
         return None
 
-    def read_part_document(self, object_id: str, name: str) -> bytes:
-        """A document of a sealed part, such as its manifest, compared with the inventory."""
+    def read_part_document(self, object_id: str, name: str, *, digest: str | None = None) -> bytes:
+        """A document of a sealed part, such as its manifest, compared with its digest: the known one, else the
+        inventory's."""
 
         def read(store: Store) -> bytes:
-            return _read_checked(store, object_id, read_inventory(store, object_id).inventory, META_PREFIX + name)
+            return _read_document(store, object_id, name, digest)
 
         return self._sources.read_from_best(self._stores, object_id, read)
 
-    def read_sealed_document(self, part: PartRef, name: str) -> bytes:
+    def read_sealed_document(self, part: PartRef, name: str, *, digest: str | None = None) -> bytes:
         """The same of a part that was just sealed and that no committed row names yet: from the primary."""
-        store = self._stores[0]
-        return _read_checked(store, part.object_id, read_inventory(store, part.object_id).inventory, META_PREFIX + name)
+        return _read_document(self._stores[0], part.object_id, name, digest)
 
     def head_state(self, object_id: str, version: int | None = None) -> dict[str, str]:
         """The digest of each logical path of a head object, now or as of a version."""
@@ -748,6 +748,17 @@ def _state_of(inventory: ocfl.Inventory, version: int | None) -> dict[str, str]:
     if name not in inventory.versions:
         raise UnknownObjectError(f"{inventory.id} has no version {version}.")
     return {path: digest for digest, paths in inventory.versions[name].state.items() for path in paths}
+
+
+def _read_document(store: Store, object_id: str, name: str, digest: str | None) -> bytes:
+    """A document of a part; its inventory is read, which takes long, only where nobody knows the digest."""
+    if digest is None:
+        return _read_checked(store, object_id, read_inventory(store, object_id).inventory, META_PREFIX + name)
+    data = read_whole(store, object_id, META_PREFIX + name)
+    algorithm = content_digest_name(digest)
+    if digest_bytes(data, (algorithm,))[algorithm] != digest.lower():
+        raise placing.SourceDamagedError(store, object_id, META_PREFIX + name)
+    return data
 
 
 def _read_checked(store: Store, object_id: str, inventory: ocfl.Inventory, path: str) -> bytes:

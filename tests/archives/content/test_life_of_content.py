@@ -6,6 +6,7 @@ import io
 import threading
 import zipfile
 from datetime import timedelta
+from hashlib import sha256
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -29,6 +30,7 @@ from perdure.archives.model import ArchiveState, Description, EntryKind, UploadS
 from perdure.formats.manifest import line_to_entry
 from perdure.formats.merkle import merkle_root, verify_inclusion
 from perdure.formats.statement import parse_public_key, verify_signature
+from perdure.storage.model import object_uri
 
 from .workshop import Workshop, digest_of
 
@@ -50,6 +52,17 @@ CONTENTS: dict[bytes, bytes] = {
 
 def public_key(shop: Workshop) -> Ed25519PublicKey:
     return parse_public_key(str(shop.closing.public_keys()[-1]["public_key"]).encode())
+
+
+def test_an_archive_of_another_digest_closes(shop: Workshop) -> None:
+    shop.define("quick", digests=("sha256",))
+    archive = shop.open(profile="quick")
+    shop.put_all(archive, CONTENTS)
+    closed = shop.close(archive)
+    listed = shop.ctx.storage.read_head_file(object_uri(archive.id), "manifest-sha256.txt")
+    assert f"{sha256(b'alpha').hexdigest()}  a.txt\n".encode() in listed
+    assert closed.statement is not None
+    assert shop.contents(closed) == CONTENTS
 
 
 def test_what_goes_in_comes_out_of_the_closed_archive(shop: Workshop) -> None:
