@@ -45,6 +45,7 @@ from perdure.archives.records import (
 from perdure.archives.registering import register_identifier
 from perdure.archives.roles import require_mandatory_roles
 from perdure.archives.sealing import Sealing
+from perdure.archives.stages import Stages
 from perdure.archives.tables import archives, files, parts
 from perdure.formats.canonical import parse_json_object
 from perdure.formats.manifest import checksum_line, checksum_list_name, superseded_to_line
@@ -222,20 +223,25 @@ class Closing:
             return _outcome(archive)
         require_state(archive, ArchiveState.CLOSING)
         self._wait_for_landings(job, archive_id)
+        stages = Stages()
         for number in numbers:
             job.raise_if_stopping()
             job.progress(message=f"sealing part {number} of {len(numbers)}")
             if not self._sealing.seal(archive_id, number):
                 raise TransfersLandingError(f"Something is on its way into part {number}.")
+        stages.end("seal")
         crash_point("close.sealed")
         self._place_copies(job, archive)
+        stages.end("copies")
         crash_point("close.copied")
         job.progress(message="building the closing statement")
         with tempfile.TemporaryDirectory(prefix="closing-") as folder:
             name = checksum_list_name(archive.profile.digests[0])
             tree = _build_tree(self._ctx, archive, Path(folder) / name, job.raise_if_stopping)
+            stages.end("statement")
             closed = self._commit(archive_id, parse_actor(payload["actor"]), tree, {name: Path(folder) / name})
-        return _outcome(closed)
+        stages.end("commit")
+        return {**_outcome(closed), "seconds": stages.as_json()}
 
     def _place_copies(self, job: JobContext, archive: Archive) -> None:
         with self._ctx.db.begin() as tx:

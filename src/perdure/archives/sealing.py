@@ -19,6 +19,7 @@ from perdure.archives.manifests import path_of
 from perdure.archives.model import Archive, ArchiveState, Part, PartState
 from perdure.archives.placing import ACTIVE_UPLOADS, SEAL_JOB, add_usage, list_parts
 from perdure.archives.records import Context, load
+from perdure.archives.stages import Stages
 from perdure.archives.tables import files, parts, superseded, uploads
 from perdure.formats.manifest import MANIFEST_NAME, ManifestEntry, iter_manifest_lines
 from perdure.jobs import JobContext, Json
@@ -74,16 +75,18 @@ class Sealing:
         with self._ctx.db.begin() as tx:
             archive = load(tx, archive_id)
             waiting = [part for part in list_parts(tx, archive_id) if part.state in (PartState.FULL, PartState.SEALING)]
-        sealed = 0
+        stages, sealed = Stages(), 0
         for part in waiting if archive.state in _FILLED else []:
             job.raise_if_stopping()
             sealed += self.seal(archive_id, part.number)
+        stages.end("seal")
         with self._ctx.db.begin() as tx:
             present = [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
         for part in present if archive.state in _FILLED else []:
             job.progress(message=f"copies of part {part.number}")
             ensure_copies(self._ctx, archive, PartRef(archive_id, part.id).object_id, should_stop=job.should_stop)
-        return {"sealed": sealed}
+        stages.end("copies")
+        return {"sealed": sealed, "seconds": stages.as_json()}
 
     def _fence(self, archive_id: UUID, number: int) -> Part | None:
         """Let nothing into or out of the part from here on."""

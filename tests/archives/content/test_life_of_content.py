@@ -27,6 +27,7 @@ from perdure.archives.errors import (
 from perdure.archives.filling import Attributes
 from perdure.archives.items import BatchItem, PlanItem, Verdict
 from perdure.archives.model import ArchiveState, Description, EntryKind, UploadState
+from perdure.archives.stages import Stages
 from perdure.formats.manifest import line_to_entry
 from perdure.formats.merkle import merkle_root, verify_inclusion
 from perdure.formats.statement import parse_public_key, verify_signature
@@ -52,6 +53,27 @@ CONTENTS: dict[bytes, bytes] = {
 
 def public_key(shop: Workshop) -> Ed25519PublicKey:
     return parse_public_key(str(shop.closing.public_keys()[-1]["public_key"]).encode())
+
+
+def test_closing_tells_how_long_each_stage_took(shop: Workshop) -> None:
+    archive = shop.open()
+    shop.put(archive, b"a", b"1")
+    job = shop.closing.close(shop.ada, archive.id)
+    shop.run()
+    result = shop.job(job).result
+    assert result is not None
+    seconds = result["seconds"]
+    assert isinstance(seconds, dict)
+    assert seconds.keys() == {"seal", "copies", "statement", "commit"}
+    assert all(isinstance(value, float) and value >= 0 for value in seconds.values())
+
+
+def test_stages_add_up() -> None:
+    ticks = iter([10.0, 11.0, 13.5, 14.0])
+    stages = Stages(lambda: next(ticks))
+    for name in ("copy", "sync", "copy"):
+        stages.end(name)
+    assert stages.as_json() == {"copy": 1.5, "sync": 2.5}
 
 
 def test_an_archive_of_another_digest_closes(shop: Workshop) -> None:

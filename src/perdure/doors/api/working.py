@@ -71,6 +71,10 @@ def list_jobs(
 def close_archive(
     archive_id: ArchiveId, request: Request, caller: KnownCaller, services: Given, form: CloseForm | None = None
 ) -> Response:
+    """The job's result counts the files and bytes, names the identifier and the root of the tree over all lines of
+    the manifest, and tells in `seconds` how long its last attempt took to `seal` the parts, to write and read back
+    their `copies`, to build the `statement`, and to `commit` it.
+    """
     expected = expected_revision(request.headers, "r")
     return _accepted(
         services.archives.closing.close(
