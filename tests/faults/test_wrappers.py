@@ -16,7 +16,7 @@ from perdure.testing.faults import Fault, FaultPlan
 from perdure.testing.lying import Lie, LyingStore, VolatileStore
 from perdure.testing.memory_store import MemoryStore
 from perdure.testing.stores import INSTANCE, OBJECT, TREE, StoreContract, fill, read
-from perdure.testing.system import failing_system
+from perdure.testing.system import WRITES, failing_system
 
 
 def prepared(store: Store) -> Store:
@@ -165,15 +165,15 @@ def test_a_call_of_the_system_fails(tmp_path: Path, name: str) -> None:
 
 def test_a_short_write_of_the_system_is_made_whole(tmp_path: Path) -> None:
     store = prepared(PosixStore("folder", tmp_path / "store"))
-    data = bytes(range(256)) * 100
+    data = bytes(range(256)) * (3 << 12)
     for number in chain(range(1, 4), repeat(0, 1)):
         tree = f"{TREE}{number}"
-        plan = FaultPlan(at=number or None, fault=Fault.SHORT, counts=lambda call: call == "write")
+        plan = FaultPlan(at=number or None, fault=Fault.SHORT, counts=WRITES.__contains__)
         with failing_system(plan):
             sink = store.create_file(tree, "a")
             assert sink is not None
-            for start in range(0, len(data), 10_000):
-                sink.write(data[start : start + 10_000])
+            for start in range(0, len(data), 1 << 20):
+                sink.write(data[start : start + (1 << 20)])
             sink.close()
         assert b"".join(store.read_file(tree, "a")) == data
         assert len(plan.injected) == bool(number)

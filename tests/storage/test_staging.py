@@ -310,7 +310,6 @@ def tight(tmp_path: Path) -> Iterator[PosixStore]:
         store = PosixStore("tight", place / "store")
         store.prepare(INSTANCE)
         yield store
-        os.close(store._folder_fd)
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
 

@@ -40,6 +40,7 @@ from perdure.storage.service import Storage
 log = structlog.get_logger(__name__)
 
 _Asking = Callable[[], Mapping[str, str | None]]
+_RECOVER_EVERY = 15.0  # seconds
 _FAULTS_REMEMBERED = 1.0  # anybody may ask for them, and each answer opens a connection to the database
 
 
@@ -251,9 +252,22 @@ def _find_faults(application: Application) -> Mapping[str, str | None]:
 def opened(
     settings: Settings, database_url: str, *, process: str, on_sync_failure: Callable[[], None] | None = None
 ) -> Iterator[Application]:
-    """A built application that is closed at the end."""
+    """A built application that looks after its stores, and is closed at the end."""
     application = build(settings, database_url, process=process, on_sync_failure=on_sync_failure)
+    stop = threading.Event()
+    keeper = threading.Thread(target=_recover_stores, args=(application, stop), name="stores", daemon=True)
+    keeper.start()  # a daemon: a dead mount holds up whoever touches it, and shall not hold up the end
     try:
         yield application
     finally:
+        stop.set()
         application.close()
+
+
+def _recover_stores(application: Application, stop: threading.Event) -> None:
+    """Take stores in that were away at the start or failed since, for as long as the process runs."""
+    while not stop.wait(_RECOVER_EVERY):
+        try:
+            application.storage.recover()
+        except Exception as error:
+            log.warning("stores_not_recovered", error=repr(error))

@@ -7,7 +7,8 @@ are they acknowledged. Whatever stops between two steps leaves bytes that nobody
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -49,7 +50,7 @@ from perdure.archives.removing import remove_paths
 from perdure.archives.tables import parts, uploads
 from perdure.identity.model import Action
 from perdure.kernel.actor import SYSTEM, Actor
-from perdure.kernel.errors import BadInputError, NotFoundError
+from perdure.kernel.errors import BadInputError, NotFoundError, PerdureError
 from perdure.kernel.paths import display_path
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import UnknownUploadError
@@ -110,7 +111,9 @@ class Filling:
         item = Attributes(mtime_ns, mode, stated_digests).as_item(path, size)
         _require_item(item)
         archive, reservation = self._reserve(actor, archive_id, 1, size)
-        return FileReceiver(Landing(self._ctx, actor, archive, reservation), item, replace=replace)
+        landing = Landing(self._ctx, actor, archive, reservation)
+        with _giving_up(landing):
+            return FileReceiver(landing, item, replace=replace)
 
     def begin_batch(self, actor: Actor, archive_id: UUID, items: Sequence[BatchItem]) -> BatchReceiver:
         """Take many small entries at once: the contents of the files come concatenated in the order of the items."""
@@ -124,7 +127,9 @@ class Filling:
         problems.update({good[index]: problem for index, problem in conflicts.items()})
         wanted = [item for index, item in enumerate(items) if index not in problems]
         archive, reservation = self._reserve(actor, archive_id, len(wanted), sum(item.size for item in wanted))
-        return BatchReceiver(Landing(self._ctx, actor, archive, reservation), items, problems)
+        landing = Landing(self._ctx, actor, archive, reservation)
+        with _giving_up(landing):
+            return BatchReceiver(landing, items, problems)
 
     # Uploads that go on over many requests
 
@@ -150,7 +155,8 @@ class Filling:
         archive, reservation = self._reserve(actor, archive_id, 1, size, path=path, attributes=kept, until=until)
         names = digests_to_take(archive.profile.digests, item.digests)
         crash_point("upload.reserved")
-        self._ctx.storage.begin_upload(reservation.part, reservation.id, path, digests=frozenset(names))
+        with _giving_up(Landing(self._ctx, actor, archive, reservation)):
+            self._ctx.storage.begin_upload(reservation.part, reservation.id, path, digests=frozenset(names))
         state = UploadState.RESERVED
         if size == 0:
             self._finish_empty(actor, reservation.id)
@@ -320,6 +326,16 @@ class Filling:
         if row.path is not None:
             ctx.storage.forget_upload(PartRef(row.archive_id, row.part_id), row.id)
         return was_active
+
+
+@contextmanager
+def _giving_up(landing: Landing) -> Iterator[None]:
+    """Return the reserved room when what it was reserved for cannot even begin."""
+    try:
+        yield
+    except PerdureError:
+        landing.give_up()
+        raise
 
 
 def _require_item(item: BatchItem) -> None:

@@ -1,4 +1,4 @@
-"""What is done again and again for content: reservations end, copies are verified, what nobody knows is swept."""
+"""What is done again and again for content: reservations end, copies are verified, what is behind is brought up."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def register_content_upkeep(ctx: Context, filling: Filling, verifying: Verifying
     ctx.jobs.register_periodic("archives.expire_uploads", timedelta(minutes=1), filling.expire_uploads)
     ctx.jobs.register_periodic("archives.verify_due", timedelta(hours=6), verifying.verify_due)
     ctx.jobs.register_periodic("archives.sweep_staging", timedelta(hours=1), lambda: sweep_staging(ctx))
+    ctx.jobs.register_periodic("storage.reconcile_heads", timedelta(minutes=5), ctx.storage.reconcile_heads)
 
 
 def sweep_staging(ctx: Context) -> list[str]:

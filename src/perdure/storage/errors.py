@@ -23,7 +23,9 @@ class StoreFailedError(PerdureError):
 
     code = "store_failed"
     title = "The medium of a store reported an error"
-    next_step = "Nothing unacknowledged is kept. The operator must look at the medium and restart the service."
+    next_step = (
+        "Nothing unacknowledged is kept. The operator must look at the medium; then send the same request again."
+    )
 
 
 class ForeignStoreError(ConflictError):

@@ -85,6 +85,15 @@ class Store(Protocol):
         """
         ...
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether this object may write: never again after it lost writes, or when its place was mounted anew."""
+        ...
+
+    def renew(self) -> Store:
+        """The same place as a new process would open it, not yet prepared; what is under way on this object fails."""
+        ...
+
     def room(self) -> Room: ...
 
     # Trees in staging

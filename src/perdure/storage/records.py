@@ -113,6 +113,23 @@ def find_due_copies(tx: Connection, store_id: UUID, before: datetime, limit: int
     return [_to_copy(row) for row in tx.execute(query)]
 
 
+def find_heads_behind(tx: Connection, store_ids: Sequence[UUID], limit: int) -> list[tuple[str, list[UUID]]]:
+    """Objects of more than one version, with those of the stores that lack the newest and whose copy nobody doubts."""
+    doubted = copies.c.state.in_([CopyState.SUSPECT.value, CopyState.LOST.value])
+    behind = copies.c.object_id.is_(None) | ((copies.c.version < objects.c.version) & ~doubted)
+    own = (copies.c.object_id == objects.c.object_id) & (copies.c.store_id == stores.c.id)
+    query = (
+        select(objects.c.object_id, func.array_agg(stores.c.id).label("store_ids"))
+        .select_from(objects)
+        .join(stores, stores.c.id.in_(store_ids))
+        .outerjoin(copies, own)
+        .where(objects.c.kind != ObjectKind.PART.value, behind)
+        .group_by(objects.c.object_id)
+        .limit(limit)
+    )
+    return [(row.object_id, list(row.store_ids)) for row in tx.execute(query)]
+
+
 def delete_copy(tx: Connection, object_id: str, store_id: UUID) -> None:
     tx.execute(delete(copies).where(copies.c.object_id == object_id, copies.c.store_id == store_id))
 
@@ -125,6 +142,11 @@ def delete_objects(tx: Connection, object_ids: Sequence[str]) -> None:
 def lock_object(tx: Connection, object_id: str) -> None:
     """Let no other transaction of any process change this object until this one ends."""
     tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(object_id, 0))))
+
+
+def try_lock_object(tx: Connection, object_id: str) -> bool:
+    """The same lock, unless somebody else holds it."""
+    return bool(tx.execute(select(func.pg_try_advisory_xact_lock(func.hashtextextended(object_id, 0)))).scalar_one())
 
 
 def _to_object(row: Row[tuple[object, ...]]) -> StoredObject:

@@ -5,6 +5,7 @@ There is no actor here: storage knows bytes, not people. Who may do what is deci
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Connection, text
 
 from perdure.db import Database
@@ -55,14 +57,18 @@ from perdure.storage.model import (
     rank_sources,
 )
 from perdure.storage.ports import Buffer, Store
+from perdure.storage.recovering import examine_store
 from perdure.storage.sealing import SealRequest
 from perdure.storage.sources import Sources
 from perdure.storage.staging import FileWriter, Staging, UploadWriter, log_of, tree_of
 from perdure.storage.sweeping import Known, find_part, sweep_store
 from perdure.storage.verifying import Progress, ShouldStop, StoredInventory, read_inventory, read_whole, verify_object
 
+log = structlog.get_logger(__name__)
+
 _WHOLE_HEAD_READ = 8 << 20  # of a larger head only the new files are read back after each version
-_UNREADABLE = (StoreFailedError, StoreUnavailableError)
+_OUT = (StoreFailedError, StoreFullError, StoreUnavailableError)  # what a store beside the primary may be for a while
+_HEADS_AT_ONCE = 1000
 
 __all__ = ["FileWriter", "SealRequest", "Storage", "UploadWriter"]
 
@@ -84,8 +90,9 @@ class Storage:
     ) -> None:
         self._db = db
         self._all = tuple(stores)
-        self._prepared: list[Store] = []
         self._stores: tuple[Store, ...] = ()
+        self._recovering = threading.Lock()
+        self._store_files: dict[str, bytes] = {}
         self._clock = clock or SystemClock()
         self._instance_id = instance_id
         self._reserve = reserve_bytes
@@ -97,17 +104,52 @@ class Storage:
     def prepare(self) -> None:
         """Create or open every store and record it; raises ForeignStoreError. Safe to call twice.
 
-        A store other than the primary that cannot be reached is left out until it is prepared again.
+        A store other than the primary that cannot be used at this moment is left out until `recover` takes it in.
         """
+        present = list(self._stores)
         for store in self._all:
-            if store in self._stores:
+            if store in present:
                 continue
             try:
                 self._prepare(store)
-            except StoreUnavailableError:
+            except _OUT as error:
                 if store is self._all[0]:
                     raise
-        self._stores = tuple(store for store in self._all if store in self._prepared)
+                log.warning("store_left_out", store=store.name, error=error.detail)
+            else:
+                present.append(store)
+        self._stores = tuple(store for store in self._all if store in present)
+
+    def recover(self) -> list[str]:
+        """Take in stores that were away at the start, and take back those that failed since; returns their names.
+
+        Each passes an examination first. The primary is none of them: a process whose primary lost writes has to end,
+        because much that is under way stands on them. To be called again and again, in every process.
+        """
+        if not self._recovering.acquire(blocking=False):
+            return []
+        try:
+            out = [store for store in self._all[1:] if store not in self._stores or not store.is_sound]
+            return [store.name for store in out if self._take_back(store)]
+        finally:
+            self._recovering.release()
+
+    def _take_back(self, store: Store) -> bool:
+        """Put a store opened anew in the place of one; what is under way on the old one goes on failing."""
+        fresh = store.renew()
+        try:
+            self._prepare(fresh)
+            examine_store(fresh)
+            for name, data in self._store_files.items():
+                fresh.write_store_file(name, data)
+        except PerdureError as error:
+            log.warning("store_still_out", store=store.name, error=error.detail)
+            return False
+        present = [fresh if one is store else one for one in self._stores] + [fresh]
+        self._all = tuple(fresh if one is store else one for one in self._all)
+        self._stores = tuple(one for one in self._all if one in present)
+        log.info("store_taken_back", store=store.name)
+        return True
 
     def stores(self) -> list[StoreInfo]:
         """The stores that are prepared, the primary first."""
@@ -129,9 +171,18 @@ class Storage:
         return self._store(store_id).room()
 
     def write_store_file(self, name: str, data: bytes) -> None:
-        """Keep a small file, such as the list of public keys, with every store; replaced in one durable step each."""
+        """Keep a small file, such as the list of public keys, with every store; replaced in one durable step each.
+
+        A store other than the primary that is out at this moment gets it when it is back.
+        """
+        self._store_files[name] = data
         for store in self._stores:
-            store.write_store_file(name, data)
+            try:
+                store.write_store_file(name, data)
+            except _OUT as error:
+                if store is self._stores[0]:
+                    raise
+                log.warning("store_file_not_written", store=store.name, file=name, error=error.detail)
 
     def read_store_file(self, name: str) -> bytes | None:
         """The file from the first store that has it."""
@@ -250,12 +301,12 @@ class Storage:
     def sweep_staging(self, known: Known, older_than: datetime) -> list[str]:
         """Remove what nobody knows and nothing has changed since a time; returns the names of what was removed.
 
-        `known` is asked with archive and part, or with archive and upload; an unfinished copy or head is known by
-        its age alone.
+        `known` is asked with archive and part, or with archive and upload. An unfinished copy or head goes only when
+        nobody is at it: its age alone proves nothing where clocks differ.
         """
         swept: list[str] = []
         for store in self._stores:
-            swept += sweep_store(store, known, older_than, partial(self._is_growing, store))
+            swept += sweep_store(store, known, older_than, partial(self._holding_still, store))
         return swept
 
     # Sealing and copies
@@ -528,6 +579,24 @@ class Storage:
             found = heads.find_newest(usable, object_id, known)
             return self._spread(tx, object_id, known.kind, known.archive_id, usable, found, None, {})
 
+    def reconcile_heads(self) -> int:
+        """Bring heads up that some store is behind with, and return how many; a store that fails is left for later."""
+        done, failing = 0, set[UUID]()
+        for object_id, store_ids in self._find_heads_behind():
+            if not set(store_ids) - failing:
+                continue
+            try:
+                failing |= set(self.reconcile_head(object_id).behind)
+                done += 1
+            except PerdureError as error:
+                log.warning("head_not_reconciled", object=object_id, error=error.detail)
+        return done
+
+    def _find_heads_behind(self) -> list[tuple[str, list[UUID]]]:
+        present = [store.info.id for store in self._stores if store.is_sound]
+        with self._db.begin() as tx:
+            return records.find_heads_behind(tx, present, _HEADS_AT_ONCE)
+
     # Journals
 
     def append_journal(self, archive_id: UUID, lines: list[bytes]) -> None:
@@ -573,7 +642,7 @@ class Storage:
         for store in reversed(self._stores):
             try:
                 store.replace_log(_journal_of(archive_id), keep)
-            except _UNREADABLE:
+            except _OUT:
                 if store is self._stores[0]:
                     raise
 
@@ -583,7 +652,6 @@ class Storage:
         with self._db.begin() as tx:
             store.prepare(self._instance_id, records.find_store_id(tx, store.name))
             records.save_store(tx, store.info, store.abilities)
-        self._prepared.append(store)
 
     def _store(self, store_id: UUID) -> Store:
         for store in self._stores:
@@ -655,10 +723,15 @@ class Storage:
                 records.mark_suspect(tx, copy, report.evidence)
         self._sources.forget(copy.object_id)
 
-    def _is_growing(self, store: Store, object_id: str) -> bool:
+    @contextmanager
+    def _holding_still(self, store: Store, object_id: str) -> Iterator[bool]:
+        """Hold off whoever wants to write an object here; False while somebody does, or a copy is unfinished."""
         with self._db.begin() as tx:
+            if not records.try_lock_object(tx, object_id):
+                yield False
+                return
             copies = records.load_copies(tx, [object_id])[object_id]
-        return any(copy.store_id == store.info.id and copy.state is CopyState.WRITING for copy in copies)
+            yield not any(copy.store_id == store.info.id and copy.state is CopyState.WRITING for copy in copies)
 
     def _undoubted(self, copies: list[Copy]) -> list[Store]:
         doubted = {copy.store_id for copy in copies if copy.state in (CopyState.SUSPECT, CopyState.LOST)}
@@ -723,15 +796,27 @@ class Storage:
         return Copy(object_id, store.info.id, written.version, state, now, verified_at, report.evidence)
 
     def _follow_journal(self, store: Store, name: str) -> None:
-        """Give another store the lines it lacks; one that is down gets them with a later append."""
+        """Give another store the lines it lacks; one that is out gets them with a later append.
+
+        The primary has all of them, so a damaged journal of another store is kept aside there and written anew.
+        """
         try:
-            lines, have = self._stores[0].read_log(name).lines, store.read_log(name).lines
-            if lines[: len(have)] == have:
+            lines = self._stores[0].read_log(name).lines
+            have = self._read_follower(store, name)
+            if have is not None and lines[: len(have)] == have:
                 store.append_log(name, lines[len(have) :], durable=True)
             else:
                 store.replace_log(name, lines)
-        except _UNREADABLE:
-            return
+        except _OUT as error:
+            log.warning("journal_behind", store=store.name, journal=name, error=error.detail)
+
+    def _read_follower(self, store: Store, name: str) -> list[bytes] | None:
+        """The lines that a store other than the primary has, or None when its journal is damaged."""
+        try:
+            return store.read_log(name).lines
+        except JournalDamagedError as error:
+            log.error("journal_damaged", store=store.name, journal=name, error=error.detail)
+            return None
 
 
 def _journal_of(archive_id: UUID) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from perdure.storage.model import PartRef
 from perdure.storage.ports import Store
 
 Known = Callable[[UUID, UUID | None], bool]
+HoldStill = Callable[[str], AbstractContextManager[bool]]
 
 
 def find_part(name: str) -> PartRef | None:
@@ -22,21 +24,32 @@ def find_part(name: str) -> PartRef | None:
         return None
 
 
-def sweep_store(store: Store, known: Known, older_than: datetime, is_growing: Callable[[str], bool]) -> list[str]:
+def sweep_store(store: Store, known: Known, older_than: datetime, hold_still: HoldStill) -> list[str]:
     """Remove what is old and unknown from the staging of one store; returns the names of what was removed.
 
-    `is_growing` is asked with an object id whether a copy of it is being written: a large one takes longer than any
-    sweep waits.
+    `hold_still` gets an object id and keeps others from writing the object while its tree is removed; it says whether
+    somebody is at it already. A clock that runs ahead makes everything old.
     """
     trees = list(store.iter_trees())
     newest: dict[tuple[str, str], float] = {}
     for name, changed in trees:
         newest[_key_of(name)] = max(changed, newest.get(_key_of(name), 0.0))
     old = [name for name, _ in trees if newest[_key_of(name)] < older_than.timestamp()]
-    swept = [name for name in old if not _is_known(_key_of(name), known, is_growing)]
-    for name in swept:
-        _remove(store, name)
-    return swept
+    return [name for name in old if _sweep_one(store, name, known, hold_still)]
+
+
+def _sweep_one(store: Store, name: str, known: Known, hold_still: HoldStill) -> bool:
+    """Remove one thing in staging unless it is known; whether it was removed."""
+    folder, rest = _key_of(name)
+    if folder == placing.TREES:
+        with hold_still(f"urn:uuid:{rest.partition('.')[0]}") as is_still:
+            if is_still:
+                _remove(store, name)
+            return is_still
+    if _is_known(folder, rest, known):
+        return False
+    _remove(store, name)
+    return True
 
 
 def _key_of(name: str) -> tuple[str, str]:
@@ -45,10 +58,7 @@ def _key_of(name: str) -> tuple[str, str]:
     return folder, rest.removesuffix(".entries.ndjson").removeprefix("upload-")
 
 
-def _is_known(key: tuple[str, str], known: Known, is_growing: Callable[[str], bool]) -> bool:
-    folder, name = key
-    if folder == placing.TREES:
-        return is_growing(f"urn:uuid:{name.partition('.')[0]}")
+def _is_known(folder: str, name: str, known: Known) -> bool:
     try:
         return known(UUID(folder), UUID(name))
     except ValueError:

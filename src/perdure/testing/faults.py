@@ -1,11 +1,13 @@
 """Which call fails, and how: what the failing stores and the failing system of these tests are told.
 
 A test first lets everything run under `FaultPlan()`, which only counts; then, for every number up to `count`, it runs
-the same under `FaultPlan(at=number, fault=…)` and sees what becomes of it.
+the same under `FaultPlan(at=number, fault=…)` and sees what becomes of it. Where there are too many numbers, it counts
+by `call_site`, and lets the first, the last or any call of each site fail.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +25,9 @@ class Fault(StrEnum):
 class FaultPlan:
     """Counts calls and says which one fails. Safe to share between threads, stores and the system's calls.
 
-    `at` is the number of the failing call, from 1; None lets every call pass. `counts` limits the plan to calls of some
-    names: others pass uncounted. With `stays` every counted call from `at` on fails, as on a medium that died.
+    `at` is the number of the failing call, from 1; None lets every call pass. `counts` limits the plan to some calls,
+    by their name or by the stack that they are made on (`call_site`): others pass uncounted. With `stays` every counted
+    call from `at` on fails, as on a medium that died.
     """
 
     def __init__(
@@ -73,3 +76,15 @@ class FaultPlan:
     def mend(self) -> None:
         """Let every call pass from here on; they are still counted."""
         self._at = None
+
+
+def call_site() -> str:
+    """Where the present call comes from: the product's functions on the way to it, outermost first."""
+    names: list[str] = []
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith("perdure.") and not module.startswith("perdure.testing."):
+            names.append(f"{module.removeprefix('perdure.')}:{frame.f_code.co_name}")
+    return " > ".join(reversed(names))

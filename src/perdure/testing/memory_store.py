@@ -83,6 +83,14 @@ class MemoryStore:
             raise ForeignStoreError(f"This is the store {self._info.id}.")
         self._instance_id = instance_id
 
+    @property
+    def is_sound(self) -> bool:
+        return not self.is_broken
+
+    def renew(self) -> MemoryStore:
+        """Itself: what lies in memory is there for everybody."""
+        return self
+
     def room(self) -> Room:
         self._require_up()
         return Room(self._capacity - self._used(), self._capacity)

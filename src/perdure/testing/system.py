@@ -78,6 +78,7 @@ class _FailingSystem:
                 return real(arguments[0], _half(arguments[1]), *arguments[2:], **options)
             if name == "close":
                 real(*arguments)
+            arguments = ()  # a traceback shall not keep a caller's buffer
             number = _NUMBERS.get(fault, errno.EIO)
             raise OSError(number, os.strerror(number))
 

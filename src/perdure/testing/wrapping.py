@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -52,6 +53,15 @@ class WrappedStore:
 
     def prepare(self, instance_id: UUID, expected_id: UUID | None = None) -> None:
         self.around("prepare", lambda: self.inner.prepare(instance_id, expected_id))
+
+    @property
+    def is_sound(self) -> bool:
+        return self.inner.is_sound
+
+    def renew(self) -> WrappedStore:
+        renewed = copy(self)
+        renewed.inner = self.inner.renew()
+        return renewed
 
     def room(self) -> Room:
         return self.around("room", self.inner.room)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from perdure.adapters.posix.files import FILE_MODE, make_folders, remove_file, write_all
+from perdure.adapters.posix.files import FILE_MODE, make_folders, read_blocks, remove_file, write_all
 from perdure.adapters.posix.syncing import Syncer
 from perdure.storage.errors import JournalDamagedError
 from perdure.storage.model import JournalRead
@@ -72,17 +72,27 @@ class Logs:
         return decode_log(_read(path), os.fsdecode(path))
 
     def replace(self, path: bytes, top: bytes, lines: Iterable[bytes]) -> None:
-        """Put other lines in place of all; none removes the log."""
+        """Put other lines in place of all; none removes the log. A damaged one goes to quarantine."""
         data = b"".join(map(encode_line, lines))
         if not data and not os.path.lexists(path):
             return
         with self._locked(path, top):
             self._sound.pop(path, None)
+            self._keep_damaged(path)
             if data:
                 replace_file(path, data, self._syncer.sync_file)
             else:
                 remove_file(path)
             self._syncer.sync_folder(os.path.dirname(path))
+
+    def _keep_damaged(self, path: bytes) -> None:
+        """Nobody knows what a damaged log held: it is kept aside before others take its place."""
+        data = _read(path)
+        try:
+            decode_log(data, os.fsdecode(path))
+        except JournalDamagedError:
+            name = os.path.basename(path) + b".damaged-" + secrets.token_hex(6).encode()
+            replace_file(os.path.join(self._quarantine, name), data, self._syncer.sync_file)
 
     def _heal(self, fd: int, path: bytes) -> int:
         """Where the next line begins. What a crash left half-written was never acknowledged; it is kept aside."""
@@ -133,8 +143,7 @@ def replace_file(path: bytes, data: bytes, sync_file: Callable[[int], None]) -> 
 
 def _read(path: bytes) -> bytes:
     try:
-        with open(path, "rb") as stream:
-            return stream.read()
+        return b"".join(read_blocks(path, 0, None))
     except FileNotFoundError:
         return b""
 

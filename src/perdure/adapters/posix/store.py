@@ -9,6 +9,8 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,12 +90,26 @@ class PosixStore:
                 (self._folder / name).mkdir(mode=0o750, exist_ok=True)
             self._abilities = self._given or probe(self._folder / "staging")
             self._folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._folder_fd)
             batch = self._abilities.batch_sync
             self._syncer = Syncer(self._name, self._folder_fd, batch=batch, on_failure=self._on_sync_failure)
             self._logs = Logs(self._syncer, self._quarantine)
             self._reader = MediumReader(self._abilities.medium_read)
             self._make_root()
         self._info = StoreInfo(store_id, self._name, "posix", self._medium, str(self._folder))
+
+    @property
+    def is_sound(self) -> bool:
+        return self._info is None or (self._syncer.is_sound and self._is_same_place())
+
+    def renew(self) -> PosixStore:
+        return PosixStore(
+            self._name,
+            self._folder,
+            medium=self._medium,
+            abilities=self._given,
+            on_sync_failure=self._on_sync_failure,
+        )
 
     def room(self) -> Room:
         with self._translated():
@@ -134,6 +150,7 @@ class PosixStore:
         return True
 
     def sync_tree(self, tree: str) -> None:
+        self._require_same_place()
         if not self._syncer.batch:
             self._note_folders(self._in_tree(tree))
         self._syncer.sync()
@@ -240,10 +257,11 @@ class PosixStore:
 
     def has_object(self, object_id: str) -> bool:
         with self._translated():
-            if os.path.isdir(self._found_object(object_id)):
-                return True
-            self._require_present()
-            return False
+            try:
+                return stat.S_ISDIR(os.stat(self._found_object(object_id)).st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                self._require_present()
+                return False
 
     def walk_object(self, object_id: str) -> Iterator[tuple[str, int]]:
         with self._translated():
@@ -368,8 +386,25 @@ class PosixStore:
             raise
 
     def _require_present(self) -> None:
-        if not os.path.exists(self._top + b"/" + STORE_FILE.encode()):
-            raise StoreUnavailableError(f"The store {self._name} is not at {self._folder}: is it mounted?")
+        try:
+            os.stat(self._top + b"/" + STORE_FILE.encode())
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreUnavailableError(f"The store {self._name} is not at {self._folder}: is it mounted?") from None
+
+    def _is_same_place(self) -> bool:
+        """Whether the folder is the one that was opened at the start: syncs go to that one's file system."""
+        try:
+            return os.path.samestat(os.stat(self._top), os.fstat(self._folder_fd))
+        except OSError:
+            return False
+
+    def _require_same_place(self) -> None:
+        if self._is_same_place():
+            return
+        self._require_present()
+        if self._on_sync_failure is not None:
+            self._on_sync_failure()
+        raise StoreUnavailableError(f"Another file system lies at {self._folder} since the store was opened.")
 
     def _in_tree(self, tree: str, path: str | None = None) -> bytes:
         relative = tree if path is None else f"{tree}/{path}"

@@ -31,6 +31,11 @@ class Syncer:
         self._failure: StoreFailedError | None = None
         self._dirty: set[bytes] = set()
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether no sync has failed."""
+        return self._failure is None
+
     def require_sound(self) -> None:
         """Raises StoreFailedError if an earlier sync failed."""
         if self._failure is not None:

@@ -28,6 +28,8 @@ _HONEST_SYNCFS = frozenset(
 )
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _AWAY = frozenset({errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT, errno.ENODEV, errno.ECONNREFUSED})
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # of descriptors or memory, which others give back
+_REFUSED = frozenset({errno.EACCES, errno.EPERM})
 _FAILED = frozenset({errno.EIO, errno.EROFS, errno.ENXIO, getattr(errno, "EUCLEAN", errno.EIO)})
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -93,10 +95,12 @@ def translate(error: OSError, store: str) -> PerdureError | None:
     """The error of ours that an operating system's error means, or None."""
     if error.errno in _FULL:
         return StoreFullError(f"The store {store} is full: {error.strerror}.")
-    if error.errno in _AWAY:
+    if error.errno in _AWAY | _SHORT:
         return StoreUnavailableError(f"The store {store} cannot be reached: {error.strerror}.")
     if error.errno in _FAILED:
         return StoreFailedError(f"The medium of the store {store} failed: {error.strerror}.")
+    if error.errno in _REFUSED:
+        return StoreFailedError(f"The store {store} may not be used by this service: {error.strerror}.")
     return None
 
 
