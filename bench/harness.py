@@ -260,13 +260,16 @@ def main(document: str | None, sections: Mapping[str, Section]) -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=chosen.folder, prefix="bench-", ignore_cleanup_errors=True) as name:
         options = Options(Path(name), chosen.scale, chosen.rounds)
-        for section in chosen.only or sections:
+        names = chosen.only or list(sections)
+        for section in names:
             print(f"{section}:", file=sys.stderr, flush=True)
             problem = _run(sections[section], options, found)
             if problem:
                 problems[section] = problem
             if chosen.result is not None:
-                _write(chosen.result, options, found, problems, time.monotonic() - started)
+                is_complete = section == list(sections)[-1] and names == list(sections)
+                told = {"took_seconds": round(time.monotonic() - started, 1), "is_complete": is_complete}
+                _write(chosen.result, options, found, problems, told)
     print_table([one.cells for one in found])
     for section, problem in problems.items():
         print(f"{section}: {problem}")
@@ -297,11 +300,11 @@ def _run(section: Section, options: Options, found: list[Finding]) -> str | None
     return None
 
 
-def _write(to: Path, options: Options, found: list[Finding], problems: dict[str, str], took: float) -> None:
+def _write(to: Path, options: Options, found: list[Finding], problems: dict[str, str], told: dict[str, object]) -> None:
     document = {
         "benchmark": Path(sys.argv[0]).stem,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "took_seconds": round(took, 1),
+        **told,
         "scale": options.scale,
         "code": code_digest(),
         "machine": machine(options.folder),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -33,16 +33,9 @@ class Tree:
         """Seconds of CPU so far, of the dead too as far as their parents waited for them."""
         return sum(sum(map(int, fields[11:15])) for pid in self.pids() if (fields := _fields(pid))) / _TICKS
 
-    def written_bytes(self) -> dict[str, int]:
-        """Bytes that each living process has caused to be written to a medium, by its role."""
-        found: dict[str, int] = {}
-        for pid in self.pids():
-            with suppress(OSError):
-                text = Path(f"/proc/{pid}/io").read_text(encoding="ascii")
-                counted = dict(line.split(": ") for line in text.splitlines())
-                role = _role(pid)
-                found[role] = found.get(role, 0) + int(counted["write_bytes"])
-        return found
+    def written_bytes(self) -> int:
+        """Bytes that the living processes, and the dead that they waited for, have had written to a medium."""
+        return sum(_counted(pid).get("write_bytes", 0) for pid in self.pids())
 
 
 class PeakMemory:
@@ -84,6 +77,14 @@ def _fields(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def _counted(pid: int) -> dict[str, int]:
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    return {name: int(value) for name, value in (line.split(": ") for line in lines)}
 
 
 def _pss(pid: int) -> int:

@@ -2,14 +2,15 @@
 
 `closed`: server-side from nothing to a closed archive of one copy, read-back included, against the single pass (at most
 2.5) and `rclone copy` with `sync` and `rclone check` (less), and the memory of every process (PSS, at most 400 MB).
-`beside`: borg, restic, git-annex and bagit-python over the same files: what each does is told with it.
+`beside`: borg, restic and bagit-python over the same files, `annex`: git-annex over a tenth of them; what each does is
+told with it.
 `put`: by HTTP with the command (at least 2,000 files a second).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness import Finding, Options, Work, against, alone, main, seconds, take_turns
 from peers import DOES, is_installed, peer
@@ -20,8 +21,8 @@ from sources import Shape
 
 _MB = 10**6
 _RCLONE = "rclone copy + sync + check"
-_BESIDE = ("borg create", "restic backup", "git-annex add", "bagit-python")
-_BESIDE_ROUNDS = 2  # git-annex takes minutes, and nothing is claimed
+_PACKERS = ("borg create", "restic backup", "bagit-python")
+_BESIDE_ROUNDS = 3  # nothing is claimed
 
 
 def _closed(options: Options) -> Iterator[Finding]:
@@ -49,18 +50,26 @@ def _closed(options: Options) -> Iterator[Finding]:
 
 
 def _beside(options: Options) -> Iterator[Finding]:
-    source = Shape("beside", options.count(150_000), 1 << 10).make(options.folder)
+    yield from _compare(options, options.count(150_000), _PACKERS, _BESIDE_ROUNDS)
+
+
+def _annex(options: Options) -> Iterator[Finding]:
+    yield from _compare(options, options.count(15_000), ("git-annex add",), 1)
+
+
+def _compare(options: Options, count: int, names: Sequence[str], rounds: int) -> Iterator[Finding]:
+    """Ours against each of these tools that is installed; nothing is claimed."""
+    source = Shape("beside", count, 1 << 10).make(options.folder)
     with serving(options.folder) as bench:
         works: dict[str, Work] = {"ours": lambda: bench.ingest_and_close(source)}
-        works |= {name: peer(name, source, options.folder) for name in _BESIDE if is_installed(name)}
-        costs = take_turns(works, min(options.rounds, _BESIDE_ROUNDS))
+        works |= {name: peer(name, source, options.folder) for name in names if is_installed(name)}
+        costs = take_turns(works, min(options.rounds, rounds))
     source.remove()
-    for name in _BESIDE:
-        if name in costs:
-            told = f"{source.shape.described}, ingest and close"
-            yield against(told, seconds(costs["ours"]), name, seconds(costs[name]), note=DOES[name])
-        else:
-            print(f"  {name} is not installed", file=sys.stderr)
+    if missing := set(names) - set(costs):
+        print(f"  not installed: {', '.join(sorted(missing))}", file=sys.stderr)
+    told = f"{source.shape.described}, ingest and close"
+    for name in [name for name in names if name in costs]:
+        yield against(told, seconds(costs["ours"]), name, seconds(costs[name]), note=DOES[name])
 
 
 def _put(options: Options) -> Iterator[Finding]:
@@ -78,4 +87,4 @@ def _put(options: Options) -> Iterator[Finding]:
 
 
 if __name__ == "__main__":
-    main(__doc__, {"closed": _closed, "beside": _beside, "put": _put})
+    main(__doc__, {"closed": _closed, "beside": _beside, "annex": _annex, "put": _put})

@@ -1,0 +1,252 @@
+"""How costs grow with an archive: `python bench/growth.py [result.json]`.
+
+`linear`: ingest, close, verify and rebuild of 10,000 to 160,000 files of 1 KiB: twice the files take at most 2.3 times
+as long; a page of a list (1,000 entries, recursive) takes under 100 ms and a metadata patch under 50 ms, p95, at both
+ends; 25 edits of metadata of the largest archive, each folded into a version of its own, write under 50 MB in all.
+`rows`: the same pages and patches at 1,000,000 entries, whose rows are made without files.
+`million`: 1,000,000 files of 100 bytes are closed with peak memory under 1 GB and no inventory above 100 MB.
+`metadata`: one edit in an archive with 400 MB of metadata writes under 2 MB.
+
+Bytes written are those that the server's processes hand to the medium (write_bytes of /proc/PID/io), the database's log
+included, and beside them those that the stores grow by.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+from harness import Finding, Options, alone, main, percentile, run_program, spread, wall_seconds
+from processes import PeakMemory, Tree
+from serving import PROGRAM, Bench, Server, job_seconds, serving
+from sources import Shape, Source
+
+from perdure.app.composition import opened
+from perdure.settings import load_settings
+
+_MB = 10**6
+_SIZES = (10_000, 20_000, 40_000, 80_000, 160_000)
+_STEPS = ("ingest", "close", "verify", "rebuild")
+_TWICE = 2.3
+_PAGE_MS, _PATCH_MS = 100.0, 50.0
+_ASKED = 40  # requests of each kind
+_EDITS = 25
+_ROWS = """
+INSERT INTO files (archive_id, path, kind, size, mtime_ns, mode, digest, crc32, part, added_at)
+SELECT %s, convert_to('d' || lpad((n / 1000)::text, 4, '0') || '/f' || lpad(n::text, 7, '0'), 'UTF8'),
+       0, 1024, 1, 420, sha512(n::text::bytea), n, 1, now()
+FROM generate_series(0, %s) AS n
+"""
+
+
+@dataclass
+class Series:
+    """Seconds of each step by the number of files, one for each turn."""
+
+    seconds: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+
+    def add(self, step: str, count: int, took: float) -> None:
+        self.seconds.setdefault(step, {}).setdefault(count, []).append(took)
+
+    def findings(self) -> Iterator[Finding]:
+        """For each step and each doubling the ratio of the seconds, turn by turn."""
+        for step in _STEPS:
+            found = self.seconds[step]
+            for half, whole in zip(list(found), list(found)[1:], strict=False):
+                ratios = [twice / once for once, twice in zip(found[half], found[whole], strict=True)]
+                yield Finding(
+                    name=f"{step}, {whole:,} files",
+                    unit="s",
+                    ours=statistics.median(found[whole]),
+                    peer=f"{half:,} files",
+                    theirs=statistics.median(found[half]),
+                    ratio=statistics.median(ratios),
+                    spread=spread(ratios),
+                    at_most=_TWICE,
+                    turns=len(ratios),
+                )
+
+
+def _linear(options: Options) -> Iterator[Finding]:
+    sizes = [options.count(size) for size in _SIZES]
+    series = Series()
+    for turn in range(options.rounds):
+        for size in sizes:
+            source = Shape(f"linear-{size}", size, 1 << 10).make(options.folder)
+            with serving(options.folder) as bench:
+                archive = _grow(bench, source, series)
+                if not turn and size in (sizes[0], sizes[-1]):
+                    yield from _answers(bench, archive, f"{size:,} entries")
+                if not turn and size == sizes[-1]:
+                    yield from _edits(bench, archive, f"{size:,} files")
+                series.add("rebuild", size, _rebuild(bench.server))
+            source.remove()
+    yield from series.findings()
+
+
+def _grow(bench: Bench, source: Source, series: Series) -> str:
+    """Take in, close and verify; the archive."""
+    source.warm()
+    archive, size = bench.open(), source.shape.count
+    bench.server.settle()
+    series.add("ingest", size, job_seconds(bench.client.ingest(archive, str(source.folder))))
+    series.add("close", size, job_seconds(bench.client.close(archive)))
+    bench.client.receipt(archive, wait_seconds=300)
+    bench.server.settle()
+    job = bench.client.verify(archive)
+    if not job.result.get("good"):
+        raise RuntimeError(f"the copies were found damaged: {job.result}")
+    series.add("verify", size, job_seconds(job))
+    bench.server.settle()
+    return archive
+
+
+def _rebuild(server: Server) -> float:
+    """Seconds of the rebuild with a new database, less those that the command takes without anything to rebuild."""
+    server.stop()
+    bare = server.data.with_name("bare")
+    shutil.rmtree(server.data / "postgres")
+    try:
+        return _run_rebuild(server.data) - _run_rebuild(bare)
+    finally:
+        shutil.rmtree(bare, ignore_errors=True)
+
+
+def _run_rebuild(data: Path) -> float:
+    run_program(PROGRAM, "admin", "migrate", "--data-dir", data)
+    os.sync()
+    return wall_seconds(lambda: run_program(PROGRAM, "admin", "rebuild", "--data-dir", data))
+
+
+def _answers(bench: Bench, archive: str, described: str) -> Iterator[Finding]:
+    """Pages all over the list, and patches of the archive's metadata."""
+    pages = [percentile(found, 0.95) for found in (_pages(bench, archive), _patches(bench, archive))]
+    for name, found, limit in zip(("list page", "metadata patch"), pages, (_PAGE_MS, _PATCH_MS), strict=True):
+        yield alone(f"{name}, p95, {described}", [found], unit="ms", at_most=limit)
+
+
+def _pages(bench: Bench, archive: str) -> list[float]:
+    delays: list[float] = []
+    cursor: str | None = None
+    for _ in range(_ASKED):
+        params = {"recursive": "true", "limit": 1000, "cursor": cursor}
+        started = time.perf_counter()
+        page = bench.request("GET", f"/archives/{archive}/entries", params=params)
+        delays.append((time.perf_counter() - started) * 1000)
+        cursor = page.get("next_cursor")
+    return delays
+
+
+def _patches(bench: Bench, archive: str) -> list[float]:
+    delays: list[float] = []
+    for number in range(_ASKED):
+        started = time.perf_counter()
+        bench.client.patch_metadata(archive, {f"measured-{number % 7}": number})
+        delays.append((time.perf_counter() - started) * 1000)
+    return delays
+
+
+def _edits(bench: Bench, archive: str, described: str) -> Iterator[Finding]:
+    """Edits of which each is folded into a version of the head by itself: the dearest way."""
+    with Written(bench) as written:
+        for number in range(_EDITS):
+            bench.client.patch_metadata(archive, {"edited": number})
+            _fold(bench.server, archive)
+    yield alone(f"{_EDITS} metadata edits, {described}, written", [written.all / _MB], unit="MB", at_most=50)
+    yield alone(f"{_EDITS} metadata edits, {described}, stores grew", [written.stores / _MB], unit="MB")
+
+
+def _fold(server: Server, archive: str) -> None:
+    """Write what changed as a version at once, as the worker does when nobody has changed anything for a while."""
+    settings = load_settings(server.environment)
+    with opened(settings, server.database_url, process="benchmark") as application:
+        application.archives.heads.fold(UUID(archive))
+
+
+class Written:
+    """Bytes that were written while the block ran: by all processes, and those that the stores grew by."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self.all = self.stores = 0
+
+    def __enter__(self) -> Written:
+        self._before = self._count()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        after = self._count()
+        self.all, self.stores = (mine - old for mine, old in zip(after, self._before, strict=True))
+
+    def _count(self) -> tuple[int, int]:
+        self._bench.server.settle()
+        self._bench.server.checkpoint()
+        return Tree(os.getpid()).written_bytes(), _size_below(self._bench.server.stores)
+
+
+def _size_below(folder: Path) -> int:
+    return sum(place.lstat().st_blocks * 512 for place in folder.rglob("*"))
+
+
+def _rows(options: Options) -> Iterator[Finding]:
+    count = options.count(1_000_000)
+    with serving(options.folder) as bench:
+        archive = bench.open("facility")
+        with closing(psycopg.connect(bench.server.database_url, autocommit=True)) as database:
+            database.execute(_ROWS, (archive, count - 1))
+            database.execute("ANALYZE files")
+        yield from _answers(bench, archive, f"{count:,} entries")
+
+
+def _million(options: Options) -> Iterator[Finding]:
+    source = Shape("million", options.count(1_000_000), 100).make(options.folder)
+    with serving(options.folder) as bench, PeakMemory(bench.server.tree).watching() as memory:
+        archive = bench.open()
+        for step in ("ingest", "close"):
+            job = bench.client.ingest(archive, str(source.folder)) if step == "ingest" else bench.client.close(archive)
+            yield alone(f"{step} of {source.shape.described}", [job_seconds(job)], unit="s")
+        largest = max(place.stat().st_size for place in bench.server.stores.rglob("inventory.json"))
+    source.remove()
+    for role, peak in sorted(memory.peaks.items(), key=lambda item: -item[1])[:3]:
+        yield alone(f"{source.shape.described}, peak PSS of {role}", [peak / _MB], unit="MB", at_most=1000)
+    yield alone(f"{source.shape.described}, largest inventory", [largest / _MB], unit="MB", at_most=100)
+
+
+def _metadata(options: Options) -> Iterator[Finding]:
+    size = options.size(400 * _MB)
+    text, each = "x" * 90_000, 100
+    source = Shape("one", 1, 1024).make(options.folder)
+    with serving(options.folder) as bench:
+        archive = bench.open()
+        bench.client.ingest(archive, str(source.folder))
+        for number in range(max(1, size // (len(text) * each))):
+            values = {f"value-{number * each + n}": _told(number * each + n, text) for n in range(each)}
+            bench.client.patch_metadata(archive, values)
+        bench.client.close(archive)
+        bench.client.receipt(archive, wait_seconds=300)
+        with Written(bench) as written:
+            took = wall_seconds(lambda: bench.client.patch_metadata(archive, {"value-0": "changed"}))
+            _fold(bench.server, archive)
+    described = f"one edit beside {size / _MB:,.0f} MB of metadata"
+    yield alone(f"{described}, written", [written.all / _MB], unit="MB", at_most=2)
+    yield alone(f"{described}, stores grew", [written.stores / _MB], unit="MB")
+    yield alone(f"{described}, answered", [took * 1000], unit="ms")
+
+
+def _told(number: int, text: str) -> str:
+    """A text that is like no other."""
+    return f"{number:08d}{text}"
+
+
+SECTIONS = {"linear": _linear, "rows": _rows, "million": _million, "metadata": _metadata}
+
+if __name__ == "__main__":
+    main(__doc__, SECTIONS)
