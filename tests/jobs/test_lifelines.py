@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -16,8 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from perdure.db import Database
-from perdure.jobs import JobContext, Jobs, JobState, JobView, run_worker
-from perdure.jobs.lifelines import Lifelines
+from perdure.jobs import JobContext, Jobs, JobState, JobView, Lifelines, run_worker
 from perdure.jobs.worker import hasten_retries, retry_stalled, take_over
 
 HOLD = """
@@ -25,8 +25,9 @@ import sys
 from pathlib import Path
 from perdure.jobs.lifelines import Lifelines
 
-Lifelines(Path(sys.argv[1])).hold(int(sys.argv[2]))
-print("held", flush=True)
+lines = Lifelines(Path(sys.argv[1]))
+lines.hold_worker(int(sys.argv[2]))
+print(lines.own_name(), flush=True)
 sys.stdin.read()
 """
 
@@ -39,14 +40,13 @@ def jobs(db: Database) -> Jobs:
 
 
 @contextmanager
-def living(folder: Path, worker: int) -> Iterator[None]:
-    """Another process that holds the worker's lifeline, killed in the end."""
+def living(folder: Path, worker: int) -> Iterator[str]:
+    """Another process that holds the worker's lifeline and its own, killed in the end; its name."""
     command = [sys.executable, "-c", HOLD, str(folder), str(worker)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == b"held\n"
-            yield
+            yield process.stdout.readline().decode().strip()
         finally:
             process.kill()
 
@@ -69,24 +69,37 @@ def look(jobs: Jobs, job_id: UUID) -> JobView:
 
 def test_a_dead_worker_is_told_once_and_a_living_one_never(tmp_path: Path) -> None:
     ours = Lifelines(tmp_path)
-    ours.hold(3)
+    ours.hold_worker(3)
     with living(tmp_path, 7):
-        with ours.dead() as dead:
+        with ours.dead_workers() as dead:
             assert dead == []
-        with Lifelines(tmp_path).dead() as dead:
+        with Lifelines(tmp_path).dead_workers() as dead:
             assert dead == [], "another object of the same process is no death"
-    with pytest.raises(ZeroDivisionError), ours.dead():
+    with pytest.raises(ZeroDivisionError), ours.dead_workers():
         1 / 0  # noqa: B018  # as when the database is away
-    with ours.dead() as dead:
+    with ours.dead_workers() as dead:
         assert dead == [7]
-    with ours.dead() as dead:
+    with ours.dead_workers() as dead:
         assert dead == []
 
 
+def test_a_process_is_known_to_have_ended_by_its_name(tmp_path: Path) -> None:
+    ours = Lifelines(tmp_path)
+    with living(tmp_path, 7) as name:
+        assert not ours.has_ended(name)
+        assert not ours.has_ended(ours.own_name())
+    assert ours.has_ended(name)
+    assert ours.own_name() == ours.own_name()
+    assert not ours.has_ended("elsewhere.process-1"), "nobody knows"
+    os.utime(tmp_path / name, (0, 0))
+    assert Lifelines(tmp_path).own_name() != name
+    assert not (tmp_path / name).exists(), "what nobody asks for any more stays for ever"
+
+
 def test_the_file_of_another_machine_is_not_judged(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere.example.7").touch()
+    (tmp_path / "elsewhere.worker-7").touch()
     (tmp_path / ".7-being-made").touch()
-    with Lifelines(tmp_path).dead() as dead:
+    with Lifelines(tmp_path).dead_workers() as dead:
         assert dead == []
 
 
@@ -113,7 +126,7 @@ def test_a_new_worker_goes_on_with_what_the_dead_one_had(jobs: Jobs, tmp_path: P
 
     again = Jobs(jobs.db)
     again.register("test.work", work)
-    options = {"stop_event": stop, "grace": 5.0, "stalled_after": 3600.0, "lifelines": tmp_path}
+    options = {"stop_event": stop, "grace": 5.0, "stalled_after": 3600.0, "lifelines": Lifelines(tmp_path)}
     thread = threading.Thread(target=run_worker, args=(again,), kwargs=options)
     thread.start()
     try:

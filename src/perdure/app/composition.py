@@ -29,7 +29,7 @@ from perdure.doors.http.services import Place, Services
 from perdure.events import EventLog
 from perdure.formats.canonical import canonical_json
 from perdure.identity import Identity, IdentitySettings
-from perdure.jobs import Jobs, run_worker
+from perdure.jobs import Jobs, Lifelines, run_worker
 from perdure.kernel.clock import Clock, SystemClock
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
@@ -92,7 +92,7 @@ class Application:
                 concurrency=self.settings.worker_concurrency,
                 stop_event=stop,
                 grace=grace,
-                lifelines=self.settings.data_dir / "workers",
+                lifelines=self.context.lifelines,
             )
         finally:
             stop.set()
@@ -178,6 +178,7 @@ def _wire(
             ingest_roots=settings.ingest_roots,
             upload_lifetime=timedelta(hours=settings.upload_expiry_hours),
         ),
+        lifelines=Lifelines(settings.data_dir / "alive"),
     )
     archives = make_archives(context, signer)
     return Application(

@@ -31,7 +31,7 @@ from perdure.archives.errors import (
 from perdure.archives.heads import STATEMENT_FILE, Heads, list_part_summaries, list_superseded
 from perdure.archives.manifests import iter_sealed
 from perdure.archives.model import Archive, ArchiveState, EntryKind, PartState, UploadState, missing_for_close
-from perdure.archives.placing import list_parts, release, select_active_uploads
+from perdure.archives.placing import is_leased, list_parts, release, select_active_uploads
 from perdure.archives.ports import Signer
 from perdure.archives.reading import to_counts
 from perdure.archives.records import (
@@ -176,7 +176,7 @@ class Closing:
             ]
             raise UploadsUnfinishedError(f"{len(waiting)} uploads are not finished.", uploads=named)
         numbers = {part.number: PartRef(archive.id, part.id) for part in list_parts(tx, archive.id)}
-        ended = [row for row in active if row.lease_until is None or row.lease_until < now]
+        ended = [row for row in active if not is_leased(self._ctx, row, now)]
         for row in ended:
             release(tx, self._ctx, archive, row.id, state=UploadState.ABANDONED)
         return [(numbers[row.part], row.id) for row in ended if row.path is not None]

@@ -25,6 +25,7 @@ from perdure.storage.model import PartRef
 SEAL_JOB = "archives.seal"
 ACTIVE_UPLOADS = (UploadState.RESERVED.value, UploadState.RECEIVING.value)
 STREAM_LEASE = timedelta(seconds=60)
+_HOLDER = "holder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def reserve(
             state=UploadState.RESERVED.value,
             file_count=entries,
             byte_count=size,
-            attributes=dict(attributes or {}),
+            attributes={**(attributes or {}), **_holder(ctx)},
             opened_by=actor.identity_id,
             opened_at=ctx.clock.now(),
             expires_at=expires_at,
@@ -97,15 +98,28 @@ def release(tx: Connection, ctx: Context, archive: Archive, upload_id: UUID, *, 
     return True
 
 
-def renew_lease(tx: Connection, reservation: Reservation, until: datetime) -> Reservation | None:
-    """Let bytes go into the part for longer; None when the reservation has ended."""
+def renew_lease(tx: Connection, ctx: Context, reservation: Reservation, until: datetime) -> Reservation | None:
+    """Let this process put bytes into the part for longer; None when the reservation has ended."""
     expires_at = func.greatest(uploads.c.expires_at, until)
     renewed = tx.execute(
         update(uploads)
         .where(uploads.c.id == reservation.id, uploads.c.state.in_(ACTIVE_UPLOADS))
-        .values(lease_until=until, expires_at=expires_at)
+        .values(lease_until=until, expires_at=expires_at, attributes=uploads.c.attributes.concat(_holder(ctx)))
     )
     return replace(reservation, lease_until=until) if renewed.rowcount else None
+
+
+def is_leased(ctx: Context, upload: Row[Any], now: datetime) -> bool:  # Any: a row of the table
+    """Whether bytes may go into the part by this reservation: its lease runs, and its process is not known as dead."""
+    if upload.lease_until is None or upload.lease_until < now:
+        return False
+    holder = upload.attributes.get(_HOLDER)
+    return ctx.lifelines is None or holder is None or not ctx.lifelines.has_ended(holder)
+
+
+def _holder(ctx: Context) -> dict[str, str]:
+    """Which process has the lease, so that nobody waits for it when it has ended."""
+    return {} if ctx.lifelines is None else {_HOLDER: ctx.lifelines.own_name()}
 
 
 def add_usage(tx: Connection, account_id: UUID, *, files: int = 0, size: int = 0, reserved: int = 0) -> None:

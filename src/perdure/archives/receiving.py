@@ -93,7 +93,7 @@ class Landing:
         with self.ctx.db.begin() as tx:
             archive = load(tx, self.archive.id, share=True)
             require_state(archive, ArchiveState.OPEN)
-            renewed = renew_lease(tx, self.reservation, now + lease)
+            renewed = renew_lease(tx, self.ctx, self.reservation, now + lease)
         if renewed is None:
             raise _ended()
         self.reservation = renewed

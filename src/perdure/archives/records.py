@@ -47,7 +47,7 @@ from perdure.formats.canonical import canonical_json
 from perdure.identity.model import Action
 from perdure.identity.rights import role_parameters, select_roles
 from perdure.identity.service import Identity
-from perdure.jobs import Jobs
+from perdure.jobs import Jobs, Lifelines
 from perdure.kernel.actor import Actor
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import NotFoundError, PerdureError
@@ -96,6 +96,7 @@ class Context:
     registrar: Registrar
     settings: ArchiveSettings
     journal: Journal = field(repr=False)
+    lifelines: Lifelines | None = None
 
     @contextmanager
     def changing(self, archive_id: UUID) -> Iterator[Connection]:
@@ -117,10 +118,11 @@ def make_context(
     metadata: Metadata,
     registrar: Registrar,
     settings: ArchiveSettings,
+    lifelines: Lifelines | None = None,
 ) -> Context:
-    """Put the context together."""
+    """Put the context together. `lifelines` tell of processes that ended on this machine: nobody waits for them."""
     journal = Journal(db, storage, metadata)
-    return Context(db, clock, identity, events, jobs, storage, metadata, registrar, settings, journal)
+    return Context(db, clock, identity, events, jobs, storage, metadata, registrar, settings, journal, lifelines)
 
 
 # Who may, and load

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from uuid import UUID
 
 import procrastinate
@@ -59,7 +58,7 @@ class _ToldManager(JobManager):
     async def register_worker(self) -> int:
         worker = await super().register_worker()
         if self._lifelines is not None:
-            self._lifelines.hold(worker)
+            self._lifelines.hold_worker(worker)
         return worker
 
 
@@ -71,18 +70,16 @@ def run_worker(
     stop_event: threading.Event,
     grace: float = 20.0,
     stalled_after: float = _STALLED_AFTER,
-    lifelines: Path | None = None,
+    lifelines: Lifelines | None = None,
 ) -> None:
     """Work until `stop_event` is set, then give running handlers `grace` seconds. Blocks.
 
     `queues` None means all. A lost database connection is waited out. Jobs of workers that died are taken over
-    `stalled_after` seconds after their last heartbeat; at once where both shared this machine and the folder
-    `lifelines`, which shows who lives.
+    `stalled_after` seconds after their last heartbeat; at once where both shared this machine and its `lifelines`.
     """
     logging.getLogger("procrastinate").setLevel(logging.ERROR)  # our own lines tell the same with our job ids
-    lines = None if lifelines is None else Lifelines(lifelines)
-    _register_upkeep(jobs, stalled_after, lines)
-    asyncio.run(_work_until_stopped(jobs, queues, concurrency, stop_event, grace, lines))
+    _register_upkeep(jobs, stalled_after, lifelines)
+    asyncio.run(_work_until_stopped(jobs, queues, concurrency, stop_event, grace, lifelines))
 
 
 def run_pending(
@@ -119,7 +116,7 @@ def retry_stalled(db: Database, *, stalled_after: float = _STALLED_AFTER, dead: 
 
 def take_over(db: Database, lifelines: Lifelines) -> int:
     """Offer the jobs of workers that ended on this machine to the others at once; how many there were."""
-    with lifelines.dead() as dead:
+    with lifelines.dead_workers() as dead:
         number = retry_stalled(db, stalled_after=_NEVER, dead=dead) if dead else 0
     if number:
         log.warning("jobs_taken_over", jobs=number, workers=list(dead))
