@@ -33,7 +33,7 @@ SMALL = 1 << 20  # a file up to this size is read and written in one step
 _COPY_BLOCK = 4 << 20
 _BLOCKS_IN_FLIGHT = 3
 _KEPT_DIGESTS = 256
-_OPEN_SOURCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hold us up
+OPEN_SOURCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hold us up
 
 
 def tree_of(part: PartRef) -> str:
@@ -119,11 +119,12 @@ class UploadWriter:
         self._path = bytes.fromhex(attributes["path"])
         self._names: list[str] = attributes["digests"]
         self._digest = progress.digest if progress else MultiDigest(self._names)
+        self._earlier = self._find_finished()
 
     @property
     def offset(self) -> int:
-        """How many bytes are written; right after opening, how many are durable."""
-        return self._upload.size
+        """How many bytes are written; right after opening, how many are durable: all, once they are a staged file."""
+        return self._earlier.size if self._earlier else self._upload.size
 
     @property
     def durable_offset(self) -> int:
@@ -131,12 +132,18 @@ class UploadWriter:
 
     def write(self, data: Buffer) -> None:
         """Write at the offset."""
+        if self._earlier:
+            if len(data):
+                raise WrongSizeError("More bytes came, and the upload is complete.", offset=self.offset)
+            return
         self._catch_up()
         self._upload.write(data)
         self._digest.update(data)
 
     def flush_durable(self) -> int:
         """Make what was written durable and return the offset, which no crash takes back."""
+        if self._earlier:
+            return self._earlier.size
         offset = self._upload.checkpoint()
         crash_point("upload.flushed")
         return offset
@@ -147,14 +154,14 @@ class UploadWriter:
         The upload's note stays until `forget_upload`, which belongs after the database's commit. Raises
         WrongSizeError and keeps the upload when bytes are missing or too many.
         """
-        earlier = self._find_finished()
-        if earlier:
-            return earlier
+        if self._earlier:
+            return self._earlier
         if expected_size is not None and self.offset != expected_size:
             raise WrongSizeError(f"{self.offset} bytes came in place of {expected_size}.", offset=self.offset)
         self._catch_up()
         self.flush_durable()
-        return self._move(self._digest.hexdigests())
+        self._earlier = self._move(self._digest.hexdigests())
+        return self._earlier
 
     def close(self) -> None:
         """Let go of the upload and remember how far it was digested, so that the next request need not begin anew."""
@@ -291,7 +298,7 @@ class Staging:
             after = os.stat(source, dir_fd=dir_fd, follow_symlinks=False)
         except OSError:
             return False
-        return size == before.st_size and _mark(before) == _mark(after)
+        return size == before.st_size and mark_of(before) == mark_of(after)
 
     # Uploads
 
@@ -307,7 +314,11 @@ class Staging:
             raise UnknownUploadError(f"There is no upload {upload_id}.") from None
         with self._lock:
             progress = self._progress.pop(name, None)
-        return UploadWriter(self, part, name, upload, progress)
+        try:
+            return UploadWriter(self, part, name, upload, progress)
+        except BaseException:
+            upload.close()
+            raise
 
     def upload_offset(self, part: PartRef, upload_id: UUID) -> int:
         try:
@@ -340,14 +351,15 @@ def iter_content_names(path: bytes, random_hex: Callable[[int], str] = secrets.t
 
 def _open_source(source: bytes | Path, shown: bytes, dir_fd: int | None) -> int:
     try:
-        return os.open(source, _OPEN_SOURCE, dir_fd=dir_fd)
+        return os.open(source, OPEN_SOURCE, dir_fd=dir_fd)
     except FileNotFoundError:
         raise _changed(shown) from None
     except OSError as error:
         raise SourceRefusedError(f"{display_path(shown)} cannot be read: {error.strerror}.") from error
 
 
-def _mark(found: os.stat_result) -> tuple[int, int, int, int]:
+def mark_of(found: os.stat_result) -> tuple[int, int, int, int]:
+    """What of a file's status changes when its bytes do."""
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
