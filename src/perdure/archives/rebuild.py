@@ -439,6 +439,7 @@ def _restore_staged(
     _apply_removals(tx, archive, logs, growing, ctx.clock.now())
     for log in growing:
         _replay_staged(tx, ctx, archive, log, report, is_last=log is growing[-1])
+    _count_staged(tx, archive.id)
     if len(growing) < len(logs):
         defer_seal(tx, ctx, archive.id)
 
@@ -522,6 +523,15 @@ def _insert_part(tx: Connection, archive: Archive, log: _StagedLog, entries: Seq
     assigned = {"assigned_files": len(entries), "assigned_bytes": size}
     tx.execute(insert(parts).values(**row, **assigned, file_count=len(counted), byte_count=size))
     return size
+
+
+def _count_staged(tx: Connection, archive_id: UUID) -> None:
+    """Let staged parts count what is shown of them: newer ones may have displaced some of it."""
+    own = (files.c.archive_id == parts.c.archive_id) & (files.c.part == parts.c.number) & files.c.digest.is_not(None)
+    number = select(func.count()).where(own).scalar_subquery()
+    size = select(func.coalesce(func.sum(files.c.size), 0)).where(own).scalar_subquery()
+    staged = (parts.c.archive_id == archive_id) & parts.c.state.not_in(_IN_ROOT)
+    tx.execute(update(parts).where(staged).values(file_count=number, byte_count=size))
 
 
 def _displace(

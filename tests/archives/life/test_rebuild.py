@@ -346,3 +346,23 @@ def test_export_of_events_goes_on_in_the_same_segment(house: House, ada: Actor) 
     assert second > first
     third = house.ctx.storage.head_state(log_id(INSTANCE, house.clock.now()).urn)
     assert list(third) == [f"events/000000000001-{second:012d}.ndjson"]
+
+
+def test_what_a_newer_part_displaces_is_counted_once(
+    house: House, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unacknowledged file is in the log of one part, and was sent again into the next."""
+    monkeypatch.setattr(model, "MAX_PART_FILES", 1)
+    filling = Filling(house.ctx)
+    archive = house.open(ada)
+    with monkeypatch.context() as dying:
+        dying.setattr("perdure.archives.receiving.put_entries", _fail)
+        with pytest.raises(RuntimeError):
+            _put(filling, ada, archive.id, {b"x": b"sent"})
+    _put(filling, ada, archive.id, {b"x": b"sent"})
+    export_registry(house.ctx)
+    assert rebuild(fresh).problems == []
+    assert _shown(fresh) == {(b"x", 2)}
+    with fresh.db.begin() as tx:
+        assert tx.execute(text("SELECT sum(file_count), sum(byte_count) FROM parts")).one() == (1, 4)
+        assert tx.execute(text("SELECT file_count, byte_count FROM account_usage")).one() == (1, 4)
