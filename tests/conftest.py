@@ -126,9 +126,12 @@ class PostgresForTests:
         """The URL of a new database with the whole schema."""
         return self._make(self._template)
 
+    def make_copy(self, url: str) -> str:
+        """The URL of a copy of a database that nobody is connected to."""
+        return self._make(_name_in(url))
+
     def drop(self, url: str) -> None:
-        name = url.split("/")[3].split("?")[0]
-        self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(_name_in(url))))
 
     def _make(self, template: str) -> str:
         name = f"test_{next(_numbers)}"
@@ -142,6 +145,10 @@ class PostgresForTests:
 
     def _url(self, name: str) -> str:
         return self.server.url.replace("/perdure?", f"/{name}?")
+
+
+def _name_in(url: str) -> str:
+    return url.split("/")[3].split("?")[0]
 
 
 @pytest.fixture(scope="session")
