@@ -10,8 +10,9 @@ import stat
 from collections import deque
 from collections.abc import Iterator
 
+from perdure.adapters.posix.direct import BlockWriter
 from perdure.adapters.posix.syncing import Syncer
-from perdure.adapters.posix.system import start_writeback, translated
+from perdure.adapters.posix.system import translated
 from perdure.storage.errors import StoreUnavailableError
 from perdure.storage.ports import Buffer
 
@@ -20,7 +21,6 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
-_WRITEBACK = 16 << 20
 _MEDIUM_BLOCK = 4 << 20
 _TAKEN = (FileExistsError, NotADirectoryError, IsADirectoryError)
 
@@ -113,16 +113,12 @@ class FileSink:
         self._path = path
         self._store = store
         self._syncer = syncer
-        self._size = 0
-        self._started = 0
+        self._writer = BlockWriter(fd)
 
     def write(self, data: Buffer) -> None:
         assert self._fd is not None
         with translated(self._store):
-            self._size += write_all(self._fd, data)
-        if self._size - self._started >= _WRITEBACK:
-            start_writeback(self._fd, self._started, self._size - self._started)
-            self._started = self._size
+            self._writer.write(data)
 
     def close(self) -> None:
         if self._fd is None:
@@ -132,14 +128,17 @@ class FileSink:
             try:
                 if not self._syncer.batch:
                     self._syncer.sync_file(fd)
+                self._writer.flush()
             finally:
                 os.close(fd)
         self._syncer.note(os.path.dirname(self._path))
+                self._writer.close()
 
     def abort(self) -> None:
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
+            self._writer.close()
             self._fd = None
         remove_file(self._path)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from perdure.adapters.posix.files import BLOCK
+from perdure.adapters.posix.direct import BlockWriter
 from perdure.adapters.posix.logs import Logs
 from perdure.adapters.posix.syncing import Syncer
 from perdure.adapters.posix.system import translated
@@ -27,6 +28,7 @@ class FileUpload:
         self._logs = logs
         self._fd: int | None = None
         self.attributes, self.durable, self.note = read_record(logs, record)
+        self._writer: BlockWriter | None = None
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -39,12 +41,11 @@ class FileUpload:
 
     def write(self, data: Buffer) -> None:
         assert self._fd is not None
-        view = memoryview(data)
+        if self._writer is None:
+            self._writer = BlockWriter(self._fd, self.size)
         with translated(self._store):
-            while view:
-                done = os.pwrite(self._fd, view, self.size)
-                self.size += done
-                view = view[done:]
+            self._writer.write(data)
+        self.size += len(data)
 
     def checkpoint(self) -> int:
         assert self._fd is not None
@@ -52,6 +53,7 @@ class FileUpload:
             self._syncer.sync_file(self._fd)
             with translated(self._store):
                 self._logs.append(self._record, self._top, [OFFSET + str(self.size).encode()], durable=True)
+            self._flush()
             self.durable = self.size
         return self.durable
 
@@ -60,6 +62,7 @@ class FileUpload:
         end = offset + length
         while offset < end:
             block = os.pread(self._fd, min(BLOCK, end - offset), offset)
+        self._flush()
             if not block:
                 raise StoreFailedError(f"An upload in the store {self._store} lost bytes that were written.")
             yield block
@@ -68,12 +71,20 @@ class FileUpload:
     def keep_note(self, note: bytes) -> None:
         with translated(self._store):
             self._logs.append(self._record, self._top, [NOTE + note], durable=True)
+    def _flush(self) -> None:
+        if self._writer is not None:
+            with translated(self._store):
+                self._writer.flush()
+
         self.note = note
 
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def _take_hold(self, path: bytes) -> None:
         assert self._fd is not None
