@@ -11,7 +11,7 @@ from perdure.archives.model import Archive, Profile
 from perdure.archives.records import Context
 from perdure.kernel.actor import SYSTEM
 from perdure.kernel.errors import DamagedError, TryAgainError
-from perdure.storage.errors import StoreFailedError, VerificationStoppedError
+from perdure.storage.errors import NoGoodCopyError, StoreFailedError, VerificationStoppedError
 from perdure.storage.model import Copy, CopyState, StoreInfo, VerifyReport
 from perdure.storage.verifying import Progress, ShouldStop
 
@@ -105,13 +105,27 @@ def _try_copy(
 ) -> str | None:
     """Place and verify one copy; what went wrong, in words, or None."""
     try:
-        ctx.storage.place_copy(object_id, store.id)
+        _place(ctx, object_id, store)
         report = verify_one(ctx, archive.id, object_id, store.id, progress, should_stop)
     except VerificationStoppedError:
         raise
     except (TryAgainError, StoreFailedError, DamagedError) as error:
         return f"{store.name}: {error.detail}"
     return None if report.is_good else f"{store.name}: the copy is damaged"
+
+
+def _place(ctx: Context, object_id: str, store: StoreInfo) -> None:
+    """Place a copy; where there is none to place it from, the store's own in doubt is to be read once more.
+
+    A medium that failed for a moment may give every byte now; what it gives is compared as ever.
+    """
+    try:
+        ctx.storage.place_copy(object_id, store.id)
+    except NoGoodCopyError:
+        with ctx.db.begin() as tx:
+            copies = ctx.storage.copies(tx, [object_id])[object_id]
+        if not any(copy.store_id == store.id and copy.state is CopyState.SUSPECT for copy in copies):
+            raise
 
 
 def _find_verified(ctx: Context, object_id: str, stores: Sequence[StoreInfo]) -> list[Copy]:

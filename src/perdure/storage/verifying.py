@@ -139,6 +139,10 @@ def _verify_version_files(
 ) -> Iterator[Finding]:
     """The declaration, and the inventory of each version: the newest is the root's, each fits its sidecar."""
     algorithm = held.inventory.digest_algorithm
+    beside = _try_read(store, object_id, ocfl.sidecar_name(algorithm)) or b""
+    detail = _find_sidecar_problem(held.data, beside, algorithm)
+    if detail:
+        yield Finding(FindingKind.DAMAGED_INVENTORY, object_id, ocfl.sidecar_name(algorithm), detail)
     if ocfl.OBJECT_DECLARATION_NAME in present:
         found = _try_read(store, object_id, ocfl.OBJECT_DECLARATION_NAME)
         if found != ocfl.OBJECT_DECLARATION:
@@ -164,7 +168,12 @@ def _find_inventory_problem(
         ocfl.check_sidecar(data, sidecar, held.inventory.digest_algorithm)
     except DamagedError as error:
         return error.detail
-    return None
+    return _find_sidecar_problem(data, sidecar, held.inventory.digest_algorithm)
+
+
+def _find_sidecar_problem(inventory: bytes, sidecar: bytes, algorithm: str) -> str | None:
+    """Ours are written in one way only: also a sidecar that still says the right thing was changed if it differs."""
+    return None if sidecar == ocfl.sidecar_bytes(inventory, algorithm) else "its sidecar was changed"
 
 
 def _try_read(store: Store, object_id: str, path: str) -> bytes | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import weakref
 from collections.abc import Iterator
 
-from perdure.adapters.posix.files import BLOCK
 from perdure.adapters.posix.direct import BlockWriter
+from perdure.adapters.posix.files import BLOCK
 from perdure.adapters.posix.logs import Logs
 from perdure.adapters.posix.syncing import Syncer
 from perdure.adapters.posix.system import translated
@@ -27,10 +28,12 @@ class FileUpload:
         self._syncer = syncer
         self._logs = logs
         self._fd: int | None = None
-        self.attributes, self.durable, self.note = read_record(logs, record)
         self._writer: BlockWriter | None = None
+        self.attributes, self.durable, self.note = read_record(logs, record)
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # also when whoever asked for it fails before he has it: a hold that nobody can end ends with the process
+            self._let_go = weakref.finalize(self, os.close, self._fd)
         except FileNotFoundError:
             if self.note is None:
                 raise
@@ -50,41 +53,41 @@ class FileUpload:
     def checkpoint(self) -> int:
         assert self._fd is not None
         if self.size > self.durable:
+            self._flush()
             self._syncer.sync_file(self._fd)
             with translated(self._store):
                 self._logs.append(self._record, self._top, [OFFSET + str(self.size).encode()], durable=True)
-            self._flush()
             self.durable = self.size
         return self.durable
 
     def read(self, offset: int, length: int) -> Iterator[bytes]:
         assert self._fd is not None
+        self._flush()
         end = offset + length
         while offset < end:
             block = os.pread(self._fd, min(BLOCK, end - offset), offset)
-        self._flush()
             if not block:
                 raise StoreFailedError(f"An upload in the store {self._store} lost bytes that were written.")
             yield block
             offset += len(block)
 
-    def keep_note(self, note: bytes) -> None:
-        with translated(self._store):
-            self._logs.append(self._record, self._top, [NOTE + note], durable=True)
     def _flush(self) -> None:
         if self._writer is not None:
             with translated(self._store):
                 self._writer.flush()
 
+    def keep_note(self, note: bytes) -> None:
+        with translated(self._store):
+            self._logs.append(self._record, self._top, [NOTE + note], durable=True)
         self.note = note
 
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if self._fd is not None:
+            self._fd = None
+            self._let_go()
 
     def _take_hold(self, path: bytes) -> None:
         assert self._fd is not None
