@@ -75,7 +75,8 @@ def test_a_medium_that_refuses_a_block_gets_it_through_the_cache(
 
 def test_short_writes_are_gone_on_with(place: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        direct.os, "pwrite", lambda fd, data, offset: _pwrite(fd, data[: max(512, len(data) // 2)], offset)
+        "perdure.adapters.posix.direct.os.pwrite",
+        lambda fd, data, offset: _pwrite(fd, data[: max(512, len(data) // 2)], offset),
     )
     write(place[0], CONTENT)
     assert place[1].read_bytes() == CONTENT

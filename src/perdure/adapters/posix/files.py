@@ -116,7 +116,6 @@ class FileSink:
         self._writer = BlockWriter(fd)
 
     def write(self, data: Buffer) -> None:
-        assert self._fd is not None
         with translated(self._store):
             self._writer.write(data)
 
@@ -126,19 +125,19 @@ class FileSink:
         fd, self._fd = self._fd, None
         with translated(self._store):
             try:
+                self._writer.flush()
                 if not self._syncer.batch:
                     self._syncer.sync_file(fd)
-                self._writer.flush()
             finally:
+                self._writer.close()
                 os.close(fd)
         self._syncer.note(os.path.dirname(self._path))
-                self._writer.close()
 
     def abort(self) -> None:
         if self._fd is not None:
+            self._writer.close()
             with contextlib.suppress(OSError):
                 os.close(self._fd)
-            self._writer.close()
             self._fd = None
         remove_file(self._path)
 
