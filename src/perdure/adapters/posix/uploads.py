@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import weakref
 from collections.abc import Iterator
 
 from perdure.adapters.posix.direct import BlockWriter
@@ -31,6 +32,8 @@ class FileUpload:
         self.attributes, self.durable, self.note = read_record(logs, record)
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # also when whoever asked for it fails before he has it: a hold that nobody can end ends with the process
+            self._let_go = weakref.finalize(self, os.close, self._fd)
         except FileNotFoundError:
             if self.note is None:
                 raise
@@ -83,8 +86,8 @@ class FileUpload:
             self._writer.close()
             self._writer = None
         if self._fd is not None:
-            os.close(self._fd)
             self._fd = None
+            self._let_go()
 
     def _take_hold(self, path: bytes) -> None:
         assert self._fd is not None
