@@ -9,10 +9,13 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +43,7 @@ from perdure.jobs import JobContext, Json
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError
 from perdure.kernel.paths import check_path, display_path
+from perdure.storage.copying import CopyIn, SourceFile
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import SourceChangedError, SourceRefusedError
 from perdure.storage.model import Received
@@ -47,7 +51,10 @@ from perdure.storage.model import Received
 INGEST_JOB = "archives.ingest"
 _BATCH_FILES = 4_000
 _BATCH_BYTES = 256 << 20
-_BATCH_FOLDERS = 200  # each keeps a descriptor open
+_BATCH_FOLDERS = 100  # each keeps a descriptor open
+_BATCHES_ON_THE_WAY = 3  # read and settled while the next one is looked at
+_GROUP_FILES = 250
+_GROUP_BYTES = 16 << 20
 _COPIERS = 4
 _NAMED_REFUSALS = 1_000
 _LEASE = timedelta(minutes=10)
@@ -92,8 +99,11 @@ class IngestReport:
         if len(self.reasons) < _NAMED_REFUSALS:
             self.reasons.append((display_path(path), reason))
 
-    def add(self, result: PutResult) -> None:
-        """Count what became of a settled batch."""
+    def add(self, landed: _Landed) -> None:
+        """Count what became of a batch."""
+        result = landed.result
+        for path, reason in landed.unread:
+            self.refuse(path, reason)
         self.stored += len(result.stored)
         self.byte_count += sum(entry.size for entry in result.stored)
         for path, reason in result.refused.items():
@@ -158,18 +168,23 @@ class Ingesting:
         root = open_without_links(self._require_allowed(payload["folder"]))
         walk = iter_found(root, into=bytes.fromhex(payload["into"]), exclude=payload["exclude"])
         report = IngestReport()
-        with ThreadPoolExecutor(_COPIERS, "ingest") as copiers, ThreadPoolExecutor(1, "settle") as settler:
-            before: Future[PutResult] | None = None
+        landing: deque[Future[_Landed]] = deque()
+        with (
+            self._ctx.storage.copying() as copy_in,
+            ThreadPoolExecutor(_COPIERS, "ingest") as copiers,
+            ThreadPoolExecutor(1, "settle") as settler,
+        ):
             for batch in iter_batches(walk):
                 job.raise_if_stopping()
                 self._require_still(actor, archive_id)
-                taken = self._take(actor, archive_id, job.job_id, batch, report, copiers)
-                if before is not None:
-                    report.add(before.result())
-                before = settler.submit(taken.landing.settle, taken.entries) if taken else None
+                taken = self._take(actor, archive_id, job.job_id, batch, report, partial(_copy_batch, copiers, copy_in))
+                if taken is not None:
+                    landing.append(settler.submit(taken.land))
+                while len(landing) > _BATCHES_ON_THE_WAY:
+                    report.add(landing.popleft().result())
                 job.progress(done=report.byte_count, unit="bytes", message=f"{report.counted} names")
-            if before is not None:
-                report.add(before.result())
+            for one in landing:
+                report.add(one.result())
         job.progress(done=report.byte_count, unit="bytes", message=f"{report.counted} names")
         with self._ctx.db.begin() as tx:
             told: dict[str, object] = {name: value for name, value in report.as_json().items() if name != "refusals"}
@@ -199,27 +214,15 @@ class Ingesting:
         job_id: UUID,
         batch: Sequence[Found],
         report: IngestReport,
-        copiers: ThreadPoolExecutor,
+        start_copying: Callable[[Landing, Sequence[Found]], list[_Copying]],
     ) -> _Taken | None:
-        """Read what is missing of a batch into the archive's staging."""
+        """Begin to read what is missing of a batch into the archive's staging."""
         report.counted += len(batch)
         wanted = self._plan(archive_id, batch, report)
         if not wanted:
             return None
         landing = self._reserve(actor, archive_id, job_id, wanted)
-        outcomes = list(copiers.map(lambda found: _copy(landing, found), wanted))
-        failure = next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
-        if failure is not None:
-            landing.give_up([outcome.content for outcome in outcomes if isinstance(outcome, Received)])
-            raise failure
-        taken = _Taken(landing, [])
-        for found, outcome in zip(wanted, outcomes, strict=True):
-            if isinstance(outcome, str):
-                report.refuse(found.item.path, outcome)
-            elif not isinstance(outcome, Exception):
-                taken.entries.append(landing.make_entry(_as_read(found.item, outcome), outcome))
-        crash_point("ingest.taken")
-        return taken
+        return _Taken(landing, start_copying(landing, wanted))
 
     def _plan(self, archive_id: UUID, batch: Sequence[Found], report: IngestReport) -> list[Found]:
         """What the archive does not show yet; what it refuses is told."""
@@ -261,11 +264,83 @@ class Ingesting:
 
 
 @dataclass(frozen=True, slots=True)
+class _Copying:
+    """Some of a batch, and the reading of it; None for what has no bytes."""
+
+    found: Sequence[Found]
+    outcomes: Future[list[Received | Exception]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Landed:
+    """What became of a batch: what the layer made of it, and the files that were not read, with their reasons."""
+
+    result: PutResult
+    unread: list[tuple[bytes, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class _Taken:
-    """A batch that was read and waits for being settled."""
+    """A batch that is being read."""
 
     landing: Landing
-    entries: list[Entry]
+    copying: list[_Copying]
+
+    def land(self) -> _Landed:
+        """Wait for the reading and make the batch the archive's; nothing is kept when the store has failed."""
+        entries: list[Entry] = []
+        unread: list[tuple[bytes, str]] = []
+        failures: list[Exception] = []
+        for found, outcome in self._wait():
+            if isinstance(outcome, (SourceChangedError, SourceRefusedError)):
+                unread.append((found.item.path, outcome.detail))
+            elif isinstance(outcome, Exception):
+                failures.append(outcome)
+            else:
+                entries.append(self.landing.make_entry(_as_read(found.item, outcome), outcome))
+        if failures:
+            self.landing.give_up([entry.content for entry in entries if entry.content is not None])
+            raise failures[0]
+        crash_point("ingest.taken")
+        return _Landed(self.landing.settle(entries), unread)
+
+    def _wait(self) -> Iterator[tuple[Found, Received | Exception | None]]:
+        """Each with what came of it, once all have ended: a thread that writes to the part outlives no failure."""
+        wait([one.outcomes for one in self.copying if one.outcomes is not None])
+        for one in self.copying:
+            if one.outcomes is None:
+                yield from ((found, None) for found in one.found)
+            else:
+                yield from zip(one.found, one.outcomes.result(), strict=True)
+
+
+def _copy_batch(
+    copiers: ThreadPoolExecutor, copy_in: CopyIn, landing: Landing, wanted: Sequence[Found]
+) -> list[_Copying]:
+    """Have the files of a batch read: large ones alone, small ones many at a time."""
+    copying: list[_Copying] = []
+    for group in _iter_groups(wanted):
+        if group[0].item.kind is not EntryKind.FILE:
+            copying.append(_Copying(group, None))
+            continue
+        sources = [SourceFile(f.name, f.folder.descriptor, f.item.path) for f in group if f.folder is not None]
+        digests = landing.digests_of(group[0].item)
+        copying.append(_Copying(group, copiers.submit(copy_in.copy, landing.part, sources, digests)))
+    return copying
+
+
+def _iter_groups(wanted: Sequence[Found]) -> Iterator[list[Found]]:
+    """Cut a batch into what one thread does at a time; files apart from what has no bytes."""
+    for is_file, alike in groupby(wanted, lambda found: found.item.kind is EntryKind.FILE):
+        group: list[Found] = []
+        size = 0
+        for found in alike:
+            if group and is_file and (len(group) >= _GROUP_FILES or size + found.item.size > _GROUP_BYTES):
+                yield group
+                group, size = [], 0
+            group.append(found)
+            size += found.item.size
+        yield group
 
 
 def open_without_links(path: str) -> Folder:
@@ -282,20 +357,40 @@ def open_without_links(path: str) -> Folder:
 
 def iter_found(root: Folder, *, into: bytes = b"", exclude: Sequence[str] = ()) -> Iterator[Found]:
     """Every file, link, empty folder and refusal below a folder; a folder with content is shown by its content."""
-    waiting: list[tuple[Folder, bytes]] = [(root, b"")]
+    waiting: list[tuple[Folder, bytes]] = [(root, b"")]  # a folder's path, and the open one that it is in
     while waiting:
-        folder, inside = waiting.pop()
-        children = _list_names(folder)
-        kept = [name for name in children if not _is_excluded(inside + name, exclude)]
-        if inside and not children:
-            status = os.fstat(folder.descriptor)
-            yield Found(_item(into, inside.rstrip(b"/"), EntryKind.DIRECTORY, status), folder)
-        for name in sorted(kept, reverse=True):
-            found = _look(folder, name, inside, into)
-            if isinstance(found, Folder):
-                waiting.append((found, inside + name + b"/"))
-            else:
+        parent, path = waiting.pop()
+        # opened when its turn comes: a process may not have thousands open
+        folder = _open_folder(parent, path, into) if path else parent
+        if isinstance(folder, Found):
+            yield folder
+            continue
+        below: list[tuple[Folder, bytes]] = []
+        for found in _iter_folder(folder, path, into, exclude):
+            if isinstance(found, Found):
                 yield found
+            else:
+                below.append((folder, found))
+        waiting += reversed(below)
+
+
+def _iter_folder(folder: Folder, path: bytes, into: bytes, exclude: Sequence[str]) -> Iterator[Found | bytes]:
+    """What a folder holds, sorted by name; of a folder in it the path alone."""
+    children = _list_names(folder)
+    if path and not children:
+        yield Found(_item(into, path, EntryKind.DIRECTORY, os.fstat(folder.descriptor)), folder)
+    inside = path + b"/" if path else b""
+    for name in sorted(children):
+        if not _is_excluded(inside + name, exclude):
+            found = _look(folder, name, inside, into)
+            yield inside + name if found is None else found
+
+
+def _open_folder(parent: Folder, path: bytes, into: bytes) -> Folder | Found:
+    try:
+        return Folder(os.open(path.rpartition(b"/")[2], _OPEN_FOLDER, dir_fd=parent.descriptor))
+    except OSError as error:
+        return Found(BatchItem(_join(into, path)), problem=f"it cannot be read: {error.strerror}")
 
 
 def iter_batches(walk: Iterator[Found]) -> Iterator[list[Found]]:
@@ -325,12 +420,13 @@ def _is_excluded(path: bytes, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(text, one) or fnmatch.fnmatchcase(text.rpartition("/")[2], one) for one in patterns)
 
 
-def _look(folder: Folder, name: bytes, inside: bytes, into: bytes) -> Found | Folder:
+def _look(folder: Folder, name: bytes, inside: bytes, into: bytes) -> Found | None:
+    """What a name stands for; None for a folder."""
     path = inside + name
     try:
         status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
-            return Folder(os.open(name, _OPEN_FOLDER, dir_fd=folder.descriptor))
+            return None
         if stat.S_ISLNK(status.st_mode):
             target = os.readlink(name, dir_fd=folder.descriptor)
             item = replace(_item(into, path, EntryKind.SYMLINK, status), target=target, mode=None)
@@ -357,20 +453,6 @@ def _kind_of(mode: int) -> str:
 
 def _plan_item(item: BatchItem) -> PlanItem:
     return PlanItem(item.path, item.size, item.mtime_ns, {}, item.kind, item.target)
-
-
-def _copy(landing: Landing, found: Found) -> Received | str | Exception | None:
-    """Read one file; what was received, the reason of a refusal, what went wrong, or None for what has no bytes."""
-    if found.item.kind is not EntryKind.FILE or found.folder is None:
-        return None
-    names = landing.digests_of(found.item)
-    source, folder = found.name, found.folder.descriptor
-    try:
-        return landing.ctx.storage.copy_in(landing.part, source, found.item.path, names, dir_fd=folder)
-    except (SourceChangedError, SourceRefusedError) as error:
-        return error.detail
-    except Exception as error:  # raised by the caller, after the others have ended
-        return error
 
 
 def _as_read(item: BatchItem, received: Received | None) -> BatchItem:

@@ -24,6 +24,7 @@ from perdure.kernel.clock import Clock, SystemClock
 from perdure.kernel.digests import content_digest_name, digest_bytes
 from perdure.kernel.errors import DamagedError, PerdureError
 from perdure.storage import heads, placing, records, sealing
+from perdure.storage.copying import CopyIn
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import (
     CopyDamagedError,
@@ -211,6 +212,15 @@ class Storage:
         after reading as before, SourceRefusedError for anything but a readable regular file.
         """
         return self._staging.copy_in(part, source, path, digests, dir_fd)
+
+    @contextmanager
+    def copying(self) -> Iterator[CopyIn]:
+        """What copies many files in at once, for as long as the block lasts."""
+        copy_in = CopyIn(self._staging)
+        try:
+            yield copy_in
+        finally:
+            copy_in.close()
 
     def sync(self, part: PartRef) -> None:
         """Make everything of the part that was finished before the call durable: only then may it be acknowledged."""

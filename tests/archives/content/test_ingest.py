@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 
 from perdure.archives import ingesting
 from perdure.archives.errors import FolderNotAllowedError
-from perdure.archives.ingesting import open_without_links
+from perdure.archives.ingesting import iter_batches, iter_found, open_without_links
 from perdure.archives.model import Archive, EntryKind
 from perdure.identity import Grantee, Role
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
 from perdure.storage.errors import SourceChangedError
+from perdure.storage.staging import Staging
 
 from .workshop import Workshop, require_success
 
@@ -90,16 +92,46 @@ def test_hostile_names_go_in_as_they_are(shop: Workshop, source: Path) -> None:
 def test_a_file_that_changes_while_it_is_read_is_refused(
     shop: Workshop, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy_in = shop.ctx.storage.copy_in
+    copy_in = Staging.copy_in
 
-    def unlucky(part: Any, name: bytes, *rest: Any, **options: Any) -> Any:
+    def unlucky(staging: Staging, part: Any, name: bytes, *rest: Any) -> Any:
         if name == b"a.h5":
             raise SourceChangedError("a.h5 changed while it was read.")
-        return copy_in(part, name, *rest, **options)
+        return copy_in(staging, part, name, *rest)
 
-    monkeypatch.setattr(shop.ctx.storage, "copy_in", unlucky)
+    monkeypatch.setattr(Staging, "copy_in", unlucky)
     result = ingest(shop, shop.open(), source)
     assert [one["path"] for one in result["refusals"]] == ["a.h5"]
+
+
+def test_many_small_files_go_in_beside_large_ones_links_and_folders(shop: Workshop, source: Path) -> None:
+    contents = {f"many/{number % 7}/{number:04d}".encode(): b"%d" % number * 9 for number in range(600)}
+    contents |= {b"many/large": os.urandom(3 << 20), b"many/3/caf\xe9": b"latin", b"many/3/new\nline": b""}
+    for path, data in contents.items():
+        place = os.fsencode(source) + b"/" + path
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with open(place, "wb") as stream:
+            stream.write(data)
+    os.mkfifo(source / "many" / "fifo")
+    archive = shop.open()
+    result = ingest(shop, archive, source / "many")
+    assert (result["stored"], result["refused"]) == (len(contents), 1)
+    closed = shop.close(archive)
+    assert shop.contents(closed) == {path.removeprefix(b"many/"): data for path, data in contents.items()}
+
+
+def test_more_folders_are_walked_than_a_process_may_open(source: Path) -> None:
+    for number in range(800):
+        (source / f"folder-{number}").mkdir()
+        (source / f"folder-{number}" / "x").touch()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 400, hard))
+    try:
+        found = [len(batch) for batch in iter_batches(iter_found(open_without_links(str(source))))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sum(found) == 805
 
 
 @pytest.mark.parametrize("loss", ["role", "identity"])

@@ -76,22 +76,25 @@ def write_all(fd: int, data: Buffer) -> int:
     return done
 
 
-def put(path: bytes, top: bytes, data: Buffer, syncer: Syncer) -> bool:
-    """Write a small new file; False when the name is taken. Removes what it wrote when it fails."""
+def put(path: bytes, top: bytes, data: Buffer, syncer: Syncer | None) -> bool:
+    """Write a small new file; False when the name is taken. Removes what it wrote when it fails.
+
+    Without a syncer somebody else sees to it that the whole file system is synced.
+    """
     fd = create(path, top)
     if fd is None:
         return False
     try:
         try:
             write_all(fd, data)
-            if not syncer.batch:
+            if syncer is not None and not syncer.batch:
                 syncer.sync_file(fd)
         finally:
             os.close(fd)  # network file systems report a full disk here
     except BaseException:
         remove_file(path)
         raise
-    if not syncer.batch:
+    if syncer is not None and not syncer.batch:
         syncer.note(os.path.dirname(path))
     return True
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from uuid import UUID
 
 from perdure.adapters.posix import files
+from perdure.adapters.posix.copier import CopierProcess
 from perdure.adapters.posix.files import FileSink, MediumReader, make_folders
 from perdure.adapters.posix.logs import Logs, replace_file
 from perdure.adapters.posix.syncing import Syncer
@@ -25,6 +26,7 @@ from perdure.adapters.posix.uploads import ATTRIBUTES, FileUpload, read_record
 from perdure.formats import ocfl
 from perdure.formats.canonical import canonical_json, parse_json_object
 from perdure.kernel.ids import new_id
+from perdure.storage.copying import Copier
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import ForeignStoreError, StoreUnavailableError
 from perdure.storage.model import Abilities, JournalRead, Room, StoreInfo
@@ -133,6 +135,9 @@ class PosixStore:
             if known is None:
                 raise
             raise known from error
+
+    def start_copier(self) -> Copier | None:
+        return CopierProcess(self._staging) if self._syncer.batch else None
 
     def adopt_file(self, tree: str, path: str, object_id: str, object_path: str) -> bool:
         if not self.abilities.hard_links:
