@@ -231,7 +231,7 @@ def victims() -> Iterator[Victims]:
 def make_world(postgres: Any, fast_folder: Path, victims: Victims, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Makes worlds one after the other, each on a folder and on databases of its own."""
     monkeypatch.setattr("perdure.archives.model.MAX_PART_FILES", 3)  # restored at the end
-    numbers, urls = count(), list[str]()
+    numbers, urls, worlds = count(), list[str](), list[World]()
     first = found(fast_folder / "first", postgres.make_ready())
 
     def make_database() -> str:
@@ -244,9 +244,12 @@ def make_world(postgres: Any, fast_folder: Path, victims: Victims, monkeypatch: 
         urls.append(postgres.make_copy(first.database_url))
         folder = fast_folder / str(next(numbers))
         shutil.copytree(first.folder, folder)
-        return World(replace(first, folder=folder, database_url=urls[-1]), make_database, victims)
+        worlds.append(World(replace(first, folder=folder, database_url=urls[-1]), make_database, victims))
+        return worlds[-1]
 
     yield make
+    for world in worlds[-1:]:
+        world.close()
     for url in (*urls, first.database_url):
         postgres.drop(url)
 
@@ -281,5 +284,21 @@ def test_an_upload_that_dies_at_any_step_of_its_end_goes_on(make_world: Callable
         if len(world.met) == known:
             break
     world.check_contents()
-    world.close()
     assert {"upload.flushed", "upload.noted", "upload.moved", "fill.committed"} <= set(world.met)
+
+
+@pytest.mark.parametrize("point", ["seal.moved", "seal.documents_written", "publish.renamed", "seal.sealed"])
+def test_a_closing_that_died_and_is_taken_back_is_read_again(make_world: Callable[[], World], point: str) -> None:
+    """A part on its way into the root is brought there, although nobody closes the archive any more."""
+    world = make_world()
+    world.act(acts.Open("first", "One"))
+    (archive,) = world.model.layers
+    world.act(acts.Batch(archive, (Given(b"a", "file", b"1"), Given(b"A", "file", b"2"), Given(b"\xff", "file", b"3"))))
+    world.act(acts.Close(archive))
+    world.act(acts.Work(), point)
+    assert world.met == [point]
+    world.act(acts.Reopen(archive))
+    world.act(acts.Work())
+    world.check_contents()
+    world.act(acts.Put(archive, Given(b"a", "file", b"after")))
+    world.check_contents()

@@ -30,18 +30,19 @@ class VictimError(Exception):
 
 
 class Countdown:
-    """Is equal to the name of the crash point that is met after so many others."""
+    """Is equal to the name of the crash point that is met after so many others, or to a name."""
 
     __hash__ = None  # type: ignore[assignment]  # it is equal to different things at different times
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, wanted: int | str) -> None:
+        self.wanted = wanted
+        self.seen = 0
         self.met = ""
 
     def __eq__(self, name: object) -> bool:
-        self.left -= 1
+        self.seen += 1
         self.met = str(name)
-        return self.left < 0
+        return self.met == self.wanted if isinstance(self.wanted, str) else self.seen > self.wanted
 
 
 class Victims:
@@ -60,9 +61,9 @@ class Victims:
             )
         self._line = ours
 
-    def do(self, place: Installation, act: acts.Act, crash_after: int) -> Outcome:
-        """Do the act, and die at the crash point after so many; it is acknowledged when there are fewer."""
-        self._line.send((place, act, crash_after))
+    def do(self, place: Installation, act: acts.Act, crash: int | str) -> Outcome:
+        """Do the act, and die at the named crash point, or the one after so many; else it is acknowledged."""
+        self._line.send((place, act, crash))
         answer: Outcome | str = self._line.recv()
         if isinstance(answer, str):
             raise VictimError(answer)
@@ -77,18 +78,18 @@ def serve(line: Connection) -> None:
     """Take acts until the other side closes the line."""
     while True:
         try:
-            place, act, crash_after = line.recv()
+            place, act, crash = line.recv()
         except EOFError:
             return
-        line.send(_fork(place, act, crash_after))
+        line.send(_fork(place, act, crash))
 
 
-def _fork(place: Installation, act: acts.Act, crash_after: int) -> Outcome | str:
+def _fork(place: Installation, act: acts.Act, crash: int | str) -> Outcome | str:
     theirs, ours = Pipe(duplex=False)
     child = os.fork()
     if not child:
         theirs.close()
-        _live(place, act, crash_after, ours)
+        _live(place, act, crash, ours)
     ours.close()
     with theirs:
         try:
@@ -99,20 +100,20 @@ def _fork(place: Installation, act: acts.Act, crash_after: int) -> Outcome | str
     return answer if os.waitstatus_to_exitcode(status) in (0, crash_points.EXIT_STATUS) else f"{answer} ({status})"
 
 
-def _live(place: Installation, act: acts.Act, crash_after: int, line: Connection) -> None:
+def _live(place: Installation, act: acts.Act, crash: int | str, line: Connection) -> None:
     signal.alarm(PATIENCE)
     try:
         instance = start(place)
-        _set_trap(crash_after, line)
+        _set_trap(crash, line)
         line.send(do(instance, act))
     except BaseException:
         line.send(traceback.format_exc())
     os._exit(0)
 
 
-def _set_trap(crash_after: int, line: Connection) -> None:
-    """From here on the crash point after so many ends the process."""
-    countdown = Countdown(crash_after)
+def _set_trap(crash: int | str, line: Connection) -> None:
+    """From here on a crash point ends the process."""
+    countdown = Countdown(crash)
 
     def end(status: int) -> None:
         line.send(Died(countdown.met))

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from perdure.archives.errors import ContentMovingError
 from perdure.archives.rebuild import DERIVED, compare, rebuild
 from perdure.archives.tables import files, parts
 from perdure.archives.withdrawing import WITHDRAW_JOB
@@ -64,17 +65,17 @@ class World:
 
     # What happens
 
-    def act(self, act: acts.Act, crash_after: int | None = None, *, again: bool = False) -> None:
+    def act(self, act: acts.Act, crash: int | str | None = None, *, again: bool = False) -> None:
         """Do an act here, or in a process that dies at a crash point; then everything must be as the model says.
 
         `again` repeats what was interrupted, which must then end as if nothing had happened (I7).
         """
         expected = self._expect(act)
         self._is_clearing |= isinstance(act, acts.Discard)
-        if crash_after is None:
+        if crash is None:
             outcome = do(self.instance, act)
         else:
-            outcome = self._victims.do(replace(self.place, ahead=self.instance.clock.ahead), act, crash_after)
+            outcome = self._victims.do(replace(self.place, ahead=self.instance.clock.ahead), act, crash)
             self.restart()
         if not isinstance(outcome, Died):
             self._accept(act, expected, outcome)
@@ -148,19 +149,26 @@ class World:
 
     def check_contents(self) -> None:
         """Every byte, and every moment of the past."""
-        application = self.instance.application
-        for archive, layer in self.model.layers.items():
+        for archive, layer in list(self.model.layers.items()):
             if layer.state not in LIVE:
                 continue
             shown = self.model.shown(archive)
             for path, (given, _) in shown.items():
                 if given.kind == "file":
-                    content = application.archives.reading.open_content(self.instance.actor, archive, path)
-                    assert b"".join(content.read()) == given.data, path
+                    assert self._read(archive, path) == given.data, path
             for moment, said in layer.past:
                 paths = {b"", *said, *layer.said}
                 then = {path: self._read_metadata(archive, path, as_of=moment) for path in paths}
                 _require_same(then, {path: said.get(path, {}) for path in paths})
+
+    def _read(self, archive: UUID, path: bytes) -> bytes:
+        """The bytes of a file; what died while a part was sealed is ended by a worker first."""
+        reading = self.instance.application.archives.reading
+        try:
+            return b"".join(reading.open_content(self.instance.actor, archive, path).read())
+        except ContentMovingError:
+            self.act(acts.Work())
+            return b"".join(reading.open_content(self.instance.actor, archive, path).read())
 
     def finish(self, require_valid: Callable[[Path], None]) -> None:
         """All work is done, all damage repaired: stores and log of events must be sound, and give all of it back."""

@@ -31,7 +31,7 @@ from perdure.archives.errors import (
 from perdure.archives.heads import STATEMENT_FILE, Heads, list_part_summaries, list_superseded
 from perdure.archives.manifests import iter_sealed
 from perdure.archives.model import Archive, ArchiveState, EntryKind, PartState, UploadState, missing_for_close
-from perdure.archives.placing import is_leased, list_parts, release, select_active_uploads
+from perdure.archives.placing import defer_seal, is_leased, list_parts, release, select_active_uploads
 from perdure.archives.ports import Signer
 from perdure.archives.reading import to_counts
 from perdure.archives.records import (
@@ -129,6 +129,8 @@ class Closing:
             job_id = tx.execute(select(archives.c.close_job).where(archives.c.id == archive_id)).scalar_one()
             if job_id is not None:
                 ctx.jobs.cancel(tx, job_id)
+            if any(part.state is PartState.SEALING for part in list_parts(tx, archive_id)):
+                defer_seal(tx, ctx, archive_id)  # what is between staging and root is read from neither
             opened = replace(archive, state=ArchiveState.OPEN)
             tx.execute(update(archives).where(archives.c.id == archive_id).values(close_job=None))
             return save_change(tx, ctx, actor, archive, opened, event=events.ARCHIVE_REOPENED)
