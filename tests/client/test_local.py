@@ -75,13 +75,60 @@ def test_a_file_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_listed_is_refused_not_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locked = tmp_path / "top" / "locked"
     locked.mkdir(parents=True)
-    listing = os.listdir
+    opening = os.open
 
-    def refuse(folder: bytes) -> list[bytes]:
-        if folder.endswith(b"locked"):
+    def refuse(path: bytes, flags: int) -> int:
+        if path.endswith(b"locked"):
             raise PermissionError(13, "Permission denied")
-        return listing(folder)
+        return opening(path, flags)
 
-    monkeypatch.setattr(os, "listdir", refuse)  # a mode of 0 does not stop root, as whom tests may run
+    monkeypatch.setattr(os, "open", refuse)  # a mode of 0 does not stop root, as whom tests may run
     tree = scan_sources([str(tmp_path / "top")])
-    assert [path for path, _ in tree.refused] == [b"locked"]
+    assert tree.refused == [(b"locked", "the folder cannot be read: Permission denied")]
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "link"])
+def test_a_folder_that_gives_way_to_another_is_not_walked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Between the look at it and its listing: nobody leads the walk to what was not meant."""
+    top, secret = tmp_path / "top", tmp_path / "secret"
+    for folder in (top / "a", top / "b", secret):
+        folder.mkdir(parents=True)
+    (top / "b/file").write_text("meant")
+    (secret / "key").write_text("not meant")
+    opening = os.open
+
+    def swap(path: bytes, flags: int) -> int:
+        if path.endswith(b"/b") and (top / "b/file").exists():
+            (top / "b").rename(tmp_path / "aside")
+            if place == "link":
+                (top / "b").symlink_to(secret)
+            else:
+                secret.rename(top / "b")
+        return opening(path, flags)
+
+    monkeypatch.setattr(os, "open", swap)
+    tree = scan_sources([str(top)])
+    assert [item.path for item in tree.items] == [b"a"]
+    assert [path for path, _ in tree.refused] == [b"b"]
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    place = tmp_path / "f"
+    place.write_bytes(b"12345")
+    (item,) = scan_sources([str(place)]).items
+    place.unlink()
+    os.mkfifo(place)
+    with pytest.raises(SourceChangedError):
+        read_whole(item)
+
+
+def test_a_link_that_vanishes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to("target")
+
+    def vanish(path: bytes, *, dir_fd: int | None = None) -> bytes:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "readlink", vanish)
+    assert [path for path, _ in scan_sources([str(tmp_path)]).refused] == [b"link"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -47,7 +48,8 @@ def scan_sources(sources: list[str], into: bytes = b"") -> LocalTree:
             _scan_folder(name, into, tree)
         elif os.path.lexists(name):
             base = os.path.basename(os.path.abspath(name))
-            _add(tree, name, into + b"/" + base if into else base, top=os.path.dirname(os.path.abspath(name)))
+            path, top = into + b"/" + base if into else base, os.path.dirname(os.path.abspath(name))
+            _add(tree, name, path, top=top, name=name)
         else:
             raise UsageError(f"{display(name)} does not exist.", next_step="Check the path.")
     _refuse_doubles(tree)
@@ -55,49 +57,80 @@ def scan_sources(sources: list[str], into: bytes = b"") -> LocalTree:
 
 
 def _scan_folder(top: bytes, into: bytes, tree: LocalTree) -> None:
-    waiting = [(top, into)]
+    """Walk without following links, also where a folder becomes one meanwhile: each is known again by its inode."""
+    waiting: list[tuple[bytes, bytes, tuple[int, int] | None]] = [(top, into, None)]
     while waiting:
-        folder, prefix = waiting.pop()
+        folder, prefix, identity = waiting.pop()
         try:
-            names = sorted(os.listdir(folder))
+            descriptor = _open_folder(folder, identity)
         except OSError as error:
             tree.refused.append((prefix or b".", f"the folder cannot be read: {error.strerror}"))
             continue
-        if not names and prefix:
-            information = os.lstat(folder)
-            tree.items.append(
-                LocalItem(prefix, "directory", folder, 0, information.st_mtime_ns, stat.S_IMODE(information.st_mode))
-            )
-        for name in names:
-            source, path = folder + b"/" + name, prefix + b"/" + name if prefix else name
-            if _add(tree, source, path, top=top):
-                waiting.append((source, path))
+        try:
+            waiting += _scan_names(descriptor, folder, prefix, tree, top=top, is_top=identity is None)
+        finally:
+            os.close(descriptor)
 
 
-def _add(tree: LocalTree, source: bytes, path: bytes, *, top: bytes) -> bool:
-    """Put one thing into the tree; answers whether it is a folder to walk."""
+def _open_folder(folder: bytes, identity: tuple[int, int] | None) -> int:
+    """Open a folder to list it; raises OSError, also when it is not the one that was met before (None: any)."""
+    nofollow = 0 if identity is None else os.O_NOFOLLOW
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | nofollow)
+    information = os.fstat(descriptor)
+    if identity not in (None, (information.st_dev, information.st_ino)):
+        os.close(descriptor)
+        raise OSError(errno.ESTALE, "another one has taken its place")
+    return descriptor
+
+
+def _scan_names(
+    descriptor: int, folder: bytes, prefix: bytes, tree: LocalTree, *, top: bytes, is_top: bool
+) -> list[tuple[bytes, bytes, tuple[int, int] | None]]:
+    """Put what an open folder holds into the tree, and return the folders in it, to be walked."""
     try:
-        information = os.lstat(source)
+        names = sorted(os.fsencode(name) for name in os.listdir(descriptor))
+    except OSError as error:
+        tree.refused.append((prefix or b".", f"the folder cannot be read: {error.strerror}"))
+        return []
+    if not names and not is_top:
+        information = os.fstat(descriptor)
+        mode = stat.S_IMODE(information.st_mode)
+        tree.items.append(LocalItem(prefix, "directory", folder, 0, information.st_mtime_ns, mode))
+    below: list[tuple[bytes, bytes, tuple[int, int] | None]] = []
+    for name in names:
+        source, path = folder + b"/" + name, prefix + b"/" + name if prefix else name
+        identity = _add(tree, source, path, top=top, name=name, dir_fd=descriptor)
+        if identity is not None:
+            below.append((source, path, identity))
+    return below
+
+
+def _add(
+    tree: LocalTree, source: bytes, path: bytes, *, top: bytes, name: bytes, dir_fd: int | None = None
+) -> tuple[int, int] | None:
+    """Put one thing, a name in an open folder, into the tree; a folder's identity is returned: it is to be walked."""
+    try:
+        information = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        kind, mode = stat.S_IFMT(information.st_mode), stat.S_IMODE(information.st_mode)
+        target = os.readlink(name, dir_fd=dir_fd) if kind == stat.S_IFLNK else None
     except OSError as error:
         tree.refused.append((path, f"it cannot be read: {error.strerror}"))
-        return False
-    kind, mode = stat.S_IFMT(information.st_mode), stat.S_IMODE(information.st_mode)
+        return None
+    identity = (information.st_dev, information.st_ino)
     if kind == stat.S_IFDIR:
-        return True
+        return identity
     if kind == stat.S_IFREG:
-        identity = (information.st_dev, information.st_ino)
         tree.items.append(
             LocalItem(path, "file", source, information.st_size, information.st_mtime_ns, mode, None, identity)
         )
-    elif kind == stat.S_IFLNK:
-        _add_link(tree, source, path, top, information.st_mtime_ns)
+    elif target is not None:
+        _add_link(tree, source, path, top, target, information.st_mtime_ns)
     else:
         tree.refused.append((path, "it is a device, socket or pipe, not a file"))
-    return False
+    return None
 
 
-def _add_link(tree: LocalTree, source: bytes, path: bytes, top: bytes, mtime_ns: int) -> None:
-    target = os.readlink(source)
+def _add_link(tree: LocalTree, source: bytes, path: bytes, top: bytes, target: bytes, mtime_ns: int) -> None:
     reached = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(source)), target))
     root = os.path.abspath(top)
     if target.startswith(b"/") or not (reached == root or reached.startswith(root.rstrip(b"/") + b"/")):
@@ -129,7 +162,8 @@ def check_unchanged(item: LocalItem, descriptor: int) -> None:
 def open_source(item: LocalItem) -> int:
     """A descriptor of the listed file, not through a symbolic link; raises SourceChangedError for another file."""
     try:
-        descriptor = os.open(item.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # without waiting: a pipe may have come to the place of the file
+        descriptor = os.open(item.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise SourceChangedError(f"{display(item.path)} cannot be read: {error.strerror}.") from error
     try:
@@ -144,12 +178,15 @@ def read_whole(item: LocalItem) -> bytes:
     """The content of a small file, consistent or refused by SourceChangedError."""
     descriptor = open_source(item)
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        content = stream.read(item.size + 1) if item.size else stream.read(1)
-        while len(content) < item.size:
-            more = stream.read(item.size - len(content))
-            if not more:
-                break
-            content += more
+        try:
+            content = stream.read(item.size + 1) if item.size else stream.read(1)
+            while len(content) < item.size:
+                more = stream.read(item.size - len(content))
+                if not more:
+                    break
+                content += more
+        except OSError as error:
+            raise SourceChangedError(f"{display(item.path)} cannot be read: {error.strerror}.") from error
         check_unchanged(item, stream.fileno())
     if len(content) != item.size:
         raise SourceChangedError(f"{display(item.path)} changed while it was read.")
