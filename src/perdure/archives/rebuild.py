@@ -7,7 +7,7 @@ were not complete, and what each copy's last verification found. Copies come bac
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -15,7 +15,7 @@ from io import BytesIO
 from itertools import zip_longest
 from uuid import UUID
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
@@ -32,7 +32,7 @@ from perdure.archives.model import Archive, ArchiveState, PartState
 from perdure.archives.rebuild_found import FoundObject, RebuildReport, to_entry
 from perdure.archives.rebuild_staged import restore_staged
 from perdure.archives.records import Context, to_row
-from perdure.archives.tables import account_usage, archives, parts, profiles, record_changes, superseded
+from perdure.archives.tables import account_usage, archives, export_state, parts, profiles, record_changes, superseded
 from perdure.db import Database
 from perdure.db import metadata as all_tables
 from perdure.formats import ocfl
@@ -42,6 +42,7 @@ from perdure.kernel.clock import parse_time
 from perdure.kernel.digests import digest_bytes
 from perdure.kernel.errors import DamagedError
 from perdure.kernel.ids import short_form
+from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import StoreFailedError, StoreUnavailableError
 from perdure.storage.model import (
     META_FOLDER,
@@ -79,6 +80,9 @@ DERIVED: Mapping[str, tuple[str, ...]] = {
     "objects": (),
     "copies": ("state", "written_at", "verified_at", "evidence"),
 }
+_SUPERSEDED = "superseded.ndjson"
+_MARK = "rebuild"  # stands among the exports as long as the database is not whole
+_UNFINISHED = export_state.c.name == _MARK
 _EMPTY_UNLESS = {"account_usage": "byte_count", "metadata_state": "sequence"}  # a row that says "nothing" is none
 
 
@@ -97,22 +101,47 @@ class _Head:
 
 
 def rebuild(ctx: Context, tell: Tell = lambda line: None) -> RebuildReport:
-    """Fill an empty, migrated database from the stores, which have been prepared; raises StoresNotEmptyError."""
+    """Fill an empty, migrated database from the stores, which have been prepared; raises StoresNotEmptyError.
+
+    One that was interrupted is begun again from nothing by the next call.
+    """
     report = RebuildReport()
-    with ctx.db.begin() as tx:
-        if tx.execute(select(func.count()).select_from(archives)).scalar_one():
-            raise StoresNotEmptyError("The database holds archives: rebuild into a new one.")
+    _begin(ctx.db)
     found = _find_objects(ctx, report)
     tell(f"{len(found)} objects in {len(ctx.storage.stores())} stores")
     _record_objects(ctx, found.values(), report)
     _restore_registry(ctx, found)
+    crash_point("rebuild.registry_restored")
     for head in _parents_first(_iter_heads(ctx, found, report)):
         tell(f"archive {short_form(head.id)}")
         _restore_or_report(ctx, head, found, report)
+        crash_point("rebuild.archive_restored")
+    _report_strays(ctx, found, report)
     _count_usage(ctx)
     _restore_events(ctx, found, report)
     report.objects = len(found)
+    with ctx.db.begin() as tx:
+        tx.execute(delete(export_state).where(_UNFINISHED))
     return report
+
+
+def is_interrupted(db: Database) -> bool:
+    """Whether a rebuild began to fill the database and did not end: nobody may work with what is there."""
+    with db.begin() as tx:
+        return tx.execute(select(export_state.c.id).where(_UNFINISHED)).first() is not None
+
+
+def _begin(db: Database) -> None:
+    """Mark the database as being filled, and take out what an interrupted rebuild has left."""
+    is_begun = is_interrupted(db)
+    with db.begin() as tx:
+        if is_begun:
+            names = ", ".join(name for name in DERIVED if name != "stores")  # preparing the stores has recorded them
+            tx.execute(text(f"TRUNCATE {names} CASCADE"))
+        elif tx.execute(select(func.count()).select_from(archives)).scalar_one():
+            raise StoresNotEmptyError("The database holds archives: rebuild into a new one.")
+        else:
+            tx.execute(insert(export_state).values(name=_MARK, position=0))
 
 
 # Objects
@@ -227,41 +256,61 @@ def _restore_or_report(ctx: Context, head: _Head, found: Mapping[str, FoundObjec
 
 
 def _read_head(ctx: Context, one: FoundObject, report: RebuildReport) -> _Head:
-    document = parse_json_object(ctx.storage.read_head_file(one.object_id, ARCHIVE_FILE))
-    record: JsonObject = dict(document)
+    """The record with all its changes.
+
+    A version of the head that was never committed may carry a change at a revision that the database then gave to
+    another one, which the journal has: what was acknowledged counts, on the last version before that revision.
+    """
+    journal = _read_journal(ctx, object_uuid(one.object_id), report)
+    later = {line["revision"]: line for line in journal if line["kind"] == "record"}
     segments = sorted(path for path in one.state if path.startswith(RECORD_HISTORY))
-    changes = [row for path in segments for row in _read_rows(ctx, one.object_id, path)]
+    folded = [row for path in segments for row in _read_rows(ctx, one.object_id, path)]
+    disputed = [row["revision"] for row in folded if later.get(row["revision"], row) != row]
+    committed = [row for row in folded if row["revision"] < min(disputed, default=row["revision"] + 1)]
+    version, document = _find_version(ctx, one, min(disputed, default=None))
     histories = sorted(path for path in one.state if path.startswith(METADATA_HISTORY))
     lines = [line for path in histories for line in ctx.storage.read_head_file(one.object_id, path).splitlines()]
     head = _Head(
         id=object_uuid(one.object_id),
-        version=one.version,
-        record=record,
-        grants={grant["id"]: grant for grant in record["grants"]},
-        changes=changes,
-        head_revision=record["revision"],
-        metadata_folded=record["metadata"]["sequence"],
-        metadata_lines=lines,
+        version=version,
+        record=dict(document),
+        grants={grant["id"]: grant for grant in document["grants"]},
+        changes=[row for row in committed if row["revision"] <= document["revision"]],
+        head_revision=document["revision"],
+        metadata_folded=document["metadata"]["sequence"],
+        metadata_lines=lines + [line["line"].encode() for line in journal if line["kind"] == "metadata"],
     )
-    _add_journal(ctx, head, report)
+    since = {row["revision"]: row for row in committed} | later
+    for revision in sorted(revision for revision in since if revision > head.head_revision):
+        _apply(head, since[revision])
     return head
 
 
-def _add_journal(ctx: Context, head: _Head, report: RebuildReport) -> None:
-    """Changes that no head version carries yet."""
-    journal = ctx.storage.read_journal(head.id)
+def _find_version(ctx: Context, one: FoundObject, before: int | None) -> tuple[int, JsonObject]:
+    """The newest version of a head, or the newest whose record is from before a revision, with that record."""
+    for version in range(one.version, 0, -1):
+        document = parse_json_object(ctx.storage.read_head_file(one.object_id, ARCHIVE_FILE, version))
+        if before is None or int(str(document["revision"])) < before:
+            return version, dict(document)
+    raise DamagedError(f"No version of {one.object_id} is from before revision {before}.")
+
+
+def _read_journal(ctx: Context, archive_id: UUID, report: RebuildReport) -> list[JsonObject]:
+    """The lines of an archive's journal."""
+    journal = ctx.storage.read_journal(archive_id)
     for store, detail in journal.damaged.items():
-        report.problems.append(f"journal of {short_form(head.id)} in {store}, read from another store: {detail}")
+        report.problems.append(f"journal of {short_form(archive_id)} in {store}, read from another store: {detail}")
     if journal.torn:
-        report.problems.append(f"journal of {short_form(head.id)}: {len(journal.torn)} bytes after its last whole line")
-    for text in journal.lines:
-        line: JsonObject = dict(parse_json_object(text))
-        if line["kind"] == "metadata":
-            head.metadata_lines.append(line["line"].encode())
-        elif line["revision"] > head.record["revision"]:
-            head.changes.append(line)
-            head.grants |= line["after"].get("grants", {})
-            head.record = {**apply_members(head.record, line["after"]), "revision": line["revision"]}
+        left = f"{len(journal.torn)} bytes after its last whole line"
+        report.problems.append(f"journal of {short_form(archive_id)}: {left}")
+    return [dict(parse_json_object(line)) for line in journal.lines]
+
+
+def _apply(head: _Head, change: JsonObject) -> None:
+    """Let a change happen that the version of the head does not carry."""
+    head.changes.append(change)
+    head.grants |= change["after"].get("grants", {})
+    head.record = {**apply_members(head.record, change["after"]), "revision": change["revision"]}
 
 
 def _parents_first(heads: Iterable[_Head]) -> list[_Head]:
@@ -291,9 +340,11 @@ def _restore_archive(ctx: Context, head: _Head, found: Mapping[str, FoundObject]
         marks = {"metadata_sequence": state.sequence, "metadata_journalled": state.sequence}
         tx.execute(update(archives).where(archives.c.id == head.id).values(**marks))
         ctx.identity.restore_grants(tx, given)
-        for part in _list_sealed(ctx, head, found):
-            _restore_part(tx, ctx, archive, part, found, report)
-        _restore_superseded(tx, ctx, head, found)
+        sealed = _list_sealed(ctx, head)
+        gone = _list_superseded(ctx, head, {part["number"] for part in sealed})
+        for part in sealed:
+            _restore_part(tx, ctx, archive, part, gone, found, report)
+        _restore_superseded(tx, head, gone, found[object_uri(head.id)].created)
         if archive.state in (ArchiveState.OPEN, ArchiveState.CLOSING):
             restore_staged(tx, ctx, archive, found, report)
     if strangers:
@@ -301,7 +352,7 @@ def _restore_archive(ctx: Context, head: _Head, found: Mapping[str, FoundObject]
 
 
 def _archive_row(ctx: Context, head: _Head, archive: Archive) -> JsonObject:
-    signed = {name: _find_document(ctx, head.id, f"{name}.json") for name in ("statement", "receipt", "tombstone")}
+    signed = {name: _find_document(ctx, head, f"{name}.json") for name in ("statement", "receipt", "tombstone")}
     return {
         **to_row(archive),
         **signed,
@@ -315,11 +366,11 @@ def _archive_row(ctx: Context, head: _Head, archive: Archive) -> JsonObject:
     }
 
 
-def _find_document(ctx: Context, archive_id: UUID, name: str) -> JsonObject | None:
-    object_id = object_uri(archive_id)
-    if name not in ctx.storage.head_state(object_id):
+def _find_document(ctx: Context, head: _Head, name: str) -> JsonObject | None:
+    object_id = object_uri(head.id)
+    if name not in ctx.storage.head_state(object_id, head.version):
         return None
-    return dict(parse_json_object(ctx.storage.read_head_file(object_id, name)))
+    return dict(parse_json_object(ctx.storage.read_head_file(object_id, name, head.version)))
 
 
 def _distinct(changes: Iterable[JsonObject]) -> list[JsonObject]:
@@ -342,8 +393,8 @@ def _change_row(archive_id: UUID, change: JsonObject) -> JsonObject:
 # Content
 
 
-def _list_sealed(ctx: Context, head: _Head, found: Mapping[str, FoundObject]) -> list[JsonObject]:
-    document = _find_document(ctx, head.id, "parts.json")
+def _list_sealed(ctx: Context, head: _Head) -> list[JsonObject]:
+    document = _find_document(ctx, head, "parts.json")
     return list(document["parts"]) if document else []
 
 
@@ -352,6 +403,7 @@ def _restore_part(
     ctx: Context,
     archive: Archive,
     part: JsonObject,
+    gone: Collection[tuple[int, bytes]],
     found: Mapping[str, FoundObject],
     report: RebuildReport,
 ) -> None:
@@ -370,26 +422,37 @@ def _restore_part(
         tx, StoredObject(part["id"], ObjectKind.PART, archive.id, one.version, one.digest, part["bytes"])
     )
     entries = [to_entry(archive.id, number, entry) for entry in manifest]
-    hidden_by = _list_superseded(ctx, archive.id)
-    shown = [entry for entry in entries if (number, entry.path) not in hidden_by]
+    shown = [entry for entry in entries if (number, entry.path) not in gone]
     load_entries(ctx.db, tx, shown, content_digest=archive.profile.digests[0], added_at=one.created)
     report.parts += 1
     report.files += len(shown)
 
 
-def _list_superseded(ctx: Context, archive_id: UUID) -> set[tuple[int, bytes]]:
-    object_id = object_uri(archive_id)
-    if "superseded.ndjson" not in ctx.storage.head_state(object_id):
+def _list_superseded(ctx: Context, head: _Head, sealed: Collection[int]) -> set[tuple[int, bytes]]:
+    """What the sealed parts hold and the archive does not show.
+
+    A note of a part that the head does not name is passed over: such parts get other numbers, and their logs say it.
+    """
+    object_id = object_uri(head.id)
+    if _SUPERSEDED not in ctx.storage.head_state(object_id, head.version):
         return set()
-    lines = ctx.storage.read_head_file(object_id, "superseded.ndjson").splitlines(keepends=True)
-    return {(one.part, one.path) for one in map(line_to_superseded, lines)}
+    lines = ctx.storage.read_head_file(object_id, _SUPERSEDED, head.version).splitlines(keepends=True)
+    return {(one.part, one.path) for one in map(line_to_superseded, lines) if one.part in sealed}
 
 
-def _restore_superseded(tx: Connection, ctx: Context, head: _Head, found: Mapping[str, FoundObject]) -> None:
-    at = found[object_uri(head.id)].created
-    for number, path in sorted(_list_superseded(ctx, head.id)):
+def _restore_superseded(tx: Connection, head: _Head, gone: Iterable[tuple[int, bytes]], at: datetime) -> None:
+    for number, path in sorted(gone):
         row = {"archive_id": head.id, "part": number, "path": path, "at": at}
         tx.execute(upsert(superseded).values(row).on_conflict_do_nothing())
+
+
+def _report_strays(ctx: Context, found: Mapping[str, FoundObject], report: RebuildReport) -> None:
+    """Parts that no head and no log names: whose they are, only a person can find out."""
+    with ctx.db.begin() as tx:
+        named = {object_uri(part_id) for part_id in tx.execute(select(parts.c.id)).scalars()}
+    for one in found.values():
+        if one.kind is ObjectKind.PART and one.object_id not in named:
+            report.problems.append(f"{one.object_id}: it is a part, and no archive names it")
 
 
 def _count_usage(ctx: Context) -> None:
