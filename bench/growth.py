@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
 import psycopg
-from harness import Finding, Options, alone, main, percentile, run_program, spread, wall_seconds
+from harness import Finding, Options, against, alone, main, percentile, run_program, wall_seconds
 from processes import PeakMemory, Tree
 from serving import PROGRAM, Bench, Server, job_seconds, serving
 from sources import Shape, Source
@@ -36,6 +36,7 @@ _MB = 10**6
 _SIZES = (10_000, 20_000, 40_000, 80_000, 160_000)
 _STEPS = ("ingest", "close", "verify", "rebuild")
 _TWICE = 2.3
+_TURNS = 2  # of all sizes: a turn takes minutes, and has four doublings
 _PAGE_MS, _PATCH_MS = 100.0, 50.0
 _ASKED = 40  # requests of each kind
 _EDITS = 25
@@ -60,25 +61,19 @@ class Series:
         """For each step and each doubling the ratio of the seconds, turn by turn."""
         for step in _STEPS:
             found = self.seconds[step]
-            for half, whole in zip(list(found), list(found)[1:], strict=False):
-                ratios = [twice / once for once, twice in zip(found[half], found[whole], strict=True)]
-                yield Finding(
-                    name=f"{step}, {whole:,} files",
-                    unit="s",
-                    ours=statistics.median(found[whole]),
-                    peer=f"{half:,} files",
-                    theirs=statistics.median(found[half]),
-                    ratio=statistics.median(ratios),
-                    spread=spread(ratios),
-                    at_most=_TWICE,
-                    turns=len(ratios),
-                )
+            doublings = list(pairwise(sorted(found)))
+            for half, whole in doublings:
+                yield against(f"{step}, {whole:,} files", found[whole], f"{half:,} files", found[half], at_most=_TWICE)
+            once = [took for half, _ in doublings for took in found[half]]
+            twice = [took for _, whole in doublings for took in found[whole]]
+            yield against(f"{step}, all doublings", twice, "half as many files", once, at_most=_TWICE)
 
 
 def _linear(options: Options) -> Iterator[Finding]:
     sizes = [options.count(size) for size in _SIZES]
     series = Series()
-    for turn in range(options.rounds):
+    for turn in range(min(options.rounds, _TURNS)):
+        start = _rebuild_nothing(options.folder)
         for size in sizes:
             source = Shape(f"linear-{size}", size, 1 << 10).make(options.folder)
             with serving(options.folder) as bench:
@@ -87,7 +82,9 @@ def _linear(options: Options) -> Iterator[Finding]:
                     yield from _answers(bench, archive, f"{size:,} entries")
                 if not turn and size == sizes[-1]:
                     yield from _edits(bench, archive, f"{size:,} files")
-                series.add("rebuild", size, _rebuild(bench.server))
+                bench.server.stop()
+                shutil.rmtree(bench.server.data / "postgres")
+                series.add("rebuild", size, _rebuild(bench.server.data) - start)
             source.remove()
     yield from series.findings()
 
@@ -109,18 +106,17 @@ def _grow(bench: Bench, source: Source, series: Series) -> str:
     return archive
 
 
-def _rebuild(server: Server) -> float:
-    """Seconds of the rebuild with a new database, less those that the command takes without anything to rebuild."""
-    server.stop()
-    bare = server.data.with_name("bare")
-    shutil.rmtree(server.data / "postgres")
+def _rebuild_nothing(folder: Path) -> float:
+    """Seconds that the command takes without anything to rebuild."""
+    bare = folder / "bare"
     try:
-        return _run_rebuild(server.data) - _run_rebuild(bare)
+        return _rebuild(bare)
     finally:
         shutil.rmtree(bare, ignore_errors=True)
 
 
-def _run_rebuild(data: Path) -> float:
+def _rebuild(data: Path) -> float:
+    """Seconds of the command with a new database."""
     run_program(PROGRAM, "admin", "migrate", "--data-dir", data)
     os.sync()
     return wall_seconds(lambda: run_program(PROGRAM, "admin", "rebuild", "--data-dir", data))

@@ -16,6 +16,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -255,6 +256,7 @@ def number(value: float) -> str:
 def main(document: str | None, sections: Mapping[str, Section]) -> None:
     """Parse the command line, run the sections, print the table, write JSON; exit code 1 if a section failed."""
     chosen = _parse(document or "", sections)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that servers are stopped
     found: list[Finding] = []
     problems: dict[str, str] = {}
     started = time.monotonic()
@@ -349,10 +351,8 @@ def _processor() -> str:
 
 
 def _file_system(folder: Path) -> str:
-    done = subprocess.run(
-        ["stat", "--file-system", "--format=%T", str(folder)], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
+    words = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(folder)]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

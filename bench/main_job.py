@@ -1,6 +1,6 @@
 """Each step of the main job against a single pass over the same files: `python bench/main_job.py [result.json]`.
 
-Small files (20,000 × 1 KiB) and large ones (4 × 64 MiB), with the profile of a new installation: closing also writes a
+Small files (10,000 × 1 KiB) and large ones (4 × 64 MiB), with the profile of a new installation: closing also writes a
 second copy and reads both back from the medium, which the single pass does not. Nothing is claimed here: it is for
 seeing where a change tells.
 """
@@ -52,7 +52,7 @@ def _measure(name: str, count: int, size: int, options: Options) -> Iterator[Fin
         yield against(f"{way}, {shape.described}", took, "single pass", seconds(costs["single pass"]))
 
 
-SHAPES = {"small": (20_000, 1 << 10), "large": (4, 64 << 20)}
+SHAPES = {"small": (10_000, 1 << 10), "large": (4, 64 << 20)}
 
 if __name__ == "__main__":
     main(__doc__, {name: partial(_measure, name, *shape) for name, shape in SHAPES.items()})

@@ -115,7 +115,7 @@ class _LargeCopy:
 
 
 def _large(options: Options) -> Iterator[Finding]:
-    shape = Shape("large", 8, options.size(1 << 30))
+    shape = Shape("large", 8, options.size(256 << 20))
     source = shape.make(options.folder)
     counts = sorted({1, os.cpu_count() or 1, 2 * (os.cpu_count() or 1)})
     works = {f"{count} threads": SinglePass(source, options.folder, workers=count) for count in counts}
@@ -124,7 +124,7 @@ def _large(options: Options) -> Iterator[Finding]:
 
 
 def _small(options: Options) -> Iterator[Finding]:
-    shape = Shape("small", options.count(150_000), 1 << 10)
+    shape = Shape("small", options.count(30_000), 1 << 10)
     source = shape.make(options.folder)
     count = os.cpu_count() or 1
     works = {
