@@ -12,11 +12,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.pq import TransactionStatus
-from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, Table, Text, Uuid, select, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from perdure.db import Database, DatabaseUnavailableError, TransactionAbortedError
+from perdure.db import Database, DatabaseUnavailableError, Question, TransactionAbortedError
 from perdure.db.engine import raw_connection
 from perdure.kernel.errors import TryAgainError
 
@@ -180,3 +194,24 @@ def test_connections_that_the_server_ends_while_they_rest_are_replaced_unseen(db
     with db.begin() as first, db.read() as second:
         fresh = {tx.execute(text("SELECT pg_backend_pid()")).scalar_one() for tx in (first, second)}
     assert fresh.isdisjoint(ids)
+
+
+def test_a_question_is_answered_with_what_is_committed(db: Database) -> None:
+    numbers = Table("numbers", MetaData(), Column("n", Integer), Column("at", TIMESTAMP(timezone=True)))
+    wanted = select(numbers.c.n, numbers.c.at, literal("x").label("word")).where(numbers.c.n == bindparam("n"))
+    question = Question(wanted)
+    with db.begin() as tx:
+        numbers.metadata.create_all(tx)
+        tx.execute(numbers.insert(), {"n": 1, "at": datetime(2026, 11, 20, tzinfo=UTC)})
+    row = db.ask(question, {"n": 1})
+    assert row is not None
+    assert (row.n, row.at, row.word) == (1, datetime(2026, 11, 20, tzinfo=UTC), "x")
+    assert db.ask(question, {"n": 3}) is None
+
+
+def test_a_question_that_fails_costs_its_connection_only(db: Database) -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        db.ask(Question(select(literal(1) / bindparam("n", type_=Integer))), {"n": 0})
+    row = db.ask(Question(select(literal(1).label("one"))), {})
+    assert row is not None
+    assert row.one == 1

@@ -7,10 +7,11 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Event, get_ident
+from typing import Any
 
+import psycopg
 import pytest
 from argon2 import extract_parameters
-from sqlalchemy import Engine, event
 
 from perdure.db import Database
 from perdure.identity import Action, Client, InstanceThing
@@ -100,15 +101,16 @@ def counted_statements() -> Iterator[list[str]]:
     seen: list[str] = []
     here = get_ident()
 
-    def note(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
-        if get_ident() == here:
-            seen.append(statement)
+    execute = psycopg.Cursor.execute
 
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
+    def note(cursor: Any, query: Any, *given: Any, **named: Any) -> Any:  # Any: as the driver takes them
+        if get_ident() == here:
+            seen.append(str(query))
+        return execute(cursor, query, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", note)
         yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 def test_an_unknown_name_costs_the_same_queries_and_the_same_hash(house: House) -> None:

@@ -106,15 +106,20 @@ class PublicPage:
 
 def get_record(ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
     """One archive with its children, by one query where it has none."""
-    with ctx.db.read() as reading:
-        return _view(reading, ctx, actor, archive_id)
+    found = require_readable(ctx, actor, archive_id)
+    return ArchiveView(
+        archive=_as_seen(found.archive, found.actions),
+        actions=possible_actions(found.actions, found.archive.state),
+        children=_list_children(ctx, actor, archive_id) if found.has_children else (),
+        is_test_identifier=_has_test_identifier(ctx, found.archive),
+    )
 
 
 def get_view(ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
     """One archive with its parts, copies and children."""
     active = select(func.count()).where(uploads.c.archive_id == archive_id, uploads.c.state.in_(ACTIVE_UPLOADS))
+    record = get_record(ctx, actor, archive_id)
     with ctx.db.read() as reading:
-        record = _view(reading, ctx, actor, archive_id)
         own_parts = tuple(list_parts(reading, archive_id))
         return replace(
             record,
@@ -230,19 +235,10 @@ def public_page(ctx: Context, actor: Actor, identifier: str) -> PublicPage:
     return _show(ctx, archive, may_read=may_read)
 
 
-def _view(reading: Connection, ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
-    found = require_readable(reading, ctx, actor, archive_id)
-    return ArchiveView(
-        archive=_as_seen(found.archive, found.actions),
-        actions=possible_actions(found.actions, found.archive.state),
-        children=_list_children(reading, ctx, actor, archive_id) if found.has_children else (),
-        is_test_identifier=_has_test_identifier(ctx, found.archive),
-    )
-
-
-def _list_children(reading: Connection, ctx: Context, actor: Actor, archive_id: UUID) -> tuple[UUID, ...]:
+def _list_children(ctx: Context, actor: Actor, archive_id: UUID) -> tuple[UUID, ...]:
     query = select(archives.c.id).where(archives.c.parent_id == archive_id, readable_by(ctx, actor))
-    return tuple(reading.execute(query.order_by(archives.c.id.desc())).scalars())
+    with ctx.db.read() as reading:
+        return tuple(reading.execute(query.order_by(archives.c.id.desc())).scalars())
 
 
 def _has_test_identifier(ctx: Context, archive: Archive) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, func, insert, select, update
 
 from perdure.archives.documents import (
     JsonObject,
@@ -41,7 +41,7 @@ from perdure.archives.journal import Journal
 from perdure.archives.model import Access, Archive, ArchiveState
 from perdure.archives.ports import Registrar
 from perdure.archives.tables import archives, idempotency_keys, parts, record_changes
-from perdure.db import Database
+from perdure.db import Database, Question
 from perdure.events import EventLog
 from perdure.formats.canonical import canonical_json
 from perdure.identity.model import Action
@@ -159,10 +159,10 @@ class Readable:
     has_children: bool
 
 
-def require_readable(reading: Connection, ctx: Context, actor: Actor, archive_id: UUID) -> Readable:
+def require_readable(ctx: Context, actor: Actor, archive_id: UUID) -> Readable:
     """As `require_archive` for reading alone: archive and roles by one query, which needs no transaction."""
     now = ctx.clock.now()
-    row = reading.execute(_READABLE, {"archive": archive_id, **role_parameters(actor, now)}).one_or_none()
+    row = ctx.db.ask(_READABLE, {"archive": archive_id, **role_parameters(actor, now)})
     if row is None:
         raise _not_found(archive_id)
     archive = to_archive(row)
@@ -235,7 +235,7 @@ def require_revision(archive: Archive, expected: int | None) -> None:
 # Rows
 
 
-def to_archive(row: Row[Any]) -> Archive:  # Any: a row of all columns
+def to_archive(row: Any) -> Archive:  # Any: a row of all columns
     """The archive that a row of `_select_archives` holds."""
     counts = (row.statement or {}).get("counts", {})
     return Archive(
@@ -436,7 +436,7 @@ def _select_readable() -> Select[Any]:  # Any: all columns, and two more
     )
 
 
-_READABLE = _select_readable()
+_READABLE = Question(_select_readable())
 
 
 def _not_found(archive_id: UUID) -> ArchiveNotFoundError:

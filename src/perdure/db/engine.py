@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import psycopg.errors
 from psycopg import sql
+from psycopg.rows import namedtuple_row
 from psycopg.types.json import Json, Jsonb
-from sqlalchemy import Connection, MetaData, Table, create_engine, event, exc, make_url, text
+from sqlalchemy import Connection, MetaData, Select, Table, create_engine, event, exc, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import JSON
@@ -30,12 +33,27 @@ metadata = MetaData(
     }
 )
 
+_DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
 _STOOD_IN_THE_WAY = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
     psycopg.errors.LockNotAvailable,
     psycopg.errors.QueryCanceled,
 )
+
+
+class Question:
+    """A query of one row that is put into words once, for what is asked with every request.
+
+    Building and reading a statement anew, and making its result presentable, costs several times what the driver
+    needs. Parameters are named, and of the types that the driver knows; so are the columns of the answer. Lists are
+    arrays there: `in_` with values has other words for each length.
+    """
+
+    def __init__(self, statement: Select[*tuple[Any, ...]]) -> None:  # Any: whatever columns
+        compiled = statement.compile(dialect=_DIALECT)
+        self.sql = str(compiled)
+        self.constants = {name: value for name, value in compiled.params.items() if value is not None}
 
 
 class Database:
@@ -95,6 +113,30 @@ class Database:
         """
         with _translated(), self._reading.connect() as connection:
             yield connection
+
+    def ask(self, question: Question, parameters: Mapping[str, object]) -> Any | None:  # Any: a named tuple
+        """The one row that answers a question, None without one; outside of any transaction.
+
+        Raises what `begin` raises.
+        """
+        with _translated(), self._lent() as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
+            cursor.execute(question.sql, {**question.constants, **parameters}, prepare=True)
+            return cursor.fetchone()
+
+    @contextmanager
+    def _lent(self) -> Iterator[psycopg.Connection[Any]]:  # Any: rows are what the cursor makes of them
+        lent = self._engine.raw_connection()
+        try:
+            connection = lent.driver_connection
+            assert isinstance(connection, psycopg.Connection)
+            connection.autocommit = True
+            yield connection
+            connection.autocommit = False
+        except BaseException:
+            lent.invalidate()
+            raise
+        finally:
+            lent.close()
 
     @contextmanager
     def connect_autocommit(self) -> Iterator[Connection]:

@@ -24,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from perdure.db import Database
+from perdure.db import Database, Question
 from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity import throttle
@@ -107,8 +107,7 @@ class Sessions:
         if table is None:
             raise BadCredentialsError("This is neither a session nor a token.")
         now = self._clock.now()
-        with self._db.read() as reading:
-            row = reading.execute(_BEARERS[table.name], {"digest": digest_secret(secret)}).first()
+        row = self._db.ask(_BEARER_QUESTIONS[table.name], {"digest": digest_secret(secret)})
         if row is None or row.state != "active":
             raise BadCredentialsError("This session or token is not known.")
         if row.expires_at <= now or row.revoked_at is not None:
@@ -242,7 +241,7 @@ def _note_use(tx: Connection, table: Table, credential_id: UUID, now: datetime) 
     tx.execute(update(table).where(and_(table.c.id == credential_id, stale)).values(last_used_at=now))
 
 
-def _actor(row: Row[*tuple[object, ...]]) -> Actor:
+def _actor(row: Any) -> Actor:  # Any: a row with the columns of an identity
     return Actor(
         kind=ActorKind(row.kind),
         identity_id=row.id,
@@ -266,6 +265,7 @@ def _session(row: Row[*tuple[object, ...]]) -> Session:
 
 _TABLES = {SESSION_PREFIX: sessions, TOKEN_PREFIX: tokens}
 _BEARERS = {table.name: _bearer_query(table) for table in (sessions, tokens)}
+_BEARER_QUESTIONS = {name: Question(query) for name, query in _BEARERS.items()}
 
 _BY_ITSELF = select(
     null().label("expires_at"), null().label("verbs"), null().label("archives"), *_identity_columns()

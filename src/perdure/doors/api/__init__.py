@@ -22,16 +22,16 @@ from perdure.doors.api import (
 )
 
 PREFIX = "/api/v1"
-_RECORDS = (
+_RECORDS = (  # what is asked most stands first: an address is compared with one route after the other
+    archives.router,
+    contents.router,
+    metadata.router,
     root.router,
     session.router,
     people.router,
     accounts.router,
     profiles.router,
-    archives.router,
-    contents.router,
     uploads.list_router,
-    metadata.router,
     evidence.router,
     working.router,
 )

@@ -26,7 +26,7 @@ from perdure.doors.api.profiles import profile_view
 from perdure.doors.api.views import ArchiveRecord, CreatorView, GrantView, Page
 from perdure.doors.http.auth import Caller, FindCaller, KnownCaller
 from perdure.doors.http.cursors import A_NUMBER, A_SHORT_ID, decode_cursor, encode_cursor
-from perdure.doors.http.openapi import ANYONE, problems
+from perdure.doors.http.openapi import ANYONE, READER, problems
 from perdure.doors.http.preconditions import expected_revision, format_revision, is_not_modified
 from perdure.doors.http.repeats import ONCE, CreatingRoute, IdempotencyKey
 from perdure.doors.http.services import Given, Services
@@ -130,7 +130,7 @@ def append_to_archive(
     summary="An archive's record",
     response_model=ArchiveRecord,
     responses=problems(403, 412, beside={304: {"description": "Not Modified"}}),
-    openapi_extra=ANYONE,
+    openapi_extra=READER,
 )
 def get_archive(archive_id: ArchiveId, request: Request, find_caller: FindCaller, services: Given) -> Response:
     view = services.archives.life.get_record(find_caller(), archive_id)

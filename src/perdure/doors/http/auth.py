@@ -33,8 +33,20 @@ class _Basic(HTTPBasic):
         return None
 
 
+class _BearerFinder(HTTPBearer):
+    """`get_caller`, to be called in the thread where the request is worked on: each way between threads costs.
+
+    A single dependency, because each costs too; the other credential stands in `openapi.READER`.
+    """
+
+    async def __call__(self, request: Request) -> Callable[[], Actor]:  # type: ignore[override]  # reads nothing yet
+        return partial(get_caller, request, request.app.state.services)
+
+
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_BEARER = _Bearer(scheme_name="token", description="The secret of a session or an API token.")
+_HELD = "The secret of a session or an API token."
+_BEARER = _Bearer(scheme_name="token", description=_HELD)
+_FINDER = _BearerFinder(scheme_name="token", description=_HELD)
 _BASIC = _Basic(scheme_name="password", description="Any user name; a token as the password.")
 
 
@@ -63,16 +75,6 @@ def get_caller(
     return ANONYMOUS if secret is None else services.identity.authenticate(secret)
 
 
-async def get_caller_finder(
-    request: Request,
-    services: Given,
-    bearer: Annotated[object, Security(_BEARER)] = None,
-    basic: Annotated[object, Security(_BASIC)] = None,
-) -> Callable[[], Actor]:
-    """`get_caller`, to be called where the request is worked on: that saves a way from thread to thread."""
-    return partial(get_caller, request, services)
-
-
 def get_known_caller(caller: Annotated[Actor, Depends(get_caller)]) -> Actor:
     """The same, where nobody is refused at once."""
     identity_of(caller)
@@ -93,7 +95,7 @@ def client_of(request: Request) -> Client:
 
 
 Caller = Annotated[Actor, Depends(get_caller)]
-FindCaller = Annotated[Callable[[], Actor], Depends(get_caller_finder)]
+FindCaller = Annotated[Callable[[], Actor], Security(_FINDER)]
 KnownCaller = Annotated[Actor, Depends(get_known_caller)]
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,15 +33,15 @@ LARGEST_LISTING = 32 * 1024 * 1024  # a plan of 20,000 items with long paths and
 LARGEST_JSON = 4 * 1024 * 1024  # a record with thousands of creators
 LARGEST_FROM_STRANGERS = 1024 * 1024  # a login, or the names of a thousand files
 
-_SAFE_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "x-frame-options": "DENY",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
-}
+_SAFE_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+)
 
 
 class Threshold:
@@ -125,10 +125,7 @@ class _Outcome:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._busy = self._busy_seconds()
-            headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self.request_id
-            for name, value in _SAFE_HEADERS.items():
-                headers.setdefault(name, value)
+            message["headers"] = _complete(message.get("headers", ()), self.request_id)
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
         await self._send(message)
@@ -176,6 +173,15 @@ class BodyLimit:
             return message
 
         return counted
+
+
+def _complete(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer with those that every answer carries; what it says itself stands."""
+    complete = [header for header in headers if header[0] != b"x-request-id"]
+    said = {name for name, _ in complete}
+    complete.append((b"x-request-id", request_id.encode()))
+    complete += [header for header in _SAFE_HEADERS if header[0] not in said]
+    return complete
 
 
 def _may_be_large(headers: Headers) -> bool:

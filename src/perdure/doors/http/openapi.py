@@ -18,6 +18,7 @@ _ALWAYS: Final = (400, 401, 404, 413, 422, 500, 503)
 _PROBLEM_REF: Final = {"$ref": "#/components/schemas/Problem"}
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch"})
 ANYONE: Final[dict[str, Any]] = {"security": [{}]}  # beside a token or a password, nothing is enough
+READER: Final[dict[str, Any]] = {"security": [{"password": []}, {}]}  # beside a token, a password or nothing is enough
 
 
 class Problem(BaseModel):
