@@ -416,6 +416,8 @@ def _list_names(folder: Folder) -> list[bytes]:
 
 def _is_excluded(path: bytes, patterns: Sequence[str]) -> bool:
     """Whether a pattern matches the path, or its last name."""
+    if not patterns:
+        return False
     text = os.fsdecode(path)
     return any(fnmatch.fnmatchcase(text, one) or fnmatch.fnmatchcase(text.rpartition("/")[2], one) for one in patterns)
 
@@ -435,11 +437,11 @@ def _look(folder: Folder, name: bytes, inside: bytes, into: bytes) -> Found | No
         return Found(BatchItem(_join(into, path)), problem=f"it cannot be read: {error.strerror}")
     if not stat.S_ISREG(status.st_mode):
         return Found(BatchItem(_join(into, path)), problem=f"it is a {_kind_of(status.st_mode)}")
-    return Found(replace(_item(into, path, EntryKind.FILE, status), size=status.st_size), folder, name)
+    return Found(_item(into, path, EntryKind.FILE, status, status.st_size), folder, name)
 
 
-def _item(into: bytes, path: bytes, kind: EntryKind, status: os.stat_result) -> BatchItem:
-    return BatchItem(_join(into, path), kind, 0, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
+def _item(into: bytes, path: bytes, kind: EntryKind, status: os.stat_result, size: int = 0) -> BatchItem:
+    return BatchItem(_join(into, path), kind, size, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
 
 
 def _join(into: bytes, path: bytes) -> bytes:

@@ -152,10 +152,11 @@ def find_stated_digest_problem(stated: Mapping[str, str]) -> str | None:
 def find_batch_conflicts(items: Sequence[BatchItem]) -> dict[int, str]:
     """The items, by index, that contradict an earlier item of the same batch, each with its reason."""
     taken: dict[bytes, EntryKind] = {}
-    folders: set[bytes] = set()
+    folders: set[bytes] = set()  # a path in here is never taken by a file, so what is above it need not be asked again
     refused: dict[int, str] = {}
     for index, item in enumerate(items):
-        ancestors = iter_ancestors(item.path)
+        folder = item.path.rpartition(b"/")[0]
+        ancestors = [] if not folder or folder in folders else iter_ancestors(item.path)
         if item.path in taken:
             refused[index] = "the path is given twice"
         elif any(taken.get(ancestor, EntryKind.DIRECTORY) is not EntryKind.DIRECTORY for ancestor in ancestors):

@@ -16,11 +16,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from perdure.archives.entries import delete_entries, find_occupied_folders, find_own, load_entries
 from perdure.archives.model import Archive, Entry, EntryKind, PartState
+from perdure.archives.noting import settle_notes
 from perdure.archives.placing import Reservation, add_usage
 from perdure.archives.records import Context, load
 from perdure.archives.tables import archives, parts, superseded
 from perdure.formats.manifest import ManifestEntry, SupersededEntry, superseded_to_line
-from perdure.kernel.paths import display_path, iter_ancestors
+from perdure.kernel.paths import display_path, find_ancestors, iter_ancestors
 from perdure.storage.crash_points import crash_point
 from perdure.storage.model import PartRef
 
@@ -30,10 +31,11 @@ _STAGED = (PartState.FILLING.value, PartState.FULL.value)
 
 @dataclass(slots=True)
 class Aftermath:
-    """What is to be done with staged bytes once the transaction is committed."""
+    """What is to be done with staged bytes once the transaction is committed; `owed` stands for it until it is noted."""
 
     discarded: dict[PartRef, list[str]] = field(default_factory=dict)
     removed: dict[PartRef, list[SupersededEntry]] = field(default_factory=dict)
+    owed: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,13 @@ def put_entries(
 
     An entry that contradicts the layer is refused with its reason. The entries do not contradict each other.
     """
-    ancestors = {ancestor for entry in entries for ancestor in iter_ancestors(entry.path)}
+    ancestors = find_ancestors(entry.path for entry in entries)
     present = find_own(tx, archive.id, [*{entry.path for entry in entries}, *ancestors])
     occupied = find_occupied_folders(tx, archive.id, [e.path for e in entries if e.kind in _FOLDERLESS])
+    in_the_way = {path for path in ancestors & present.keys() if present[path].kind in _FOLDERLESS}
     refused: dict[bytes, str] = {}
     for entry in entries:
-        problem = _find_conflict(entry, present, occupied, replace=replace)
+        problem = _find_conflict(entry, present, in_the_way, occupied, replace=replace)
         if problem:
             refused[entry.path] = problem
     stored = [entry for entry in entries if entry.path not in refused]
@@ -146,6 +149,9 @@ def carry_out(ctx: Context, archive_id: UUID, aftermath: Aftermath) -> None:
             ctx.storage.log_staged(part, [superseded_to_line(entry).rstrip(b"\n") for entry in entries])
             ctx.storage.sync(part)
     crash_point("remove.noted")
+    if aftermath.owed is not None:
+        with ctx.db.begin() as tx:
+            settle_notes(tx, aftermath.owed)
     discard_contents(ctx, archive_id, aftermath.discarded)
 
 
@@ -167,9 +173,11 @@ def discard_contents(ctx: Context, archive_id: UUID, discarded: Mapping[PartRef,
                 ctx.storage.discard_staged(part, contents)
 
 
-def _find_conflict(entry: Entry, present: Mapping[bytes, Entry], occupied: set[bytes], *, replace: bool) -> str | None:
-    for ancestor in iter_ancestors(entry.path):
-        if ancestor in present and present[ancestor].kind in _FOLDERLESS:
+def _find_conflict(
+    entry: Entry, present: Mapping[bytes, Entry], in_the_way: set[bytes], occupied: set[bytes], *, replace: bool
+) -> str | None:
+    for ancestor in iter_ancestors(entry.path) if in_the_way else ():
+        if ancestor in in_the_way:
             return f"{display_path(ancestor)!r} is a {present[ancestor].kind.value}, not a folder"
     old = present.get(entry.path)
     if entry.path in occupied:

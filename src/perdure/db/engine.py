@@ -154,7 +154,11 @@ class Database:
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
             sql.Identifier(*table.fullname.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
         )
-        wrappers = [Jsonb if isinstance(kind, JSONB) else Json if isinstance(kind, JSON) else None for kind in kinds]
+        wrappers = [
+            (number, Jsonb if isinstance(kind, JSONB) else Json)
+            for number, kind in enumerate(kinds)
+            if isinstance(kind, JSON)
+        ]
         try:
             with raw_connection(tx).cursor() as cursor, cursor.copy(statement) as copy:
                 copy.set_types([_type_name(kind.compile(tx.dialect)) for kind in kinds])
@@ -245,10 +249,8 @@ def _type_name(compiled: str) -> str:
     return compiled.lower().split("(")[0] if "[" not in compiled else compiled.lower()
 
 
-def _wrap_json(row: Sequence[object], wrappers: Sequence[type[Json] | type[Jsonb] | None]) -> Sequence[object]:
-    if not any(wrappers):
-        return row
-    return [
-        wrap(value) if wrap is not None and value is not None else value
-        for value, wrap in zip(row, wrappers, strict=True)
-    ]
+def _wrap_json(row: Sequence[object], wrappers: Sequence[tuple[int, type[Json] | type[Jsonb]]]) -> Sequence[object]:
+    for number, wrap in wrappers:
+        if row[number] is not None:
+            row = [*row[:number], wrap(row[number]), *row[number + 1 :]]
+    return row

@@ -7,6 +7,7 @@ A logical path is `bytes`: components joined by `/`, at least one, none empty, `
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from urllib.parse import quote_from_bytes
 
 from perdure.kernel.errors import BadInputError
@@ -55,6 +56,17 @@ def find_path_problem(path: bytes) -> str | None:
 def iter_ancestors(path: bytes) -> list[bytes]:
     """The folders above a path, nearest last: `a/b/c` gives `a`, `a/b`."""
     return [path[: match.start()] for match in re.finditer(b"/", path)]
+
+
+def find_ancestors(paths: Iterable[bytes]) -> set[bytes]:
+    """The folders above any of these paths."""
+    found: set[bytes] = set()
+    for path in paths:
+        end = path.rfind(b"/")
+        while end > 0 and (folder := path[:end]) not in found:
+            found.add(folder)
+            end = path.rfind(b"/", 0, end)
+    return found
 
 
 def display_path(path: bytes) -> str:
