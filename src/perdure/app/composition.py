@@ -77,6 +77,7 @@ class Application:
             prepared=self.storage.stores,
             room=self.storage.room,
             reserve=self.settings.disk_reserve_bytes,
+            periodic=self.jobs.periodic_kinds(),
         )
 
     def work(self, stop: threading.Event, *, grace: float) -> None:
@@ -181,6 +182,7 @@ def _wire(
         lifelines=Lifelines(settings.data_dir / "alive"),
     )
     archives = make_archives(context, signer)
+    meters.jobs.know(jobs.kinds())
     return Application(
         settings=settings,
         db=db,

@@ -143,6 +143,10 @@ class Jobs:
         wait = every if isinstance(every, timedelta) else timedelta(seconds=every)
         self._periodic[kind] = PeriodicKind(wait, handler)
 
+    def kinds(self) -> Sequence[str]:
+        """Each kind that has a handler."""
+        return sorted(self._kinds)
+
     def periodic_kinds(self) -> Mapping[str, timedelta]:
         """Each periodic kind with its wait."""
         return {kind: entry.every for kind, entry in self._periodic.items()}

@@ -29,11 +29,15 @@ _current: ContextVar[Tally | None] = ContextVar("tally", default=None)
 find_tally = _current.get  # the tally of the work that this thread or task belongs to, or None
 
 
+start_counting = _current.set  # returns what stop_counting wants: for places too hot for a block
+stop_counting = _current.reset
+
+
 @contextmanager
 def counting(tally: Tally) -> Iterator[Tally]:
     """Count into this tally inside the block, also in threads that are given a copy of this context."""
-    token = _current.set(tally)
+    token = start_counting(tally)
     try:
         yield tally
     finally:
-        _current.reset(token)
+        stop_counting(token)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -100,13 +100,14 @@ class Facts:
         prepared: Callable[[], Iterable[StoreInfo]],
         room: Callable[[UUID], Room],
         reserve: int,
+        periodic: Mapping[str, timedelta],
     ) -> None:
         self._prepared = prepared
         self._reserve = reserve
         turn = threading.Lock()  # one connection at a time
         often: Mapping[str, Callable[[Connection], Iterable[Metric]]] = {
             "database": _database,
-            "jobs": _jobs,
+            "jobs": lambda tx: _jobs(tx, periodic),
             "events": _events,
         }
         seldom: Mapping[str, Callable[[Connection], Iterable[Metric]]] = {
@@ -191,7 +192,20 @@ def _database(tx: Connection) -> Iterator[Metric]:
     yield CounterMetricFamily("perdure_database_deadlocks", "Deadlocks that were broken.", value=found.deadlocks)
 
 
-def _jobs(tx: Connection) -> Iterator[Metric]:
+def _jobs(tx: Connection, periodic: Mapping[str, timedelta]) -> Iterator[Metric]:
+    yield from _queue(tx)
+    age = GaugeMetricFamily("perdure_periodic_age_seconds", "Since the periodic work last began.", labels=("kind",))
+    failing = GaugeMetricFamily("perdure_periodic_failing", "Whether its last run failed.", labels=("kind",))
+    wanted = GaugeMetricFamily("perdure_periodic_interval_seconds", "How often it is to begin.", labels=("kind",))
+    for found in measure_periodic(tx):
+        age.add_metric((found.kind,), found.age)
+        failing.add_metric((found.kind,), found.is_failing)
+    for kind, interval in periodic.items():
+        wanted.add_metric((kind,), interval.total_seconds())
+    yield from (age, failing, wanted)
+
+
+def _queue(tx: Connection) -> Iterator[Metric]:
     queued = GaugeMetricFamily(
         "perdure_jobs_queued",
         "Jobs that are not over: waiting, scheduled for later, running.",
@@ -204,12 +218,7 @@ def _jobs(tx: Connection) -> Iterator[Metric]:
         for state in ("waiting", "scheduled", "running"):
             queued.add_metric((found.kind, state), getattr(found, state))
         oldest.add_metric((found.kind,), found.oldest)
-    age = GaugeMetricFamily("perdure_periodic_age_seconds", "Since the periodic work last began.", labels=("kind",))
-    failing = GaugeMetricFamily("perdure_periodic_failing", "Whether its last run failed.", labels=("kind",))
-    for periodic in measure_periodic(tx):
-        age.add_metric((periodic.kind,), periodic.age)
-        failing.add_metric((periodic.kind,), periodic.is_failing)
-    yield from (queued, oldest, age, failing)
+    yield from (queued, oldest)
 
 
 def _events(tx: Connection) -> Iterator[Metric]:

@@ -55,9 +55,13 @@ class Distribution:
 
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._told, labels=self._labels)
-        names = [*map(str, self._bounds), "+Inf"]
         with self._lock:
             found = {labels: (list(counts), total[0]) for labels, (counts, total) in self._found.items()}
         for labels, (counts, total) in sorted(found.items()):
-            family.add_metric(labels, list(zip(names, accumulate(counts), strict=True)), sum_value=total)
+            family.add_metric(labels, bucketed(self._bounds, counts), sum_value=total)
         yield family
+
+
+def bucketed(bounds: Sequence[float], placed: Sequence[int]) -> list[tuple[str, float]]:
+    """The buckets of a histogram as Prometheus wants them, each with what lies below its bound, from counts between."""
+    return list(zip([*map(str, bounds), "+Inf"], accumulate(map(float, placed)), strict=True))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
 import structlog
 from prometheus_client import ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import CollectorRegistry
 
-from perdure.app.metrics.instruments import Counts, Distribution
+from perdure.app.metrics.instruments import Counts, Distribution, bucketed
 from perdure.db import Database
 from perdure.db.slow import SlowStatements
 from perdure.doors.http.watching import FinishedRequest
@@ -25,48 +27,72 @@ _JOB_SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0)
 _SLOWEST_BYTES = 20e6  # a second; a request that brings content may take that much longer
 _NOWHERE = "none"  # the operation of a request that no route takes: its path may be anything
 _NO_ANSWER = "none"
+_STATUSES = ("", "1xx", "2xx", "3xx", "4xx", "5xx")
+_OUTCOMES = ("succeeded", "failed", "retried")
+
+
+class _Route:
+    """What is known of the requests of one operation."""
+
+    __slots__ = ("placed", "received", "seconds", "sent", "slow", "statuses")
+
+    def __init__(self) -> None:
+        self.statuses = {"5xx": 0}  # what appears with a one is no increase to Prometheus
+        self.placed = [0] * (len(_REQUEST_SECONDS) + 1)
+        self.seconds = 0.0
+        self.received = self.sent = self.slow = 0
 
 
 class RequestMeter:
-    """Counts requests and logs the slow ones."""
+    """Counts requests and logs the slow ones; one lock and one look-up a request."""
 
     def __init__(self, slow_seconds: float) -> None:
-        self._slow = slow_seconds
-        by_operation = ("operation",)
-        self._requests = Counts(
-            "perdure_http_requests", "Requests by operation and class of the answer's status.", ("operation", "status")
-        )
-        self._under_way = Counts("perdure_http_requests_in_flight", "Requests under way.", is_level=True)
-        self._seconds = Distribution(
-            "perdure_http_request_seconds",
-            "Seconds until the answer begins, without those of waiting for the client.",
-            by_operation,
-            bounds=_REQUEST_SECONDS,
-        )
-        self._received = Counts("perdure_http_received_bytes", "Bytes of the bodies of requests.", by_operation)
-        self._sent = Counts("perdure_http_sent_bytes", "Bytes of the bodies of answers.", by_operation)
-        self._slow_requests = Counts("perdure_http_slow_requests", "Requests that the slow log tells of.", by_operation)
-        self._under_way.add(0)
+        self._slow = slow_seconds or float("inf")
+        self._lock = threading.Lock()
+        self._routes: dict[str, _Route] = {}
+        self._under_way = 0
 
     def began(self) -> None:
-        self._under_way.add(1)
+        with self._lock:
+            self._under_way += 1
 
     def ended(self, request: FinishedRequest) -> None:
-        operation = request.operation or _NOWHERE
-        self._under_way.add(-1)
-        self._requests.add(1, operation, _NO_ANSWER if request.status is None else f"{request.status // 100}xx")
-        self._seconds.observe(request.busy, operation)
-        if request.tally.received:
-            self._received.add(request.tally.received, operation)
-        if request.sent:
-            self._sent.add(request.sent, operation)
-        if self._slow and request.busy > self._slow + request.tally.received / _SLOWEST_BYTES:
-            self._slow_requests.add(1, operation)
+        operation, busy, received = request.operation or _NOWHERE, request.busy, request.tally.received
+        status = _NO_ANSWER if request.status is None else _STATUSES[request.status // 100]
+        is_slow = busy > self._slow and busy > self._slow + received / _SLOWEST_BYTES
+        with self._lock:
+            self._under_way -= 1
+            route = self._routes.get(operation) or self._routes.setdefault(operation, _Route())
+            route.statuses[status] = route.statuses.get(status, 0) + 1
+            route.placed[bisect_left(_REQUEST_SECONDS, busy)] += 1
+            route.seconds += busy
+            route.received += received
+            route.sent += request.sent
+            route.slow += is_slow
+        if is_slow:
             _tell_slow(request, operation)
 
     def collect(self) -> Iterator[Metric]:
-        for part in (self._requests, self._under_way, self._seconds, self._received, self._sent, self._slow_requests):
-            yield from part.collect()
+        by_operation = ("operation",)
+        told = "Requests by operation and class of the answer's status."
+        requests = CounterMetricFamily("perdure_http_requests", told, labels=("operation", "status"))
+        told = "Seconds until the answer begins, without those of waiting for the client."
+        seconds = HistogramMetricFamily("perdure_http_request_seconds", told, labels=by_operation)
+        told = "Bytes of the bodies of requests."
+        received = CounterMetricFamily("perdure_http_received_bytes", told, labels=by_operation)
+        sent = CounterMetricFamily("perdure_http_sent_bytes", "Bytes of the bodies of answers.", labels=by_operation)
+        told = "Requests that the slow log tells of."
+        slow = CounterMetricFamily("perdure_http_slow_requests", told, labels=by_operation)
+        with self._lock:
+            under_way = GaugeMetricFamily("perdure_http_requests_in_flight", "Requests under way.", self._under_way)
+            for operation, route in self._routes.items():
+                for status, count in route.statuses.items():
+                    requests.add_metric((operation, status), count)
+                seconds.add_metric((operation,), bucketed(_REQUEST_SECONDS, route.placed), sum_value=route.seconds)
+                received.add_metric((operation,), route.received)
+                sent.add_metric((operation,), route.sent)
+                slow.add_metric((operation,), route.slow)
+        yield from (requests, under_way, seconds, received, sent, slow)
 
 
 def _tell_slow(request: FinishedRequest, operation: str) -> None:
@@ -121,6 +147,12 @@ class JobMeter:
         self._running = Counts("perdure_jobs_running", "Attempts under way in this process.", ("kind",), is_level=True)
         self._ended = Counts("perdure_jobs_ended", "Attempts that ended, by outcome.", ("kind", "outcome"))
         self._seconds = Distribution("perdure_job_seconds", "Seconds of an attempt.", ("kind",), bounds=_JOB_SECONDS)
+
+    def know(self, kinds: Iterable[str]) -> None:
+        """Tell zeros for these kinds: what appears with a one is no increase to Prometheus."""
+        for kind in kinds:
+            for outcome in _OUTCOMES:
+                self._ended.add(0, kind, outcome)
 
     def began(self, kind: str) -> None:
         self._started.add(1, kind)

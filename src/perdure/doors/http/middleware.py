@@ -23,7 +23,7 @@ from perdure.doors.http.problems import problem_response
 from perdure.doors.http.watching import FinishedRequest, NoWatch, RequestWatch
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
-from perdure.kernel.tally import Tally, counting
+from perdure.kernel.tally import Tally, start_counting, stop_counting
 
 _log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -61,10 +61,10 @@ class Threshold:
         scope["archive.request_id"] = _choose_request_id(Headers(scope=scope))
         set_tail_aside(scope)
         outcome = _Outcome(scope["archive.request_id"], receive, send, self._clock)
+        counting = start_counting(outcome.tally)
         self._watch.began()
         try:
-            with counting(outcome.tally):
-                await self._app(scope, outcome.receive, outcome.send)
+            await self._app(scope, outcome.receive, outcome.send)
         except Exception as error:
             _log.error("request_crashed", request_id=outcome.request_id, exc_info=error)
             if outcome.status is not None:
@@ -72,6 +72,7 @@ class Threshold:
             crash = PerdureError("The server met an error that nobody foresaw; the log has it under the request id.")
             await problem_response(crash, outcome.request_id)(scope, receive, outcome.send)
         finally:
+            stop_counting(counting)
             self._tell(scope, outcome)
 
     def _tell(self, scope: Scope, outcome: _Outcome) -> None:
