@@ -7,8 +7,9 @@ ends; 25 edits of metadata of the largest archive, each folded into a version of
 `million`: 1,000,000 files of 100 bytes are closed with peak memory under 1 GB and no inventory above 100 MB.
 `metadata`: one edit in an archive with 400 MB of metadata writes under 2 MB.
 
-Bytes written are those that the server's processes hand to the medium (write_bytes of /proc/PID/io), the database's log
-included, and beside them those that the stores grow by.
+Bytes written are those that all processes write, the database's and the command's among them, to files and to each
+other; beside them stand the pages that were changed by it, with those of the file system (its directories and tables,
+each time anew), the database's log, and what the stores grow by.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +47,8 @@ SELECT %s, convert_to('d' || lpad((n / 1000)::text, 4, '0') || '/f' || lpad(n::t
        0, 1024, 1, 420, sha512(n::text::bytea), n, 1, now()
 FROM generate_series(0, %s) AS n
 """
+
+_ROOM = "SELECT pg_total_relation_size(relid) FROM pg_partition_tree('files') WHERE isleaf"
 
 
 @dataclass
@@ -152,40 +155,49 @@ def _patches(bench: Bench, archive: str) -> list[float]:
 
 def _edits(bench: Bench, archive: str, described: str) -> Iterator[Finding]:
     """Edits of which each is folded into a version of the head by itself: the dearest way."""
-    with Written(bench) as written:
+    with _folding(bench.server) as fold, Written(bench) as written:
         for number in range(_EDITS):
             bench.client.patch_metadata(archive, {"edited": number})
-            _fold(bench.server, archive)
-    yield alone(f"{_EDITS} metadata edits, {described}, written", [written.all / _MB], unit="MB", at_most=50)
-    yield alone(f"{_EDITS} metadata edits, {described}, stores grew", [written.stores / _MB], unit="MB")
+            fold(archive)
+    yield from written.findings(f"{_EDITS} metadata edits, {described}", at_most=50)
 
 
-def _fold(server: Server, archive: str) -> None:
+@contextmanager
+def _folding(server: Server) -> Iterator[Callable[[str], object]]:
     """Write what changed as a version at once, as the worker does when nobody has changed anything for a while."""
     settings = load_settings(server.environment)
     with opened(settings, server.database_url, process="benchmark") as application:
-        application.archives.heads.fold(UUID(archive))
+        yield lambda archive: application.archives.heads.fold(UUID(archive))
 
 
 class Written:
-    """Bytes that were written while the block ran: by all processes, and those that the stores grew by."""
+    """Bytes that were written while the block ran: in all, in pages, for the database's log, and in the stores."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self.all = self.stores = 0
+        self._counts: list[tuple[int, int, int, int]] = []
 
     def __enter__(self) -> Written:
-        self._before = self._count()
+        self._bench.server.settle()
+        self._bench.server.ask_database("CHECKPOINT")  # or what others changed before is written in our time
+        self._count()
         return self
 
     def __exit__(self, *_: object) -> None:
-        after = self._count()
-        self.all, self.stores = (mine - old for mine, old in zip(after, self._before, strict=True))
+        self._count()
 
-    def _count(self) -> tuple[int, int]:
+    def _count(self) -> None:
         self._bench.server.settle()
-        self._bench.server.checkpoint()
-        return Tree(os.getpid()).written_bytes(), _size_below(self._bench.server.stores)
+        log = int(str(self._bench.server.ask_database("SELECT pg_current_wal_lsn() - '0/0'")[0]))
+        self._counts.append((*Tree(os.getpid()).written_bytes(), log, _size_below(self._bench.server.stores)))
+
+    def findings(self, name: str, *, at_most: float) -> Iterator[Finding]:
+        """The claim is of all that was written."""
+        written, changed, log, stores = (after - before for before, after in zip(*self._counts, strict=True))
+        yield alone(f"{name}, written", [written / _MB], unit="MB", at_most=at_most)
+        yield alone(f"{name}, pages changed", [changed / _MB], unit="MB")
+        yield alone(f"{name}, the database's log", [log / _MB], unit="MB")
+        yield alone(f"{name}, stores grew", [stores / _MB], unit="MB")
 
 
 def _size_below(folder: Path) -> int:
@@ -199,6 +211,8 @@ def _rows(options: Options) -> Iterator[Finding]:
         with closing(psycopg.connect(bench.server.database_url, autocommit=True)) as database:
             database.execute(_ROWS, (archive, count - 1))
             database.execute("ANALYZE files")
+            held = sum(row[0] for row in database.execute(_ROOM))
+        yield alone(f"the database's room for an entry, of {count:,}", [held / count], unit="bytes")
         yield from _answers(bench, archive, f"{count:,} entries")
 
 
@@ -228,12 +242,11 @@ def _metadata(options: Options) -> Iterator[Finding]:
             bench.client.patch_metadata(archive, values)
         bench.client.close(archive)
         bench.client.receipt(archive, wait_seconds=300)
-        with Written(bench) as written:
+        with _folding(bench.server) as fold, Written(bench) as written:
             took = wall_seconds(lambda: bench.client.patch_metadata(archive, {"value-0": "changed"}))
-            _fold(bench.server, archive)
+            fold(archive)
     described = f"one edit beside {size / _MB:,.0f} MB of metadata"
-    yield alone(f"{described}, written", [written.all / _MB], unit="MB", at_most=2)
-    yield alone(f"{described}, stores grew", [written.stores / _MB], unit="MB")
+    yield from written.findings(described, at_most=2)
     yield alone(f"{described}, answered", [took * 1000], unit="ms")
 
 

@@ -33,9 +33,12 @@ class Tree:
         """Seconds of CPU so far, of the dead too as far as their parents waited for them."""
         return sum(sum(map(int, fields[11:15])) for pid in self.pids() if (fields := _fields(pid))) / _TICKS
 
-    def written_bytes(self) -> int:
-        """Bytes that the living processes, and the dead that they waited for, have had written to a medium."""
-        return sum(_counted(pid).get("write_bytes", 0) for pid in self.pids())
+    def written_bytes(self) -> tuple[int, int]:
+        """Bytes that the processes wrote, to files and to each other, and bytes of the pages that were changed by it,
+        those of the file system's own among them; of the dead too as far as their parents waited for them."""
+        counted = [_counted(pid) for pid in self.pids()]
+        written, changed = (sum(one.get(name, 0) for one in counted) for name in ("wchar", "write_bytes"))
+        return written, changed
 
 
 class PeakMemory:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import httpx
 import psycopg
@@ -110,20 +110,19 @@ class Server:
         """The end of its log."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
 
-    def checkpoint(self) -> None:
-        """Have the database write what it holds back, so that it is not counted as another's."""
+    def ask_database(self, statement: LiteralString) -> tuple[Any, ...]:  # Any: a row
+        """The first row of the answer, if there is one."""
         with psycopg.connect(self.database_url, autocommit=True) as database:
-            database.execute("CHECKPOINT")
+            cursor = database.execute(statement)
+            return (cursor.fetchone() if cursor.description else None) or ()
 
     def settle(self) -> None:
         """Wait until no job is left, and until the disk is."""
         deadline = time.monotonic() + _SETTLE_TIMEOUT
-        query = "SELECT count(*) FROM jobs WHERE finished_at IS NULL"
-        with psycopg.connect(self.database_url, autocommit=True) as database:
-            while (row := database.execute(query).fetchone()) and row[0]:
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{row[0]} jobs have not ended after {_SETTLE_TIMEOUT:.0f} seconds")
-                time.sleep(0.1)
+        while left := self.ask_database("SELECT count(*) FROM jobs WHERE finished_at IS NULL")[0]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{left} jobs have not ended after {_SETTLE_TIMEOUT:.0f} seconds")
+            time.sleep(0.1)
         os.sync()
 
 
