@@ -65,7 +65,7 @@ def plan_content_paths(paths: Iterable[bytes]) -> Iterator[tuple[bytes, str]]:
     folded = {path: _fold(text) for path, text in natural.items()}
     taken = _find_conflicts(folded.values())
     for path in listed:
-        keeps_name = path in natural and not any(prefix in taken for prefix in _iter_prefixes(folded[path]))
+        keeps_name = path in natural and not (taken and any(one in taken for one in _iter_prefixes(folded[path])))
         yield path, natural[path] if keeps_name else hashed_content_path(path)
 
 
@@ -78,7 +78,10 @@ def _find_conflicts(folded: Iterable[str]) -> set[str]:
         if name in files:
             conflicts.add(name)
         files.add(name)
-        folders.update(_iter_folders(name))
+        end = name.rfind("/")
+        while end > 0 and (folder := name[:end]) not in folders:
+            folders.add(folder)
+            end = name.rfind("/", 0, end)
     return conflicts | files & folders
 
 

@@ -392,10 +392,11 @@ def _read_digest_block(
     if not _is_object(value):
         raise DamagedOcflError(rules[0], f"the {where} is not an object")
     block: dict[str, tuple[str, ...]] = {}
+    form = re.compile(f"[0-9A-Fa-f]{{{DIGEST_LENGTHS[algorithm]}}}" if algorithm else ".*", re.DOTALL)
     for digest, paths in value.items():
-        if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+        if not isinstance(paths, list) or set(map(type, paths)) != {str}:
             raise DamagedOcflError(rules[1], f"the paths of {digest[:16]}… in the {where} are not an array of text")
-        if algorithm and not re.fullmatch(f"[0-9A-Fa-f]{{{DIGEST_LENGTHS[algorithm]}}}", digest):
+        if not form.fullmatch(digest):
             raise DamagedOcflError("E025", f"{digest[:16]!r}… in the {where} is not a digest of {algorithm}")
         block[digest] = tuple(paths)
     return block
@@ -417,7 +418,15 @@ def _read_fixity(value: object, manifest: PathsByDigest) -> dict[str, dict[str, 
     return fixity
 
 
+def _is_plain(path: str) -> bool:
+    """Whether no component can be empty, '.' or '..': nearly every path, so that the others may be taken apart."""
+    return "//" not in path and "/." not in path and path[:1] not in ("", "/", ".") and path[-1] != "/"
+
+
 def _check_content_path(path: str, directory: str, versions: Mapping[str, Version]) -> None:
+    start = path.split("/", 2)
+    if _is_plain(path) and len(start) == 3 and start[0] in versions and start[1] == directory:
+        return
     if path.startswith("/") or path.endswith("/"):
         raise DamagedOcflError("E100", f"the content path {path!r} begins or ends with a slash")
     components = path.split("/")
@@ -429,6 +438,8 @@ def _check_content_path(path: str, directory: str, versions: Mapping[str, Versio
 
 def _check_logical_paths(name: str, paths: Sequence[str]) -> None:
     for path in paths:
+        if _is_plain(path):
+            continue
         if path.startswith("/") or path.endswith("/"):
             raise DamagedOcflError("E053", f"the logical path {path!r} of {name} begins or ends with a slash")
         if any(component in ("", ".", "..") for component in path.split("/")):
@@ -441,16 +452,19 @@ def _check_conflicts(paths: Sequence[str], rule: str, what: str) -> None:
     files = set(paths)
     if len(files) != len(paths):
         raise DamagedOcflError(rule, f"a {what} stands twice")
-    for folder in {folder for path in paths for folder in _iter_folders(path)}:
-        if folder in files:
-            raise DamagedOcflError(rule, f"the {what} {folder!r} is a file and a folder")
+    clashes = files & _find_folders(paths)
+    if clashes:
+        raise DamagedOcflError(rule, f"the {what} {min(clashes)!r} is a file and a folder")
 
 
-def _iter_folders(path: str) -> Iterator[str]:
-    end = path.rfind("/")
-    while end > 0:
-        yield path[:end]
-        end = path.rfind("/", 0, end)
+def _find_folders(paths: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for path in paths:
+        end = path.rfind("/")
+        while end > 0 and (folder := path[:end]) not in found:
+            found.add(folder)
+            end = path.rfind("/", 0, end)
+    return found
 
 
 def _check_references(inventory: Inventory) -> None:
