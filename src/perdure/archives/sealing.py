@@ -17,7 +17,7 @@ from perdure.archives.entries import default_content, list_part_entries
 from perdure.archives.heads import CHECKSUMS_FOLDER, Heads, writer
 from perdure.archives.manifests import path_of
 from perdure.archives.model import Archive, ArchiveState, Part, PartState
-from perdure.archives.placing import ACTIVE_UPLOADS, SEAL_JOB, add_usage, list_parts
+from perdure.archives.placing import ACTIVE_UPLOADS, SEAL_JOB, add_usage, list_parts, select_active_uploads
 from perdure.archives.records import Context, load
 from perdure.archives.stages import Stages
 from perdure.archives.tables import files, parts, superseded, uploads
@@ -27,6 +27,7 @@ from perdure.kernel.actor import SYSTEM
 from perdure.storage.crash_points import crash_point
 from perdure.storage.model import PartRef, SealedPart
 
+_COPIED_AT_ONCE = 10 << 30  # bytes of a part
 _FILLED = (ArchiveState.OPEN, ArchiveState.CLOSING)
 
 
@@ -70,7 +71,7 @@ class Sealing:
         return True
 
     def _run(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler
-        """Seal the full parts of an archive that is still open, and place and verify their copies."""
+        """Seal the full parts of an archive that is still open, and place and verify copies of what need not wait."""
         archive_id = UUID(payload["archive"])
         with self._ctx.db.begin() as tx:
             archive = load(tx, archive_id)
@@ -80,13 +81,22 @@ class Sealing:
             job.raise_if_stopping()
             sealed += self.seal(archive_id, part.number)
         stages.end("seal")
-        with self._ctx.db.begin() as tx:
-            present = [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
-        for part in present if archive.state in _FILLED else []:
+        for part in self._list_to_copy(archive_id) if archive.state in _FILLED else []:
             job.progress(message=f"copies of part {part.number}")
             ensure_copies(self._ctx, archive, PartRef(archive_id, part.id).object_id, should_stop=job.should_stop)
         stages.end("copies")
         return {"sealed": sealed, "seconds": stages.as_json()}
+
+    def _list_to_copy(self, archive_id: UUID) -> list[Part]:
+        """The sealed parts that are copied before the closing.
+
+        Reading many small files back takes the processor from those that come in, and is soon done at the closing: a
+        part of them waits while something is on its way.
+        """
+        with self._ctx.db.begin() as tx:
+            is_busy = tx.execute(select_active_uploads(archive_id).limit(1)).first() is not None
+            sealed = [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
+        return [part for part in sealed if not is_busy or part.byte_count >= _COPIED_AT_ONCE]
 
     def _fence(self, archive_id: UUID, number: int) -> Part | None:
         """Let nothing into or out of the part from here on."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from perdure.archives import model
+from perdure.archives import model, sealing
 from perdure.archives.closing import Closing
 from perdure.archives.errors import ArchiveClosingError, CopiesMissingError, NotReopenableError, UploadsUnfinishedError
 from perdure.archives.model import ArchiveState, PartState
@@ -66,6 +66,27 @@ def test_full_parts_are_sealed_early_and_closing_accounts_for_all(shop: Workshop
         sum(part.file_count for part in parts_of(shop, archive)),
         sum(part.byte_count for part in parts_of(shop, archive)),
     )
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("is_large", [False, True])
+def test_the_copies_of_a_small_part_wait_while_something_comes_in(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    if is_large:
+        monkeypatch.setattr(sealing, "_COPIED_AT_ONCE", 1)
+    archive = shop.open()
+    for number in range(2):
+        shop.put_all(archive, {b"%d/%d" % (number, file): b"%d" % file for file in range(3)})
+    coming = shop.filling.begin_file(shop.ada, archive.id, b"late", 1)
+    shop.run()
+    states = {copy.state for copy in shop.reading.copies(shop.ada, archive.id) if copy.part == 1}
+    assert states == {CopyState.VERIFIED if is_large else CopyState.WRITTEN}
+    coming.write(b"1")
+    coming.finish()
+    closed = shop.close(archive)
+    states = {copy.state for copy in shop.reading.copies(shop.ada, closed.id)}
+    assert states == {CopyState.VERIFIED}
 
 
 @pytest.mark.usefixtures("small_parts")
