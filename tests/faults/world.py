@@ -259,7 +259,7 @@ class World:
         after = copy.deepcopy(self.model) if isinstance(expected, str) else expected
         self._adopt(act, self.model, after)
         if isinstance(act, _FILLS):
-            self._doubt(self.model, after)
+            self._doubt(act, self.model, after)
         if isinstance(act, _WORKS):
             self._half_done |= {key for key, layer in self.model.layers.items() if layer != after.layers[key]}
         for archive in self.model.layers:
@@ -309,8 +309,15 @@ class World:
 
     # What nobody was promised, and a rebuild may show all the same
 
-    def _doubt(self, before: Estate, after: Estate) -> None:
-        """The logs of staged parts may know of an interrupted change what the database does not, and the reverse."""
+    def _doubt(self, act: acts.Act, before: Estate, after: Estate) -> None:
+        """The logs of staged parts may know of an interrupted change what the database does not, and the reverse.
+
+        They also know of what would have been refused.
+        """
+        if isinstance(act, acts.Batch):
+            for item in act.items:
+                known = before.layers[act.archive].entries.get(item.path)
+                self._unsure.setdefault((act.archive, item.path), set()).update({item, known})
         for archive, layer in before.layers.items():
             new = after.layers[archive].entries
             for path in layer.entries.keys() | new.keys():

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from perdure.archives.entries import delete_entries, load_entries
+from perdure.archives.entries import delete_entries, find_occupied_folders, find_own, load_entries
 from perdure.archives.model import Archive, Entry, EntryKind, PartState
 from perdure.archives.placing import defer_seal
 from perdure.archives.rebuild_found import FoundObject, RebuildReport, to_entry
@@ -20,11 +20,13 @@ from perdure.archives.records import Context
 from perdure.archives.tables import files, parts, superseded
 from perdure.formats.manifest import MANIFEST_NAME, iter_manifest, line_to_entry, line_to_superseded
 from perdure.kernel.digests import MultiDigest
-from perdure.kernel.paths import display_path
+from perdure.kernel.ids import short_form
+from perdure.kernel.paths import display_path, iter_ancestors
 from perdure.storage.errors import UnknownObjectError
 from perdure.storage.model import ObjectKind, PartRef, StoredObject
 
 _IN_ROOT = (PartState.SEALED.value, PartState.SEALING.value)  # a rebuild finds the sealing of no other part begun
+_FOLDERLESS = (EntryKind.FILE, EntryKind.SYMLINK)
 
 
 def restore_staged(
@@ -47,6 +49,7 @@ def restore_staged(
     for log in growing:
         _replay_staged(tx, ctx, archive, log, report, is_last=log is growing[-1])
     _count_staged(tx, archive.id)
+    _report_contradictions(tx, archive.id, growing, report)
     if len(growing) < len(logs):
         defer_seal(tx, ctx, archive.id)
 
@@ -130,6 +133,23 @@ def _insert_part(tx: Connection, archive: Archive, log: _StagedLog, entries: Seq
     assigned = {"assigned_files": len(entries), "assigned_bytes": size}
     tx.execute(insert(parts).values(**row, **assigned, file_count=len(counted), byte_count=size))
     return size
+
+
+def _report_contradictions(
+    tx: Connection, archive_id: UUID, growing: Iterable[_StagedLog], report: RebuildReport
+) -> None:
+    """Tell what is a file and a folder at once: one of the two was never acknowledged, and no log says which.
+
+    Both are kept, because the other one was; whoever owns the archive knows what to remove.
+    """
+    noted = {path for log in growing for path in log.noted}
+    above = find_own(tx, archive_id, list({folder for path in noted for folder in iter_ancestors(path)}))
+    own = find_own(tx, archive_id, list(noted))
+    twofold = {path for path, entry in above.items() if entry.kind in _FOLDERLESS}
+    twofold |= find_occupied_folders(tx, archive_id, [p for p, entry in own.items() if entry.kind in _FOLDERLESS])
+    for path in sorted(twofold):
+        name, advice = display_path(path), "remove the one that is wrong"
+        report.problems.append(f"archive {short_form(archive_id)}: {name!r} is a file and a folder; {advice}")
 
 
 def _count_staged(tx: Connection, archive_id: UUID) -> None:

@@ -366,3 +366,21 @@ def test_what_a_newer_part_displaces_is_counted_once(
     with fresh.db.begin() as tx:
         assert tx.execute(text("SELECT sum(file_count), sum(byte_count) FROM parts")).one() == (1, 4)
         assert tx.execute(text("SELECT file_count, byte_count FROM account_usage")).one() == (1, 4)
+
+
+def test_a_file_and_a_folder_of_one_name_both_come_back_and_are_reported(
+    house: House, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that died before it was refused is in the log like one that was acknowledged."""
+    filling = Filling(house.ctx)
+    archive = house.open(ada)
+    _put(filling, ada, archive.id, {b"a/b": b"acknowledged", b"c": b"acknowledged"})
+    monkeypatch.setattr("perdure.archives.receiving.put_entries", _fail)
+    for path in (b"a", b"c/d"):
+        with pytest.raises(RuntimeError):
+            _put(filling, ada, archive.id, {path: b"never"})
+    export_registry(house.ctx)
+    problems = rebuild(fresh).problems
+    assert ["'a' is a file and a folder" in line for line in problems] == [True, False]
+    assert "'c' is a file and a folder" in problems[1]
+    assert {path for path, _ in _shown(fresh)} == {b"a/b", b"a", b"c", b"c/d"}
