@@ -1,0 +1,257 @@
+"""A real `perdure serve` on a folder of its own, to be killed in every way and started again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from perdure.storage.crash_points import SPRUNG, VARIABLE
+
+ROLES = ("web", "data", "worker")
+_PROGRAM = (sys.executable, "-c", "from perdure_client.cli.main import main; main()")
+_CHILD = "perdure.app.process"
+_READY_WITHIN = 90.0  # seconds, on a machine that does other things besides
+
+
+class TreeError(Exception):
+    """The processes are not as they should be: that is a finding, too."""
+
+
+class Tree:
+    """The process tree. Its stores lie below `data/stores`, its log is `serve.log`, its traps lie in `traps`.
+
+    `prefix` are words before the command, such as `faketime` with its arguments; `settings` are those of the product.
+    """
+
+    def __init__(self, folder: Path, *, prefix: tuple[str, ...] = (), **settings: str) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.log = folder / "serve.log"
+        self.sources = folder / "sources"  # what server-side ingest may read
+        self.prefix = prefix
+        self._traps = folder / "traps"
+        for made in (self.sources, self._traps):
+            made.mkdir(parents=True, exist_ok=True)
+        self.port, self.data_port = _free_ports(2)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._settings = {
+            "data_dir": str(self.data),
+            "port": str(self.port),
+            "data_port": str(self.data_port),
+            "log_format": "json",
+            "disk_reserve_bytes": "0",
+            "ingest_roots": str(self.sources),
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command for this installation is given."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
+        return clean | {"HOME": str(self.folder)} | {f"PERDURE_{k.upper()}": v for k, v in self._settings.items()}
+
+    @property
+    def database_url(self) -> str:
+        return f"postgresql://perdure@/perdure?host={self.data}/postgres/run"
+
+    def start(self) -> None:
+        """Start, and wait until everything answers; raises TreeError."""
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                [*self.prefix, *_PROGRAM, "serve"],
+                env=self.environment | {VARIABLE: str(self._traps)},
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until both doors can do their work and a worker lives; raises TreeError."""
+
+        def is_ready() -> bool:
+            if self._process is None or self._process.poll() is not None:
+                raise TreeError(f"`perdure serve` ended by itself: {self.last_words()}")
+            return "worker" in self.children() and all(map(_is_ready, (self.port, self.data_port)))
+
+        wait_until(is_ready, "the service is ready again", seconds=_READY_WITHIN)
+
+    def stop(self) -> None:
+        """Stop as a service manager does; raises TreeError unless everything ends, and well."""
+        assert self._process is not None
+        processes = [*self.children().values(), *self.database_processes()]
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(90)
+        left = [pid for pid in processes if _words(pid)]
+        if code or left:
+            raise TreeError(f"it ended with {code} and left the processes {left}: {self.last_words()}")
+        self._process = None
+
+    def kill(self) -> None:
+        """End every process at once, the database server's too, as a power cut would."""
+        if self._process is None:
+            return
+        victims = [self._process.pid, *self.children().values(), *self.database_processes()]
+        for pid in victims:
+            _kill(pid)
+        self._process.wait()
+        wait_until(lambda: not any(map(_words, victims)) and not self.children(), "the killed processes are gone")
+        self._process = None
+
+    def kill_child(self, role: str) -> int:
+        """End one child at once, and wait for its end; its process number. The supervisor starts another."""
+        wait_until(lambda: bool(self._find(role)), f"there is a {role}")
+        for pid in self._find(role):
+            self._end(pid)
+            return pid
+        return 0
+
+    def kill_database(self, *, all_of_it: bool, chance: random.Random) -> int:
+        """End the postmaster, or one of the processes below it; its process number."""
+        processes = self.database_processes()
+        if not processes:
+            return 0
+        pid = processes[0] if all_of_it else chance.choice(processes[1:] or processes)
+        self._end(pid)
+        return pid
+
+    def children(self) -> Mapping[str, int]:
+        """The process number of each child by its role."""
+        return {role: pid for role in ROLES for pid in self._find(role)}
+
+    def database_processes(self) -> list[int]:
+        """The postmaster and all below it, it first; none when it is not there."""
+        named = self.data / "postgres" / "cluster" / "postmaster.pid"
+        try:
+            pid = int(named.read_text().splitlines()[0])
+        except (OSError, ValueError, IndexError):
+            return []
+        return [one for one in _descendants(pid) if _words(one)] if str(self.data) in " ".join(_words(pid)) else []
+
+    def set_trap(self, point: str) -> None:
+        """Let the process that comes to the crash point first end there."""
+        (self._traps / point).touch()
+
+    def traps(self) -> set[str]:
+        """The traps that nobody came to yet."""
+        return {path.name for path in self._traps.iterdir() if path.suffix != SPRUNG}
+
+    def clear_traps(self) -> None:
+        for path in self._traps.iterdir():
+            path.unlink()
+
+    def roots(self) -> list[Path]:
+        """The storage roots."""
+        return sorted(path / "root" for path in (self.data / "stores").iterdir())
+
+    def password(self) -> str:
+        """The administrator's, as it was made up at the first start."""
+        kept = self.data / "first-login"
+        wait_until(kept.exists, "the first login is told")
+        return kept.read_text().split()[1]
+
+    def run(self, *words: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the operator's command on this installation."""
+        return subprocess.run(
+            [*_PROGRAM, *words],
+            env=self.environment | dict(environment or {}),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def last_words(self, lines: int = 20) -> str:
+        """The end of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+    def _find(self, role: str) -> list[int]:
+        if self._process is None:
+            return []
+        ours = f"PERDURE_DATA_DIR={self.data}"
+        return [pid for pid in _iter_processes() if _is_child(pid, role) and ours in _surroundings(pid)]
+
+    def _end(self, pid: int) -> None:
+        _kill(pid)
+        wait_until(lambda: not _words(pid), f"the process {pid} has ended")
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 60.0) -> None:
+    """Raises TreeError when it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TreeError(f"In {seconds:.0f} seconds it did not come true that {what}.")
+        time.sleep(0.05)
+
+
+def _is_ready(port: int) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _iter_processes() -> Iterator[int]:
+    for proc in Path("/proc").iterdir():
+        if proc.name.isdecimal():
+            yield int(proc.name)
+
+
+def _is_child(pid: int, role: str) -> bool:
+    words = _words(pid)
+    return _CHILD in words and words[-1] == role
+
+
+def _words(pid: int) -> list[str]:
+    """The command line of a process; empty when it has ended, also when nobody has asked for its end yet."""
+    try:
+        return [word for word in Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0") if word]
+    except OSError:
+        return []
+
+
+def _surroundings(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        children = []
+    return [pid, *(one for child in children for one in _descendants(int(child)))]
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
