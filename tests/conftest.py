@@ -94,7 +94,8 @@ def require_valid() -> Callable[[Path], None]:
 
     def judge(root: Path) -> None:
         found = ocfl.StorageRoot(root=str(root))
-        if not found.validate():
+        is_sound = found.validate()
+        if not is_sound or found.good_objects != found.num_objects:  # its answer tells of the root's structure only
             pytest.fail(f"{root}: {found.errors} {found.log.status_str() if found.log else ''}")
 
     return judge
