@@ -82,11 +82,15 @@ def two_folders(house: House) -> Sequence[Store]:
 class House:
     """One installation in this process, opened anew when its primary store asks for it."""
 
-    def __init__(self, db: Database, folder: Path, make_stores: MakeStores = two_folders) -> None:
+    def __init__(
+        self, db: Database, folder: Path, make_stores: MakeStores = two_folders, *, reserve_bytes: int = 0
+    ) -> None:
         self.db = db
         self.folder = folder
         self.clock = MovableClock()
+        self.most_jobs: int | None = None  # how many attempts `work` makes where they are not to succeed
         self._make_stores = make_stores
+        self._reserve = reserve_bytes
         self._is_new = True
         self._wants_restart = False
         (folder / "sources").mkdir(parents=True, exist_ok=True)
@@ -96,7 +100,7 @@ class House:
         """Start as a process does."""
         self._wants_restart = False
         self.stores = tuple(self._make_stores(self))
-        self.storage = Storage(self.db, self.stores, self.clock, instance_id=INSTANCE, reserve_bytes=0)
+        self.storage = Storage(self.db, self.stores, self.clock, instance_id=INSTANCE, reserve_bytes=self._reserve)
         self.storage.prepare()
         self.events = EventLog(self.db, self.clock)
         self.identity = Identity(self.db, self.clock, self.events, IdentitySettings(password_cost=CHEAP))
@@ -119,6 +123,9 @@ class House:
         self.archives: Archives = make_archives(self.ctx, signer)
         if self._is_new:
             self._found()
+        self.log_in()
+
+    def log_in(self) -> None:
         self.ada: Actor = self.identity.log_in("ada", PASSWORD)[1]
 
     def _found(self) -> None:
@@ -139,12 +146,12 @@ class House:
 
     def work(self) -> None:
         """Run jobs, appointments too, until there are none; a job that nobody foresaw fails the test."""
-        for _ in range(_MOST_JOBS):
+        for _ in range(self.most_jobs or _MOST_JOBS):
             self.restart_if_wanted()
             if not run_pending(self.jobs, include_scheduled=True, limit=1):
                 return
             self.storage.recover()
-        raise AssertionError("the jobs never end")
+        assert self.most_jobs, "the jobs never end"
 
     def look(self, archive_id: UUID) -> Archive:
         with self.db.begin() as tx:
@@ -230,11 +237,11 @@ class Life:
         yield self.append
         yield self.fill_child
         yield self.close_child
+        yield self.read
         yield self.verify
         yield self.keep_up
         yield self.withdraw_child
         yield self.tend
-        yield self.read
 
     @property
     def parent_files(self) -> dict[bytes, bytes]:

@@ -36,6 +36,7 @@ from perdure.archives.items import (
 )
 from perdure.archives.layers import list_layers
 from perdure.archives.model import Archive, ArchiveState, EntryKind, UploadState
+from perdure.archives.noting import owes_notes, write_owed_notes
 from perdure.archives.placing import (
     ACTIVE_UPLOADS,
     STREAM_LEASE,
@@ -313,6 +314,9 @@ class Filling:
 
     def _expire(self, row: Row[Any]) -> bool:  # Any: row of the table
         ctx = self._ctx
+        if owes_notes(row):
+            write_owed_notes(ctx, row)
+            return False
         with ctx.db.begin() as tx:
             archive = load(tx, row.archive_id, lock=True)
             is_late = uploads.c.expires_at < ctx.clock.now()

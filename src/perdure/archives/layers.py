@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from perdure.archives.entries import delete_entries, find_occupied_folders, find_own, load_entries
 from perdure.archives.model import Archive, Entry, EntryKind, PartState
+from perdure.archives.noting import settle_notes
 from perdure.archives.placing import Reservation, add_usage
 from perdure.archives.records import Context, load
 from perdure.archives.tables import archives, parts, superseded
@@ -30,10 +31,11 @@ _STAGED = (PartState.FILLING.value, PartState.FULL.value)
 
 @dataclass(slots=True)
 class Aftermath:
-    """What is to be done with staged bytes once the transaction is committed."""
+    """What is to be done with staged bytes once the transaction is committed; `owed` stands for its notes till then."""
 
     discarded: dict[PartRef, list[str]] = field(default_factory=dict)
     removed: dict[PartRef, list[SupersededEntry]] = field(default_factory=dict)
+    owed: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,9 @@ def carry_out(ctx: Context, archive_id: UUID, aftermath: Aftermath) -> None:
             ctx.storage.log_staged(part, [superseded_to_line(entry).rstrip(b"\n") for entry in entries])
             ctx.storage.sync(part)
     crash_point("remove.noted")
+    if aftermath.owed is not None:
+        with ctx.db.begin() as tx:
+            settle_notes(tx, aftermath.owed)
     discard_contents(ctx, archive_id, aftermath.discarded)
 
 

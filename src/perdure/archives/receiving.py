@@ -17,6 +17,7 @@ from perdure.archives.errors import DigestMismatchError, PathTakenError, UploadE
 from perdure.archives.items import BatchItem, ItemResult, digests_to_take, kept_digests
 from perdure.archives.layers import PutResult, carry_out, discard_contents, put_entries, to_manifest_entry
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, UploadState
+from perdure.archives.noting import owe_notes
 from perdure.archives.placing import STREAM_LEASE, Reservation, release, renew_lease
 from perdure.archives.records import Context, load, require_state
 from perdure.formats.manifest import entry_to_line
@@ -122,6 +123,8 @@ class Landing:
             if was_active and archive.state is ArchiveState.OPEN:
                 now = ctx.clock.now()
                 result = put_entries(tx, ctx, archive, self.reservation, entries, at=now, replace=replace)
+                removed = result.aftermath.removed
+                result.aftermath.owed = owe_notes(tx, ctx, archive, self.reservation.number, removed)
                 if result.stored:
                     told = _describe(result.stored, lines)
                     ctx.events.record(tx, events.FILES_ADDED, archive.id, self._actor, told)

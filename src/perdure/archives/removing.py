@@ -14,6 +14,7 @@ from perdure.archives.errors import NothingToHideError, TooManyItemsError
 from perdure.archives.items import MAX_PLAN_ITEMS, RemoveReport
 from perdure.archives.layers import carry_out, list_layers, put_entries, retire, to_manifest_entry
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind
+from perdure.archives.noting import owe_notes
 from perdure.archives.placing import STREAM_LEASE, Reservation, release, reserve
 from perdure.archives.records import Context, require_archive, require_state
 from perdure.archives.tables import files
@@ -93,6 +94,7 @@ def _remove_some(
         own_log = aftermath.removed.setdefault(note.part, [])
         mine = [entry for entry in old if entry.part == note.number]
         own_log.extend(SupersededEntry(note.number, entry.path, note.part.part_id) for entry in mine)
+        aftermath.owed = owe_notes(tx, ctx, archive, note.number, aftermath.removed)
         release(tx, ctx, archive, note.id, state=None)
         is_described = _drop_metadata(tx, ctx, actor, archive_id, [entry.path for entry in old])
         told = {"count": len(old), "bytes": sum(entry.size for entry in old), "path": display_path(path)}
@@ -122,6 +124,7 @@ def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) 
             Entry(archive_id, path, EntryKind.HIDDEN, part=reservation.number) for path in paths if path not in present
         ]
         result = put_entries(tx, ctx, archive, reservation, entries, at=ctx.clock.now())
+        result.aftermath.owed = owe_notes(tx, ctx, archive, reservation.number, result.aftermath.removed)
         release(tx, ctx, archive, reservation.id, state=None)
         inside = [path for path in ctx.metadata.paths(tx, archive_id) if not hidden.isdisjoint(iter_ancestors(path))]
         is_described = _drop_metadata(tx, ctx, actor, archive_id, [*paths, *inside])

@@ -1,0 +1,109 @@
+"""A process that ends between the commit of a removal and its note: the note is written by whoever comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+from perdure.archives import removing
+from perdure.archives.rebuild import compare, rebuild
+from perdure.archives.tables import uploads
+from perdure.db import Database
+from perdure.kernel.errors import PerdureError
+
+from .life import House, Life
+
+
+class _EndedError(PerdureError):
+    code = "test_ended"
+
+
+def end(*arguments: object) -> None:
+    raise _EndedError("The process ended here.")
+
+
+@pytest.fixture
+def house(db: Database, fast_folder: Path) -> House:
+    return House(db, fast_folder)
+
+
+def opened(house: House, contents: dict[bytes, bytes]) -> Life:
+    life = Life(house)
+    life.open()
+    for path, data in contents.items():
+        life._put(life._archive, path, data)
+    return life
+
+
+def rebuilt(house: House, other: Database, archive: UUID) -> list[str]:
+    """How a database made from the stores differs, in what the archive holds."""
+    again = House.__new__(House)
+    again.__dict__.update(house.__dict__)
+    again.db, again._is_new = other, False
+    again.log_in = lambda: None  # type: ignore[method-assign]
+    again.open()
+    report = rebuild(again.ctx)
+    assert not report.problems
+    return compare(house.db, other, tables={"files": ("added_at",), "superseded": ("at",)})
+
+
+def test_a_removal_is_noted_after_its_process_ended(
+    house: House, make_database: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = opened(house, {b"kept": b"1", b"gone": b"2"})
+    with monkeypatch.context() as patched:
+        patched.setattr(removing, "carry_out", end)
+        with pytest.raises(_EndedError):
+            house.archives.filling.remove(house.ada, life._archive, [b"gone"])
+    assert set(house.tree(life._archive)) == {b"kept"}
+    house.clock.ahead += timedelta(minutes=5)
+    house.archives.filling.expire_uploads()
+    with house.db.begin() as tx:
+        assert tx.execute(select(uploads)).all() == []
+    assert rebuilt(house, make_database(), life._archive) == []
+
+
+def test_what_is_put_at_the_path_again_stays(
+    house: House, make_database: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = opened(house, {b"p": b"old"})
+    with monkeypatch.context() as patched:
+        patched.setattr(removing, "carry_out", end)
+        with pytest.raises(_EndedError):
+            house.archives.filling.remove(house.ada, life._archive, [b"p"])
+    life._put(life._archive, b"p", b"new")
+    house.clock.ahead += timedelta(minutes=5)
+    house.archives.filling.expire_uploads()
+    assert house.read(life._archive, b"p") == b"new"
+    assert rebuilt(house, make_database(), life._archive) == []
+
+
+def test_nothing_is_noted_while_something_is_on_its_way(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry may be in the log already, and in no row yet."""
+    life = opened(house, {b"p": b"old"})
+    with monkeypatch.context() as patched:
+        patched.setattr(removing, "carry_out", end)
+        with pytest.raises(_EndedError):
+            house.archives.filling.remove(house.ada, life._archive, [b"p"])
+    house.clock.ahead += timedelta(minutes=5)
+    view = house.archives.filling.create_upload(house.ada, life._archive, b"p", 3)
+    house.archives.filling.expire_uploads()
+    with house.db.begin() as tx:
+        assert len(tx.execute(select(uploads)).all()) == 2
+    house.archives.filling.abort_upload(house.ada, view.id)
+    house.archives.filling.expire_uploads()
+    with house.db.begin() as tx:
+        assert [row.id for row in tx.execute(select(uploads))] == [view.id]
+
+
+def test_a_replacement_owes_nothing_when_it_is_over(house: House) -> None:
+    life = opened(house, {b"p": b"old"})
+    life._put(life._archive, b"p", b"new")
+    house.archives.filling.remove(house.ada, life._archive, [b"p"])
+    with house.db.begin() as tx:
+        assert tx.execute(select(uploads)).all() == []
