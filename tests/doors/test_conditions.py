@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from .callers import Caller, Problem
@@ -64,3 +69,41 @@ def test_inherited_paths_are_found_until_a_layer_covers_them(ada: Caller) -> Non
     ada.post(f"/archives/{grandchild}/remove", json={"paths": ["zebra"]})
     assert found("zebra/t") == {parent, child}
     assert found("added.h") == {child, grandchild}
+
+
+def test_of_two_who_read_the_same_file_one_replaces_it(ada: Caller, archive: str) -> None:
+    ada.put_file(archive, "shared.txt", b"start")
+    etag = ada.get_file(archive, "shared.txt").headers["etag"]
+    both = threading.Barrier(2)
+
+    def replace(content: bytes) -> int:
+        def late() -> Iterator[bytes]:  # the condition holds when the request begins, for both
+            yield content[:1]
+            both.wait(10)
+            time.sleep(0.2)  # until both are past the look that refuses early
+            yield content[1:]
+
+        headers = {"if-match": etag, "content-length": str(len(content))}
+        return ada.put(f"{ada.data}/archives/{archive}/files/shared.txt", content=late(), headers=headers).status_code
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(replace, [b"one", b"two"])) == [201, 412]
+
+
+def test_a_file_that_changed_meanwhile_is_not_removed(ada: Caller, archive: str, problem: Problem) -> None:
+    ada.put_file(archive, "kept.txt", b"one")
+    etag = ada.get_file(archive, "kept.txt").headers["etag"]
+    ada.put_file(archive, "kept.txt", b"two")
+    place = f"{ada.data}/archives/{archive}/files/kept.txt"
+    assert ada.delete(place, headers={"if-match": etag}).status_code == 412
+    assert ada.get_file(archive, "kept.txt").content == b"two"
+
+
+def test_an_archive_that_changed_meanwhile_is_not_discarded(ada: Caller, archive: str, problem: Problem) -> None:
+    etag = ada.get(f"/archives/{archive}").headers["etag"]
+    assert ada.patch(f"/archives/{archive}", json={"title": "Another"}).status_code == 200
+    refused = ada.delete(f"/archives/{archive}", headers={"if-match": etag})
+    problem(refused, 412, "revision_conflict")
+    assert ada.get(f"/archives/{archive}").json()["state"] == "open"
+    current = ada.get(f"/archives/{archive}").headers["etag"]
+    assert ada.delete(f"/archives/{archive}", headers={"if-match": current}).status_code == 204

@@ -202,6 +202,13 @@ class PathTakenError(ConflictError):
     next_step = "Choose another path, or remove first what is there."
 
 
+class EntryChangedError(ConflictError):
+    code = "entry_changed"
+    status = 412
+    title = "Something else is at the path than the request expects"
+    next_step = "Read it again and decide anew."
+
+
 class TooManyItemsError(BadInputError):
     code = "too_many_items"
     status = 413

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, Select, delete, select, update
 from perdure.archives import events
 from perdure.archives.entries import find_visible
 from perdure.archives.errors import RefusedItemError, TooManyItemsError, UploadEndedError, UploadOffsetError
+from perdure.archives.expecting import Expected
 from perdure.archives.ingesting import Ingesting
 from perdure.archives.items import (
     MAX_BATCH_FILES,
@@ -107,14 +108,18 @@ class Filling:
         mode: int | None = None,
         stated_digests: Mapping[str, str] | None = None,
         replace: bool = True,
+        expected: Expected | None = None,
     ) -> FileReceiver:
-        """Take one file in one stream; its size is known, so that its room is reserved before it comes."""
+        """Take one file in one stream; its size is known, so that its room is reserved before it comes.
+
+        It takes its path only from what is `expected` there, which is looked at when it is complete.
+        """
         item = Attributes(mtime_ns, mode, stated_digests).as_item(path, size)
         _require_item(item)
         archive, reservation = self._reserve(actor, archive_id, 1, size)
         landing = Landing(self._ctx, actor, archive, reservation)
         with _giving_up(landing):
-            return FileReceiver(landing, item, replace=replace)
+            return FileReceiver(landing, item, replace=replace, expected=expected)
 
     def begin_batch(self, actor: Actor, archive_id: UUID, items: Sequence[BatchItem]) -> BatchReceiver:
         """Take many small entries at once: the contents of the files come concatenated in the order of the items."""
@@ -241,9 +246,17 @@ class Filling:
 
     # Taking out
 
-    def remove(self, actor: Actor, archive_id: UUID, paths: Sequence[bytes], *, recursive: bool = True) -> RemoveReport:
-        """Take paths out of an open archive; what is inherited from its ancestors is hidden instead."""
-        return remove_paths(self._ctx, actor, archive_id, paths, recursive=recursive)
+    def remove(
+        self,
+        actor: Actor,
+        archive_id: UUID,
+        paths: Sequence[bytes],
+        *,
+        recursive: bool = True,
+        expected: Expected | None = None,
+    ) -> RemoveReport:
+        """Take paths out of an open archive, if what is `expected` is there; what is inherited is hidden instead."""
+        return remove_paths(self._ctx, actor, archive_id, paths, recursive=recursive, expected=expected)
 
     def hide(self, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) -> RemoveReport:
         """Hide inherited paths; raises NothingToHideError, changing nothing, when one is not inherited."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from uuid import UUID
 
 from sqlalchemy import Connection, select, update
@@ -82,10 +83,12 @@ def put_entries(
     *,
     at: datetime,
     replace: bool = True,
+    refusals: Mapping[bytes, str] = MappingProxyType({}),
 ) -> PutResult:
     """Put entries of the reserved part into the archive's layer, in the place of what is at their paths.
 
-    An entry that contradicts the layer is refused with its reason. The entries do not contradict each other.
+    An entry that contradicts the layer, or that the caller refuses already, is refused with its reason. The entries do
+    not contradict each other.
     """
     ancestors = find_ancestors(entry.path for entry in entries)
     present = find_own(tx, archive.id, [*{entry.path for entry in entries}, *ancestors])
@@ -93,7 +96,7 @@ def put_entries(
     in_the_way = {path for path in ancestors & present.keys() if present[path].kind in _FOLDERLESS}
     refused: dict[bytes, str] = {}
     for entry in entries:
-        problem = _find_conflict(entry, present, in_the_way, occupied, replace=replace)
+        problem = refusals.get(entry.path) or _find_conflict(entry, present, in_the_way, occupied, replace=replace)
         if problem:
             refused[entry.path] = problem
     stored = [entry for entry in entries if entry.path not in refused]

@@ -150,9 +150,17 @@ class Life:
 
     # End
 
-    def discard(self, actor: Actor, archive_id: UUID, confirm_title: str | None = None) -> UUID:
+    def discard(
+        self,
+        actor: Actor,
+        archive_id: UUID,
+        confirm_title: str | None = None,
+        expected_revision: int | None = None,
+    ) -> UUID:
         """Give up an open archive; returns the job that removes its content."""
-        return withdrawing.discard(self._ctx, actor, archive_id, confirm_title=confirm_title)
+        return withdrawing.discard(
+            self._ctx, actor, archive_id, confirm_title=confirm_title, expected_revision=expected_revision
+        )
 
     def request_withdrawal(self, actor: Actor, archive_id: UUID, reason: str) -> WithdrawalView:
         """Approve that a closed archive is withdrawn; with enough approvals a job does it."""

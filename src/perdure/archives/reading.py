@@ -21,6 +21,7 @@ from perdure.archives.errors import (
     ReceiptNotReadyError,
     TooManyItemsError,
 )
+from perdure.archives.expecting import content_etag
 from perdure.archives.items import MAX_BATCH_BYTES, MAX_BATCH_FILES
 from perdure.archives.layers import list_layers, to_manifest_entry
 from perdure.archives.listing import EntryPage, find_folder, list_folder, list_tree
@@ -43,7 +44,6 @@ from perdure.storage.model import CopyState, PartRef, object_uri
 Layers = Literal["union", "own"]
 MAX_PAGE = 10_000
 _READABLE = (ArchiveState.OPEN, ArchiveState.CLOSING, ArchiveState.CLOSED)
-_ETAG_DIGITS = 64
 _MOVING_LOOKS = 20
 _MOVING_WAIT = 0.1  # seconds
 
@@ -333,11 +333,6 @@ def _fill_batch(paths: Sequence[bytes], shown: Mapping[bytes, Entry]) -> list[Ba
             filled.append(BatchPart(path, entry))
             left -= entry.size
     return filled
-
-
-def content_etag(entry: Entry) -> str:
-    """The beginning of the content digest."""
-    return (entry.digests.get("sha512") or entry.digests["sha256"])[:_ETAG_DIGITS]
 
 
 def read_entry(

@@ -14,6 +14,7 @@ from uuid import UUID
 from perdure.archives import events
 from perdure.archives.entries import find_named_contents
 from perdure.archives.errors import DigestMismatchError, PathTakenError, UploadEndedError
+from perdure.archives.expecting import Expected, is_as_expected, not_as_expected
 from perdure.archives.items import BatchItem, ItemResult, digests_to_take, kept_digests
 from perdure.archives.layers import PutResult, carry_out, discard_contents, put_entries, to_manifest_entry
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, UploadState
@@ -33,6 +34,7 @@ from perdure.storage.staging import SMALL, FileWriter, UploadWriter
 
 CHECKPOINT_EVERY = 64 << 20  # bytes of an upload that a crash of the process may cost
 FINISH_LEASE = timedelta(minutes=5)
+UNEXPECTED = "something else is there than is expected"
 
 
 class Landing:
@@ -99,8 +101,10 @@ class Landing:
             raise _ended()
         self.reservation = renewed
 
-    def settle(self, entries: Sequence[Entry], *, replace: bool = True) -> PutResult:
+    def settle(self, entries: Sequence[Entry], *, replace: bool = True, expected: Expected | None = None) -> PutResult:
         """Make entries durable and the archive's, in this order; what the layer refuses is discarded.
+
+        With `expected` an entry is refused, as `UNEXPECTED`, unless that is at its path.
 
         Raises what the archive's state says when it takes nothing any more, and UploadEndedError when the reservation
         has ended; nothing is kept then.
@@ -122,7 +126,17 @@ class Landing:
             was_active = release(tx, ctx, archive, self.reservation.id, state=self._ended_as)
             if was_active and archive.state is ArchiveState.OPEN:
                 now = ctx.clock.now()
-                result = put_entries(tx, ctx, archive, self.reservation, entries, at=now, replace=replace)
+                strange = [e.path for e in entries if not is_as_expected(tx, archive.id, e.path, expected)]
+                result = put_entries(
+                    tx,
+                    ctx,
+                    archive,
+                    self.reservation,
+                    entries,
+                    at=now,
+                    replace=replace,
+                    refusals=dict.fromkeys(strange, UNEXPECTED),
+                )
                 removed = result.aftermath.removed
                 result.aftermath.owed = owe_notes(tx, ctx, archive, self.reservation.number, removed)
                 if result.stored:
@@ -165,10 +179,11 @@ class Landing:
 class FileReceiver:
     """One file in one stream."""
 
-    def __init__(self, landing: Landing, item: BatchItem, *, replace: bool) -> None:
+    def __init__(self, landing: Landing, item: BatchItem, *, replace: bool, expected: Expected | None = None) -> None:
         self._landing = landing
         self._item = item
         self._replace = replace
+        self._expected = expected
         self._inflow = Inflow(landing, item)
 
     def write(self, data: Buffer) -> None:
@@ -179,7 +194,8 @@ class FileReceiver:
     def finish(self) -> Entry:
         """Make the file the archive's and return its entry; when it raises, nothing of it is kept.
 
-        Raises WrongSizeError, DigestMismatchError, and PathTakenError when it cannot be at its path.
+        Raises WrongSizeError, DigestMismatchError, PathTakenError when it cannot be at its path, and
+        EntryChangedError when something else is there than is expected.
         """
         try:
             self._landing.keep_lease()
@@ -191,9 +207,8 @@ class FileReceiver:
         if wrong:
             self._landing.give_up([received.content])
             raise _mismatch(self._item, wrong)
-        return _require_stored(
-            self._landing.settle([self._landing.make_entry(self._item, received)], replace=self._replace)
-        )
+        entry = self._landing.make_entry(self._item, received)
+        return _require_stored(self._landing.settle([entry], replace=self._replace, expected=self._expected))
 
     def abort(self) -> None:
         """Discard what came; safe to call after anything but a `finish` that returned."""
@@ -406,6 +421,8 @@ def _describe(entries: Sequence[Entry], lines: Mapping[bytes, bytes]) -> dict[st
 
 def _require_stored(result: PutResult) -> Entry:
     for path, reason in result.refused.items():
+        if reason == UNEXPECTED:
+            raise not_as_expected(path)
         raise PathTakenError(f"{display_path(path)!r}: {reason}.", path=display_path(path))
     return result.stored[0]
 

@@ -11,6 +11,7 @@ from perdure.archives import events
 from perdure.archives.describing import note_metadata
 from perdure.archives.entries import delete_entries, find_own, in_folder, iter_visible, row_to_entry
 from perdure.archives.errors import NothingToHideError, TooManyItemsError
+from perdure.archives.expecting import Expected, is_as_expected, not_as_expected
 from perdure.archives.items import MAX_PLAN_ITEMS, RemoveReport
 from perdure.archives.layers import carry_out, list_layers, put_entries, retire, to_manifest_entry
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind
@@ -35,11 +36,13 @@ def remove_paths(
     *,
     recursive: bool,
     only_inherited: bool = False,
+    expected: Expected | None = None,
 ) -> RemoveReport:
     """Remove own entries at and below the paths, and hide what the ancestors show there.
 
     A large folder goes in several transactions; the same call goes on where it stopped. `only_inherited` raises
-    NothingToHideError for a path at which no ancestor shows anything.
+    NothingToHideError for a path at which no ancestor shows anything, `expected` EntryChangedError for one at which
+    something else is.
     """
     if len(paths) > MAX_PLAN_ITEMS:
         raise TooManyItemsError(f"{len(paths)} paths; at most {MAX_PLAN_ITEMS} are taken at once.")
@@ -52,9 +55,13 @@ def remove_paths(
         raise NothingToHideError(f"Nothing is inherited at {display_path(strange[0])!r}.")
     removed, found = 0, set(inherited)
     for path in wanted:
-        while kinds := _remove_some(ctx, actor, archive_id, path, recursive=recursive, keep_hiding=path in inherited):
+        first = expected
+        while kinds := _remove_some(
+            ctx, actor, archive_id, path, recursive=recursive, keep_hiding=path in inherited, expected=first
+        ):
             removed += sum(kind is not EntryKind.HIDDEN for kind in kinds)
             found.add(path)
+            first = None  # what was expected is gone by now
     hidden = _hide(ctx, actor, archive_id, sorted(inherited)) if inherited else 0
     return RemoveReport(removed, hidden, tuple(path for path in wanted if path not in found))
 
@@ -74,12 +81,21 @@ def _is_shown(tx: Connection, layers: Sequence[UUID], path: bytes, *, recursive:
 
 
 def _remove_some(
-    ctx: Context, actor: Actor, archive_id: UUID, path: bytes, *, recursive: bool, keep_hiding: bool
+    ctx: Context,
+    actor: Actor,
+    archive_id: UUID,
+    path: bytes,
+    *,
+    recursive: bool,
+    keep_hiding: bool,
+    expected: Expected | None,
 ) -> list[EntryKind]:
     """Remove up to a chunk of own entries at and below a path, and return their kinds."""
     with ctx.db.begin() as tx:
         archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
         require_state(archive, ArchiveState.OPEN)
+        if not is_as_expected(tx, archive_id, path, expected):
+            raise not_as_expected(path)
         condition = in_folder(path) if recursive else files.c.path == path
         query = select(files).where(files.c.archive_id == archive_id, condition).order_by(files.c.path).limit(_CHUNK)
         old = [row_to_entry(row) for row in tx.execute(query)]

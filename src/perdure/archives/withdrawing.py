@@ -34,6 +34,7 @@ from perdure.archives.records import (
     load_all,
     readable_by,
     require_archive,
+    require_revision,
     require_state,
     save_change,
 )
@@ -76,7 +77,14 @@ class WithdrawalView:
 # Use cases
 
 
-def discard(ctx: Context, actor: Actor, archive_id: UUID, *, confirm_title: str | None = None) -> UUID:
+def discard(
+    ctx: Context,
+    actor: Actor,
+    archive_id: UUID,
+    *,
+    confirm_title: str | None = None,
+    expected_revision: int | None = None,
+) -> UUID:
     """Give up an open archive; returns the job that removes its content. Its record stays and says that it was there.
 
     Asking again returns the job that does it, or does it again. With `confirm_title` it happens only when that is the
@@ -85,6 +93,7 @@ def discard(ctx: Context, actor: Actor, archive_id: UUID, *, confirm_title: str 
     with ctx.changing(archive_id) as tx:
         archive = require_archive(tx, ctx, actor, Action.MANAGE, archive_id, lock=True)
         require_state(archive, ArchiveState.OPEN, ArchiveState.DISCARDED)
+        require_revision(archive, expected_revision)
         if confirm_title is not None and confirm_title != archive.description.title:
             raise ConfirmationMismatchError("The title given is not the archive's; nothing was changed.")
         if archive.state is ArchiveState.OPEN:

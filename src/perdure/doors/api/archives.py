@@ -170,11 +170,13 @@ def describe_archive(
 )
 def discard_archive(
     archive_id: ArchiveId,
+    request: Request,
     caller: KnownCaller,
     services: Given,
     confirm_title: Annotated[Line | None, Query(description="The title, to show that this archive is meant.")] = None,
+    if_match: IfMatch = None,
 ) -> None:
-    services.archives.life.discard(caller, archive_id, confirm_title)
+    services.archives.life.discard(caller, archive_id, confirm_title, expected_revision(request.headers, "r"))
 
 
 @router.get(

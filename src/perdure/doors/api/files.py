@@ -9,6 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Request, Response
 
+from perdure.archives.expecting import Expected
 from perdure.archives.model import Entry
 from perdure.doors.api.contents import entry_fields
 from perdure.doors.api.fields import LARGEST_INTEGER, ArchiveId
@@ -18,7 +19,7 @@ from perdure.doors.http.digest_fields import format_legacy_digest, format_repr_d
 from perdure.doors.http.errors import MalformedRequestError
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.paths import TailPath, encode_logical_path
-from perdure.doors.http.preconditions import require_match
+from perdure.doors.http.preconditions import expected_tags, require_match
 from perdure.doors.http.receiving import receive_body, require_length
 from perdure.doors.http.sending import attachment, http_date, send_content
 from perdure.doors.http.services import Given, Services
@@ -106,6 +107,7 @@ async def put_file(
         mode=int(x_mode, 8) if x_mode else None,
         stated_digests=stated_digests(request.headers) or None,
         replace=if_none_match is None,
+        expected=None if if_match is None else Expected(expected_tags(request.headers)),
     )
     if if_none_match not in (None, "*"):
         raise MalformedRequestError("If-None-Match takes only '*' here.")
@@ -136,7 +138,8 @@ def remove_file(
         services.archives.reading.stat(caller, archive_id, path)
     else:
         _require_present(request, caller, archive_id, path, services)
-    services.archives.filling.remove(caller, archive_id, [path])
+    expected = None if if_match is None else Expected(expected_tags(request.headers))
+    services.archives.filling.remove(caller, archive_id, [path], expected=expected)
 
 
 def _require_present(request: Request, caller: Actor, archive_id: UUID, path: bytes, services: Services) -> None:

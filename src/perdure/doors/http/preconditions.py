@@ -64,6 +64,14 @@ def require_match(headers: Headers, etag: str | None) -> None:
         raise ConditionFailedError("If-Match names another state than the present one.")
 
 
+def expected_tags(headers: Headers) -> frozenset[str] | None:
+    """The strong entity tags that If-Match accepts, without their quotes; None accepts any state of what is there."""
+    field = headers.get("if-match", "*")
+    if field.strip() == "*":
+        return None
+    return frozenset(opaque for weak, opaque in _parse_tags(field) if not weak)
+
+
 def find_span(headers: Headers, size: int, etag: str | None) -> Span | None:
     """The one range that is asked for; None means the whole.
 
