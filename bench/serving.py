@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -73,7 +73,7 @@ class Server:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """Stop as a service manager does; what does not end is killed."""
+        """Stop as a service manager does; what does not end is killed, and the database of a dead server stopped."""
         if self._process is None:
             return
         left = self.tree.pids()
@@ -82,10 +82,12 @@ class Server:
             self._process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             for pid in left:
-                if Path(f"/proc/{pid}").exists():
-                    os.kill(pid, signal.SIGKILL)
+                _send(pid, signal.SIGKILL)
             self._process.wait()
         self._process = None
+        named = self.data / "postgres" / "cluster" / "postmaster.pid"
+        if named.exists():
+            _send(int(named.read_text(encoding="ascii").split()[0]), signal.SIGQUIT)
 
     @property
     def tree(self) -> Tree:
@@ -226,6 +228,11 @@ def serving(folder: Path, **settings: object) -> Iterator[Bench]:
     finally:
         server.stop()
         shutil.rmtree(server.data, ignore_errors=True)
+
+
+def _send(pid: int, sign: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, sign)
 
 
 def job_seconds(job: Job) -> float:
