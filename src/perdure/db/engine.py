@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import JSON
 
-from perdure.db.errors import DatabaseUnavailableError, TransactionAbortedError
+from perdure.db.errors import DatabaseFullError, DatabaseUnavailableError, TransactionAbortedError
 from perdure.db.watching import StatementWatch, watched_connection
 from perdure.kernel.errors import TryAgainError
 
@@ -240,6 +240,8 @@ def _has_input(descriptor: int) -> bool:
 def _find_translation(driver_error: BaseException | None, *, connection_lost: bool) -> TryAgainError | None:
     if isinstance(driver_error, _STOOD_IN_THE_WAY):
         return TransactionAbortedError("The database ended the transaction in favour of another one.")
+    if isinstance(driver_error, psycopg.errors.DiskFull):
+        return DatabaseFullError("The database has no room on its disk.")
     if connection_lost or isinstance(driver_error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return DatabaseUnavailableError("The connection to the database failed.")
     return None

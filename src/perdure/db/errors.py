@@ -11,6 +11,13 @@ class DatabaseUnavailableError(TryAgainError):
     next_step = "Send the same request again after a short while; what was acknowledged is safe."
 
 
+class DatabaseFullError(TryAgainError):
+    code = "database_full"
+    status = 507
+    title = "There is no room left on the disk of the database"
+    next_step = "Nothing was lost. Tell the operator; send the same request again when there is room."
+
+
 class TransactionAbortedError(TryAgainError):
     """Two transactions stood in each other's way (deadlock, lock time-out); this one changed nothing."""
 
