@@ -19,12 +19,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, extract, func, literal, or_, select, update
 
 from perdure.archives.citing import build_archive_crate, build_datacite, is_citable
 from perdure.archives.copying import require_head_copies
@@ -53,6 +54,8 @@ CHECKSUMS_FOLDER = "checksums/"
 WRITER = "archive service"
 _WRITERS_AT_ONCE = 4  # each holds a connection while storage takes another: more could exhaust the pool
 _FOLDS_AT_ONCE = 500
+_VERSIONS_AT_FULL_PACE = 8.0
+_LONGEST_QUIET = timedelta(days=7)
 _MOST_FOLDERS = 100
 _MOST_STEPS = 300
 
@@ -124,9 +127,10 @@ class Heads:
     def _find_pending(self) -> list[tuple[UUID, bool]]:
         a = archives.c
         settings = self._ctx.settings
-        quiet_since = self._ctx.clock.now() - settings.head_quiet
         pending = (a.revision - a.head_revision) + (a.metadata_sequence - a.metadata_folded)
-        is_due = or_(a.head_version == 0, a.changed_at <= quiet_since, pending >= settings.head_max_changes)
+        quiet = extract("epoch", literal(self._ctx.clock.now(), a.changed_at.type) - a.changed_at)
+        is_quiet = quiet >= _seconds_until_quiet(settings.head_quiet)
+        is_due = or_(a.head_version == 0, is_quiet, pending >= settings.head_max_changes)
         with self._ctx.db.begin() as tx:
             rows = tx.execute(select(a.id, is_due.label("due")).where(pending > 0).limit(_FOLDS_AT_ONCE))
             return [(row.id, row.due) for row in rows]
@@ -239,6 +243,16 @@ class _NextHead:
                 spool.write(change_to_line(change))
                 sequence, digest = change.sequence, change.digest
         return sequence, digest
+
+
+def _seconds_until_quiet(head_quiet: timedelta) -> ColumnElement[float]:
+    """How long nothing may have changed before a head is due.
+
+    Each inventory lists the files of every version, so that a version costs more the more there are: heads that have
+    many get new ones less often. What waits is safe in the journal meanwhile.
+    """
+    slower = func.greatest(1.0, func.power(archives.c.head_version / _VERSIONS_AT_FULL_PACE, 2))
+    return func.least(head_quiet.total_seconds() * slower, _LONGEST_QUIET.total_seconds())
 
 
 def segment_name(prefix: str, number: int) -> str:

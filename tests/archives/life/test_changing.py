@@ -109,6 +109,19 @@ def test_quiet_changes_are_folded_into_one_version(house: House, ada: Actor) -> 
     assert house.heads.fold(archive.id) == 2
 
 
+def test_a_head_with_many_versions_gets_new_ones_less_often(house: House, ada: Actor) -> None:
+    archive = house.open(ada)
+    for number in range(15):
+        house.life.describe(ada, archive.id, {"title": f"T{number}"})
+        house.heads.fold(archive.id)
+    assert house.look(archive.id).head_version == 16
+    house.life.describe(ada, archive.id, {"title": "Last"})
+    house.clock.move(minutes=7)
+    assert house.heads.fold_quiet() == 0
+    house.clock.move(minutes=2)
+    assert house.heads.fold_quiet() == 1
+
+
 def test_a_head_ahead_of_the_database_is_healed(house: House, ada: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = house.open(ada)
     house.life.describe(ada, archive.id, {"title": "One"})
