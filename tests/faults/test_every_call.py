@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -43,6 +44,7 @@ WRITES_OF_STORES = TAKES_BYTES | {
     "upload.checkpoint",
     "upload.keep_note",
 }
+CHILD_STEPS = frozenset({"append", "fill_child", "close_child", "keep_up", "withdraw_child"})
 READS_OF_STORES = frozenset(
     {"read_medium", "walk_object", "read_object", "has_object", "walk_tree", "read_log", "room", "iter_trees"}
 )
@@ -71,6 +73,7 @@ class Bench:
         self._houses = 0
         self._lives = LIVES_OF_A_HOUSE
         self._house: House | None = None
+        self._parent: UUID | None = None  # closed, for those lives that are about a child
         self.plan = FaultPlan()
         self.loses_answer = False
         self.roots: list[Path] = []
@@ -84,6 +87,9 @@ class Bench:
             self.plan = FaultPlan()
             self._house = House(self._make_database(), place, self._make_stores)
             self.roots = [place / "one", place / "two"]
+            first = Life(self._house)
+            live(first, steps=first.own_steps())
+            self._parent = first.archive
         self._lives += 1
         return self._house
 
@@ -123,12 +129,13 @@ class Bench:
     def run(self, case: Case) -> tuple[bool, list[str]]:
         """One life with one fault; whether it came to it, and what callers were told."""
         told: list[str] = []
-        life = Life(self.house())
+        house = self.house()
+        life = Life(house, archive=self._parent) if case.step in CHILD_STEPS else Life(house)
         is_here = lambda call: call == case.call and life.step == case.step and call_site() == case.site  # noqa: E731
         plan = FaultPlan(at=case.number, fault=case.fault, counts=is_here)
         self.loses_answer = case.loses_answer
         with self.under(plan):
-            live(life, told)
+            live(life, told, life.own_steps() if life.archive is None else life.child_steps())
         return bool(plan.injected), told
 
 
