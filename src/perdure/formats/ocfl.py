@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeGuard
 
@@ -121,6 +122,7 @@ class ObjectProblem:
 # Places
 
 
+@lru_cache(maxsize=1024)  # it is asked for each file that is read
 def object_path(identifier: str) -> str:
     """The path of an object below the storage root (extension 0003 with its default parameters)."""
     raw = identifier.encode("utf-8")
