@@ -77,6 +77,7 @@ class Application:
             prepared=self.storage.stores,
             room=self.storage.room,
             reserve=self.settings.disk_reserve_bytes,
+            kinds=self.jobs.kinds(),
             periodic=self.jobs.periodic_kinds(),
         )
 

@@ -49,7 +49,7 @@ def measure_archives(tx: Connection) -> ArchiveMeasures:
     active |= dict(
         tx.execute(select(uploads.c.state, func.count()).where(under_way).group_by(uploads.c.state)).tuples().all()
     )
-    exported = dict(tx.execute(select(export_state.c.name, export_state.c.position)).tuples().all())
+    exported = {"events": 0} | dict(tx.execute(select(export_state.c.name, export_state.c.position)).tuples().all())
     return ArchiveMeasures(by_state, int(files), int(byte_count), int(reserved), active, exported)
 
 

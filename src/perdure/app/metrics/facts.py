@@ -22,7 +22,7 @@ from perdure.archives.measures import measure_archives, measure_verification
 from perdure.db import Database
 from perdure.db.measures import measure_database
 from perdure.events.measures import measure_log
-from perdure.jobs.measures import measure_periodic, measure_queue
+from perdure.jobs.measures import QueueMeasures, measure_periodic, measure_queue
 from perdure.kernel.clock import Clock
 from perdure.kernel.tally import Tally, counting
 from perdure.storage.measures import measure_copies
@@ -100,6 +100,7 @@ class Facts:
         prepared: Callable[[], Iterable[StoreInfo]],
         room: Callable[[UUID], Room],
         reserve: int,
+        kinds: Iterable[str],
         periodic: Mapping[str, timedelta],
     ) -> None:
         self._prepared = prepared
@@ -107,7 +108,7 @@ class Facts:
         turn = threading.Lock()  # one connection at a time
         often: Mapping[str, Callable[[Connection], Iterable[Metric]]] = {
             "database": _database,
-            "jobs": lambda tx: _jobs(tx, periodic),
+            "jobs": lambda tx: _jobs(tx, kinds, periodic),
             "events": _events,
         }
         seldom: Mapping[str, Callable[[Connection], Iterable[Metric]]] = {
@@ -192,8 +193,8 @@ def _database(tx: Connection) -> Iterator[Metric]:
     yield CounterMetricFamily("perdure_database_deadlocks", "Deadlocks that were broken.", value=found.deadlocks)
 
 
-def _jobs(tx: Connection, periodic: Mapping[str, timedelta]) -> Iterator[Metric]:
-    yield from _queue(tx)
+def _jobs(tx: Connection, kinds: Iterable[str], periodic: Mapping[str, timedelta]) -> Iterator[Metric]:
+    yield from _queue(tx, kinds)
     age = GaugeMetricFamily("perdure_periodic_age_seconds", "Since the periodic work last began.", labels=("kind",))
     failing = GaugeMetricFamily("perdure_periodic_failing", "Whether its last run failed.", labels=("kind",))
     wanted = GaugeMetricFamily("perdure_periodic_interval_seconds", "How often it is to begin.", labels=("kind",))
@@ -205,7 +206,7 @@ def _jobs(tx: Connection, periodic: Mapping[str, timedelta]) -> Iterator[Metric]
     yield from (age, failing, wanted)
 
 
-def _queue(tx: Connection) -> Iterator[Metric]:
+def _queue(tx: Connection, kinds: Iterable[str]) -> Iterator[Metric]:
     queued = GaugeMetricFamily(
         "perdure_jobs_queued",
         "Jobs that are not over: waiting, scheduled for later, running.",
@@ -214,7 +215,8 @@ def _queue(tx: Connection) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "perdure_jobs_oldest_waiting_seconds", "How long the job waits that waits longest.", labels=("kind",)
     )
-    for found in measure_queue(tx):
+    none = {kind: QueueMeasures(kind, 0, 0, 0, 0.0) for kind in kinds}
+    for found in (none | {found.kind: found for found in measure_queue(tx)}).values():
         for state in ("waiting", "scheduled", "running"):
             queued.add_metric((found.kind, state), getattr(found, state))
         oldest.add_metric((found.kind,), found.oldest)
