@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -93,3 +98,28 @@ def test_connections_that_the_server_ended_cost_no_request(alone: RunningApplica
                 time.sleep(0.01)
         for _ in range(5):
             assert ada.get(f"/archives/{archive}").status_code == 200
+
+
+def test_answers_wait_for_no_acknowledgement(alone: RunningApplication) -> None:
+    """Head and body are two writes: without TCP_NODELAY the second waits up to 40 ms for the client's delayed ACK."""
+    place = urlsplit(alone.url)
+    with socket.create_connection((place.hostname, place.port)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert _find_options(client.getsockname()) == [1]
+
+
+def _find_options(peer: object) -> list[int]:
+    """TCP_NODELAY of this process's ends of the connections to a peer: it is server and client at once."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=_copy_socket(int(name))) as one:
+            if one.getpeername() == peer:
+                found.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+    return found
+
+
+def _copy_socket(descriptor: int) -> int:
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        raise OSError("no socket")
+    return os.dup(descriptor)
