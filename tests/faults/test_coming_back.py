@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ from uuid import UUID
 import pytest
 
 from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.system import translate
 from perdure.db import Database
-from perdure.storage.errors import StoreFailedError, StoreUnavailableError
+from perdure.storage.errors import StoreFailedError, StoreFullError, StoreUnavailableError
 from perdure.storage.model import Copy, CopyState, object_uri
 from perdure.testing.failing import FailingStore
 from perdure.testing.faults import Fault, FaultPlan
@@ -200,6 +202,21 @@ def mounted_over(place: Path) -> Iterator[None]:
         yield
     finally:
         run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.EIO, StoreFailedError),
+        (errno.ENOSPC, StoreFullError),
+        (errno.EDQUOT, StoreFullError),
+        (errno.ESTALE, StoreUnavailableError),
+        (errno.EMFILE, StoreUnavailableError),
+        (errno.EACCES, StoreUnavailableError),  # a wrong mode says nothing of the bytes: no copy is doubted for it
+    ],
+)
+def test_what_the_system_says_becomes_a_sentence(number: int, error: type[Exception]) -> None:
+    assert type(translate(OSError(number, os.strerror(number)), "two")) is error
 
 
 # Clocks

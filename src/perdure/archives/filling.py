@@ -52,7 +52,7 @@ from perdure.archives.removing import remove_paths
 from perdure.archives.tables import parts, uploads
 from perdure.identity.model import Action
 from perdure.kernel.actor import SYSTEM, Actor
-from perdure.kernel.errors import BadInputError, NotFoundError, PerdureError
+from perdure.kernel.errors import BadInputError, NotFoundError
 from perdure.kernel.paths import display_path
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import UnknownUploadError
@@ -350,7 +350,7 @@ def _giving_up(landing: Landing) -> Iterator[None]:
     """Return the reserved room when what it was reserved for cannot even begin."""
     try:
         yield
-    except PerdureError:
+    except Exception:
         landing.give_up()
         raise
 

@@ -102,7 +102,10 @@ class PosixStore:
 
     @property
     def is_sound(self) -> bool:
-        return self._info is None or (self._syncer.is_sound and self._is_same_place())
+        try:
+            return self._info is None or (self._syncer.is_sound and self._is_same_place())
+        except OSError:
+            return False
 
     def renew(self) -> PosixStore:
         return PosixStore(
@@ -398,14 +401,12 @@ class PosixStore:
 
     def _is_same_place(self) -> bool:
         """Whether the folder is the one that was opened at the start: syncs go to that one's file system."""
-        try:
-            return os.path.samestat(os.stat(self._top), os.fstat(self._folder_fd))
-        except OSError:
-            return False
+        return os.path.samestat(os.stat(self._top), os.fstat(self._folder_fd))
 
     def _require_same_place(self) -> None:
-        if self._is_same_place():
-            return
+        with self._translated():
+            if self._is_same_place():
+                return
         self._require_present()
         if self._on_sync_failure is not None:
             self._on_sync_failure()

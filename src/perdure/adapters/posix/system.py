@@ -99,8 +99,8 @@ def translate(error: OSError, store: str) -> PerdureError | None:
         return StoreUnavailableError(f"The store {store} cannot be reached: {error.strerror}.")
     if error.errno in _FAILED:
         return StoreFailedError(f"The medium of the store {store} failed: {error.strerror}.")
-    if error.errno in _REFUSED:
-        return StoreFailedError(f"The store {store} may not be used by this service: {error.strerror}.")
+    if error.errno in _REFUSED:  # says nothing of the bytes, so that no copy is doubted for it
+        return StoreUnavailableError(f"The store {store} may not be used by this service: {error.strerror}.")
     return None
 
 
