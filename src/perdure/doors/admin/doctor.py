@@ -112,11 +112,15 @@ def _look_at_database(settings: Settings) -> Iterator[Finding]:
 
 def _look_at_ports(settings: Settings) -> Iterator[Finding]:
     served = _is_served(settings.data_dir)
-    for name, port in (("web port", settings.port), ("data port", settings.data_port)):
+    for name, host, port in (
+        ("web port", settings.host, settings.port),
+        ("data port", settings.host, settings.data_port),
+        ("metrics port", settings.metrics_host, settings.metrics_port),
+    ):
         if port == 0:
             continue
-        free = _is_free(settings.host, port)
-        said = f"{settings.host}:{port} " + ("is free" if free else "is ours" if served else "is taken")
+        free = _is_free(host, port)
+        said = f"{host}:{port} " + ("is free" if free else "is ours" if served else "is taken")
         yield Finding(
             name, free or served, said, f"Stop the other program, or set PERDURE_{name.upper().replace(' ', '_')}."
         )
