@@ -15,8 +15,8 @@ class FollowingDigest:
         self._pending: Future[None] | None = None
         self.size = 0
 
-    def add(self, piece: bytes) -> None:
-        """Take the next piece; it must not be changed afterwards."""
+    def add(self, piece: bytes | memoryview) -> None:
+        """Take the next piece, which must not change before the next call; done with the one before."""
         self._settle()
         self._pending = self._threads.submit(self._digest.update, piece)
         self.size += len(piece)

@@ -1,10 +1,11 @@
-"""Large answers read straight from the socket: a general HTTP client takes ten times the CPU for each byte."""
+"""Bytes straight to and from the socket: a general HTTP client takes several times the CPU for each of them."""
 
 from __future__ import annotations
 
 import http.client
+import select
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.request import getproxies, proxy_bypass
@@ -13,6 +14,7 @@ import httpx
 
 PIECE = 1 << 20
 _Connection = http.client.HTTPConnection
+Piece = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Asked:
 
 
 class Sockets:
-    """Connections for large answers, used again one after the other; safe to use from several threads."""
+    """Connections for large bodies, used again one after the other; safe to use from several threads."""
 
     def __init__(self, *, verify: bool | str, timeout: float) -> None:
         self._verify, self._timeout = verify, timeout
@@ -41,23 +43,39 @@ class Sockets:
 
     def get(self, url: httpx.URL, headers: Mapping[str, str]) -> Asked:
         """Ask and read the head of the answer; raises OSError and http.client.HTTPException."""
-        place = _place(url)
-        idle = self._idle.setdefault(place, [])
-        while idle:
-            try:
-                connection = idle.pop()
-            except IndexError:  # another thread was faster
-                break
-            try:
-                return _ask(connection, url, headers)
-            except (OSError, http.client.HTTPException):
-                connection.close()  # the server had ended it; a fresh one tells whether there is more to it
-        connection = self._connect(*place)
+        connection = self._take(url)
         try:
-            return _ask(connection, url, headers)
+            connection.request("GET", url.raw_path.decode("ascii"), headers=dict(headers))
+            return Asked(url, connection, connection.getresponse())
         except BaseException:
             connection.close()
             raise
+
+    def send(
+        self, method: str, url: httpx.URL, headers: Mapping[str, str], pieces: Iterable[Piece]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Send a body, whose length the headers tell, and read the answer whole.
+
+        Raises OSError and http.client.HTTPException, and what `pieces` raise. A server may answer before the end of
+        the body: then no more of it is sent.
+        """
+        connection = self._take(url)
+        is_reusable = False
+        try:
+            connection.putrequest(method, url.raw_path.decode("ascii"), skip_accept_encoding=True)
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            is_whole = _send_pieces(connection, pieces)
+            response = connection.getresponse()
+            body = response.read()
+            is_reusable = is_whole and not response.will_close
+            return response, body
+        finally:
+            if is_reusable:
+                self._idle[_place(url)].append(connection)
+            else:
+                connection.close()
 
     def iter_pieces(self, asked: Asked) -> Iterator[bytes]:
         """The bytes of an answer; raises OSError and http.client.HTTPException, also when it ends too early."""
@@ -73,6 +91,20 @@ class Sockets:
                 self._idle[_place(asked.url)].append(asked.connection)
             else:
                 asked.connection.close()
+
+    def _take(self, url: httpx.URL) -> _Connection:
+        """An idle connection that the server has not ended, or a new one."""
+        place = _place(url)
+        idle = self._idle.setdefault(place, [])
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if not _has_news(connection):
+                return connection
+            connection.close()
+        return self._connect(*place)
 
     def close(self) -> None:
         """Close what is idle."""
@@ -100,6 +132,22 @@ def _place(url: httpx.URL) -> tuple[str, str, int]:
     return url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80)
 
 
-def _ask(connection: _Connection, url: httpx.URL, headers: Mapping[str, str]) -> Asked:
-    connection.request("GET", url.raw_path.decode("ascii"), headers=dict(headers))
-    return Asked(url, connection, connection.getresponse())
+def _send_pieces(connection: _Connection, pieces: Iterable[Piece]) -> bool:
+    """Send until the end, or until the server has something to say; whether it was all."""
+    try:
+        for piece in pieces:
+            if _has_news(connection):
+                return False
+            connection.send(piece)
+    except (BrokenPipeError, ConnectionResetError):
+        return False  # it may have said why; if not, reading the answer fails too
+    return True
+
+
+def _has_news(connection: _Connection) -> bool:
+    """Whether there is something to read before an answer is due: an early one, or the end of the connection."""
+    if connection.sock is None:
+        return False
+    waiting = select.poll()
+    waiting.register(connection.sock, select.POLLIN)
+    return bool(waiting.poll(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import random
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -14,13 +14,14 @@ import httpx
 
 from perdure_client.errors import ApiError, ConnectionLostError, UsageError
 from perdure_client.settings import Session
-from perdure_client.sockets import PIECE, Asked, LargeAnswer, Sockets, is_proxied
+from perdure_client.sockets import PIECE, Asked, LargeAnswer, Piece, Sockets, is_proxied
 
 API = "/api/v1"
 _RETRIES = 5
 _FIRST_PAUSE = 0.3
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 _READ_TIMEOUT = 120.0
+_OF_CONNECTIONS = frozenset({"host", "connection", "accept-encoding"})  # the sockets tell these themselves
 _TIMEOUT = httpx.Timeout(connect=10.0, read=_READ_TIMEOUT, write=120.0, pool=60.0)
 
 Json = Any  # decoded JSON: its shape is the server's contract, checked where records are made
@@ -93,6 +94,47 @@ class Transport:
                     raise problem
             _pause(attempt)
         raise AssertionError("the loop above ends by return or raise")
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        pieces: Iterable[Piece],
+        *,
+        size: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send `size` bytes to the data plane and read the answer; raises like `request`.
+
+        A sequence of pieces is sent again as `request` does, an iterator is not.
+        """
+        told = {**(headers or {}), "Content-Length": str(size)}
+        tries = _RETRIES if isinstance(pieces, Sequence) else 1
+        for attempt in range(1, tries + 1):
+            request = self._build(method, path, None, b"", dict(told), None, "data")
+            try:
+                response = self._send_once(request, pieces)
+            except (OSError, http.client.HTTPException, httpx.TransportError) as error:
+                if attempt == tries:
+                    raise self._lost(error) from error
+            else:
+                problem = _find_problem(response)
+                if problem is None:
+                    return response
+                if not problem.is_worth_a_retry or attempt == tries:
+                    raise problem
+            _pause(attempt - 1)
+        raise AssertionError("the loop above ends by return or raise")
+
+    def _send_once(self, request: httpx.Request, pieces: Iterable[Piece]) -> httpx.Response:
+        if is_proxied(request.url):
+            whole = (bytes(piece) for piece in pieces)
+            return self._http.send(
+                self._http.build_request(request.method, request.url, headers=request.headers, content=whole)
+            )
+        kept = {name: value for name, value in request.headers.items() if name not in _OF_CONNECTIONS}
+        response, body = self._sockets.send(request.method, request.url, kept, pieces)
+        return httpx.Response(response.status, headers=response.getheaders(), content=body)
 
     @contextmanager
     def stream(

@@ -11,20 +11,24 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import Any
 
 from perdure_client.digesting import FollowingDigest
 from perdure_client.errors import ApiError, ClientError, ConnectionLostError, LocalDamageError, SourceChangedError
 from perdure_client.local import LocalItem, LocalTree, check_unchanged, open_source, read_whole
-from perdure_client.paths import display, from_json, to_json
+from perdure_client.paths import display, from_json, to_json, to_url
 from perdure_client.progress import Progress
 from perdure_client.records import PutReport
 from perdure_client.transport import Transport
 
 BATCH_TYPE = "application/vnd.archive.batch"
 TUS = {"Tus-Resumable": "1.0.0"}
-_SMALL_FILE = 4 << 20
-_READ_SIZE = 4 << 20
+_SMALL_FILE = 16 << 20  # up to here a file goes in a batch with others
+_BATCH_BYTES = 32 << 20  # in memory, for each worker
+_WHOLE_FILE = 64 << 20  # up to here a file goes in one request, from its beginning again when the connection is lost
+_READ_SIZE = 2 << 20
+_JOINED = 64 << 10
 _LARGE_WORKERS = 2
 _SMALL_WORKERS = 3
 _RESUMES_WITHOUT_PROGRESS = 5
@@ -48,8 +52,9 @@ class FolderUpload:
         wanted = self._plan(tree.items)
         self._progress.total_files = len(wanted)
         self._progress.total_bytes = sum(item.size for item in wanted)
-        small = [item for item in wanted if item.kind != "file" or item.size <= _SMALL_FILE]
-        large = [item for item in wanted if item.kind == "file" and item.size > _SMALL_FILE]
+        largest = min(_SMALL_FILE, self._limits["batch_bytes"])
+        small = [item for item in wanted if item.kind != "file" or item.size <= largest]
+        large = [item for item in wanted if item.kind == "file" and item.size > largest]
         self._in_parallel(self._send_batch, self._group(small), _SMALL_WORKERS)
         self._in_parallel(self._send_large, large, _LARGE_WORKERS)
         self._report.seconds = time.monotonic() - started
@@ -91,9 +96,9 @@ class FolderUpload:
     def _group(self, items: list[LocalItem]) -> Iterator[list[LocalItem]]:
         """Batches within the server's limits, in the order of the list."""
         batch: list[LocalItem] = []
-        size = 0
+        size, largest = 0, min(_BATCH_BYTES, self._limits["batch_bytes"])
         for item in items:
-            if batch and (len(batch) >= self._limits["batch_files"] or size + item.size > self._limits["batch_bytes"]):
+            if batch and (len(batch) >= self._limits["batch_files"] or size + item.size > largest):
                 yield batch
                 batch, size = [], 0
             batch.append(item)
@@ -119,13 +124,13 @@ class FolderUpload:
             return
         header = json.dumps({"items": index}, separators=(",", ":")).encode("utf-8")
         # A batch may be sent twice: the same content at the same path changes nothing.
-        answer = self._transport.request(
+        pieces = _join_small([struct.pack(">I", len(header)) + header, *contents])
+        answer = self._transport.send(
             "POST",
             f"/archives/{self._archive_id}/batch",
-            content=b"".join([struct.pack(">I", len(header)), header, *contents]),
+            pieces,
+            size=sum(map(len, pieces)),
             headers={"Content-Type": BATCH_TYPE},
-            plane="data",
-            repeatable=True,
         ).json()
         self._settle_batch(sent, answer["items"])
 
@@ -142,7 +147,8 @@ class FolderUpload:
 
     def _send_large(self, item: LocalItem) -> None:
         try:
-            LargeUpload(self._transport, self._archive_id, item, self._progress).run()
+            upload = WholeUpload if item.size <= _WHOLE_FILE else LargeUpload
+            upload(self._transport, self._archive_id, item, self._progress).run()
         except SourceChangedError as error:
             self._refuse(item, error.detail)
         except ApiError as error:
@@ -163,21 +169,76 @@ class FolderUpload:
             self._report.refused.append((item.path, reason))
 
 
-class LargeUpload:
-    """One file by the tus protocol: goes on at the offset that the server has on its medium."""
+class WholeUpload:
+    """One file in one request; sent from its beginning again when the connection is lost."""
 
     def __init__(self, transport: Transport, archive_id: str, item: LocalItem, progress: Progress) -> None:
         self._transport, self._archive_id, self._item, self._progress = transport, archive_id, item, progress
         self._counted = 0
 
     def run(self) -> None:
-        """Send the file; raises SourceChangedError (the upload is dropped) or LocalDamageError."""
-        descriptor = open_source(self._item)  # before the upload is made, which would keep room for nothing
+        """Send the file; raises SourceChangedError (nothing of it is kept) or LocalDamageError."""
+        descriptor = open_source(self._item)  # before anything is asked of the server, which would keep room for it
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="digest") as digester:
                 self._send(descriptor, _Prefix(descriptor, digester))
         finally:
             os.close(descriptor)
+
+    def _send(self, descriptor: int, digest: _Prefix) -> None:
+        for attempt in range(_RESUMES_WITHOUT_PROGRESS + 1):
+            try:
+                answer = self._put(descriptor, digest)
+            except (ConnectionLostError, ApiError) as error:
+                is_final = isinstance(error, ApiError) and not error.is_worth_a_retry
+                if is_final or attempt == _RESUMES_WITHOUT_PROGRESS:
+                    raise
+                time.sleep(min(2**attempt * 0.2, 5))
+            else:
+                self._compare(answer, digest)
+                return
+
+    def _put(self, descriptor: int, digest: _Prefix) -> Any:
+        self._count(0)
+        headers = {"X-Mtime-Ns": str(self._item.mtime_ns), "X-Mode": f"{self._item.mode:o}"}
+        place = f"/archives/{self._archive_id}/files/{to_url(self._item.path)}"
+        return self._transport.send(
+            "PUT", place, self._read_from(0, descriptor, digest), size=self._item.size, headers=headers
+        )
+
+    def _read_from(self, offset: int, descriptor: int, digest: _Prefix) -> Iterator[memoryview]:
+        """The file's bytes from an offset on, digested meanwhile; a piece is valid until the one after the next."""
+        digest.start(offset)
+        rooms = [memoryview(bytearray(min(_READ_SIZE, self._item.size - offset))) for _ in range(2)]
+        while offset < self._item.size:
+            room = rooms[0][: self._item.size - offset]
+            data = room[: os.preadv(descriptor, [room], offset)]
+            if offset + len(data) >= self._item.size or not len(data):
+                check_unchanged(self._item, descriptor)
+            if not len(data):
+                raise SourceChangedError(f"{display(self._item.path)} became shorter while it was read.")
+            digest.add(data)  # which has ended with the piece before
+            offset += len(data)
+            yield data
+            self._count(offset)
+            rooms.reverse()
+
+    def _compare(self, answer: Any, digest: _Prefix) -> None:
+        stated = answer.headers.get("Repr-Digest", "")
+        own = base64.b64encode(bytes.fromhex(digest.finish(self._item.size))).decode("ascii")
+        if "sha-512=:" in stated and f"sha-512=:{own}:" not in stated:
+            raise LocalDamageError(
+                f"{display(self._item.path)} arrived with another digest than it has here.",
+                next_step="Remove it from the archive and send it again; check this computer's memory and disk.",
+            )
+
+    def _count(self, offset: int) -> None:
+        self._progress.add(size=offset - self._counted)
+        self._counted = offset
+
+
+class LargeUpload(WholeUpload):
+    """One file by the tus protocol: goes on at the offset that the server has on its medium."""
 
     def _send(self, descriptor: int, digest: _Prefix) -> None:
         url, offset = self._find() or self._create()
@@ -190,7 +251,7 @@ class LargeUpload:
                 self._transport.request("DELETE", url, headers=TUS, plane="data")
                 raise
             except (ConnectionLostError, ApiError) as error:
-                offset = self._recover(url, error)
+                offset = self._recover(url, error, offset)
                 failures = 0 if offset > before else failures + 1
                 if failures > _RESUMES_WITHOUT_PROGRESS:
                     raise
@@ -219,49 +280,20 @@ class LargeUpload:
         return answer.headers["Location"], 0
 
     def _send_rest(self, url: str, offset: int, descriptor: int, digest: _Prefix) -> Any:
-        headers = {
-            **TUS,
-            "Upload-Offset": str(offset),
-            "Content-Type": "application/offset+octet-stream",
-            "Content-Length": str(self._item.size - offset),
-        }
+        headers = {**TUS, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
         self._count(offset)
-        return self._transport.request(
-            "PATCH", url, headers=headers, content=self._read_from(offset, descriptor, digest), plane="data"
-        )
+        pieces = self._read_from(offset, descriptor, digest)
+        return self._transport.send("PATCH", url, pieces, size=self._item.size - offset, headers=headers)
 
-    def _read_from(self, offset: int, descriptor: int, digest: _Prefix) -> Iterator[bytes]:
-        digest.start(offset)
-        while offset < self._item.size:
-            data = os.pread(descriptor, min(_READ_SIZE, self._item.size - offset), offset)
-            if offset + len(data) >= self._item.size or not data:
-                check_unchanged(self._item, descriptor)
-            if not data:
-                raise SourceChangedError(f"{display(self._item.path)} became shorter while it was read.")
-            digest.add(data)
-            offset += len(data)
-            yield data
-            self._count(offset)
-
-    def _recover(self, url: str, error: ClientError) -> int:
+    def _recover(self, url: str, error: ClientError, offset: int) -> int:
         """Where to go on; raises the error when the server still answers and it is not worth another try."""
         if isinstance(error, ApiError) and not error.is_worth_a_retry and error.status != 409:
             raise error
-        answer = self._transport.request("HEAD", url, headers=TUS, plane="data")
+        try:
+            answer = self._transport.request("HEAD", url, headers=TUS, plane="data")
+        except ConnectionLostError:  # it may be on its way back: where it was is as good a guess as any
+            return offset
         return int(answer.headers["Upload-Offset"])
-
-    def _compare(self, answer: Any, digest: _Prefix) -> None:
-        stated = answer.headers.get("Repr-Digest", "")
-        own = base64.b64encode(bytes.fromhex(digest.finish(self._item.size))).decode("ascii")
-        if "sha-512=:" in stated and f"sha-512=:{own}:" not in stated:
-            raise LocalDamageError(
-                f"{display(self._item.path)} arrived with another digest than it has here.",
-                next_step="Remove it from the archive and send it again; check this computer's memory and disk.",
-            )
-
-    def _count(self, offset: int) -> None:
-        self._progress.add(size=offset - self._counted)
-        self._counted = offset
 
 
 class _Prefix:
@@ -280,12 +312,21 @@ class _Prefix:
                 raise SourceChangedError("The file became shorter while it was read.")
             self.add(data)
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         self._digest.add(data)
 
     def finish(self, size: int) -> str:
         self.start(size)
         return self._digest.finish()
+
+
+def _join_small(pieces: list[bytes]) -> list[bytes]:
+    """The same bytes in pieces that are worth a call each."""
+    joined: list[bytes] = []
+    for is_small, some in groupby(pieces, lambda piece: len(piece) < _JOINED):
+        run = list(some)
+        joined += [b"".join(run)] if is_small else run
+    return joined
 
 
 def describe_item(item: LocalItem) -> dict[str, object]:
