@@ -15,7 +15,8 @@ from perdure.kernel.paths import find_path_problem, iter_ancestors
 
 MAX_TARGET_BYTES = 4096
 MAX_BATCH_FILES = 1000
-MAX_BATCH_BYTES = 16 << 20
+MAX_BATCH_BYTES = 64 << 20
+MAX_READ_BYTES = 16 << 20  # of many files in one answer
 MAX_PLAN_ITEMS = 20_000
 _MAX_TIME_NS = (1 << 63) - 1
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")

@@ -22,7 +22,7 @@ from perdure.archives.errors import (
     TooManyItemsError,
 )
 from perdure.archives.expecting import content_etag
-from perdure.archives.items import MAX_BATCH_BYTES, MAX_BATCH_FILES
+from perdure.archives.items import MAX_BATCH_FILES, MAX_READ_BYTES
 from perdure.archives.layers import list_layers, to_manifest_entry
 from perdure.archives.listing import EntryPage, find_folder, list_folder, list_tree
 from perdure.archives.manifests import iter_open_lines, iter_sealed_lines, union_line
@@ -322,7 +322,7 @@ class Reading:
 def _fill_batch(paths: Sequence[bytes], shown: Mapping[bytes, Entry]) -> list[BatchPart]:
     """Take the files in their order as long as they fit."""
     filled: list[BatchPart] = []
-    left = MAX_BATCH_BYTES
+    left = MAX_READ_BYTES
     for path in paths:
         entry = shown.get(path)
         if entry is None or entry.kind is not EntryKind.FILE:
