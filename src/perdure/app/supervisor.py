@@ -22,6 +22,8 @@ from urllib.request import ProxyHandler, build_opener
 import structlog
 
 from perdure.app.metrics.asking import Asker
+from perdure.archives.rebuild import is_interrupted, knows_nothing
+from perdure.db import Database
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.errors import DataFolderInUseError, EmbeddedServerError
 from perdure.db.migrations import migrate, require_current_schema
@@ -42,6 +44,14 @@ class PortInUseError(ConflictError):
     code = "port_in_use"
     title = "Another program listens on our port"
     next_step = "Stop it, or choose other ports: PERDURE_PORT, PERDURE_DATA_PORT and PERDURE_METRICS_PORT."
+
+
+class DatabaseLostError(ConflictError):
+    """To serve would be to sweep away what the stores have staged and the database has never heard of."""
+
+    code = "database_lost"
+    title = "The stores hold what the database does not know"
+    next_step = "Restore the database from its backup, or run `perdure admin rebuild`; then start again."
 
 
 class NotReadyError(TryAgainError):
@@ -128,6 +138,7 @@ def serve(settings: Settings, *, on_ready: Callable[[Settings, str], None], stop
     """
     settings = choose_ports(settings)
     with _only_one(settings.data_dir), _database(settings) as (url, embedded):
+        _require_whole(settings, url)
         children = [_Child(role, _briefing(settings, url)) for role in _roles(settings)]
         try:
             for child in children:
@@ -198,6 +209,20 @@ def _briefing(settings: Settings, database_url: str) -> Mapping[str, object]:
 
 def _roles(settings: Settings) -> list[str]:
     return ["web", "data", "worker"] if settings.data_port else ["web", "worker"]
+
+
+def _require_whole(settings: Settings, database_url: str) -> None:
+    """Raises DatabaseLostError for a new database over stores that are not, and for one that is half rebuilt."""
+    db = Database(database_url, application_name="perdure serve")
+    try:
+        if is_interrupted(db):
+            raise DatabaseLostError("A rebuild of the database was interrupted: let it run to its end.")
+        if knows_nothing(db):
+            for store in settings.stores:
+                if next((store.path / "root").rglob("0=ocfl_object_*"), None) is not None:
+                    raise DatabaseLostError(f"The database is new, and the store {store.name} holds objects.")
+    finally:
+        db.dispose()
 
 
 @contextmanager

@@ -131,6 +131,12 @@ def is_interrupted(db: Database) -> bool:
         return tx.execute(select(export_state.c.id).where(_UNFINISHED)).first() is not None
 
 
+def knows_nothing(db: Database) -> bool:
+    """Whether the database has never heard of any object of a store."""
+    with db.begin() as tx:
+        return tx.execute(select(all_tables.tables["objects"]).limit(1)).first() is None
+
+
 def _begin(db: Database) -> None:
     """Mark the database as being filled, and take out what an interrupted rebuild has left."""
     is_begun = is_interrupted(db)
