@@ -3,7 +3,7 @@
 
 Needs Python 3.11 or newer with `venv` or `pip`, and nothing else. What it installs goes into `.uv/` and `.venv/` beside
 this file; nothing is changed elsewhere, and running it again is quick. `test --fast` leaves the slow tests out; further
-words after `test` go to pytest.
+words after `test` go to pytest. `soak --minutes 120` kills a whole installation for two hours and checks what is left.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def main() -> int:
         return 0
     if words[:1] == ["test"]:
         return run_tests(words[1:])
+    if words[:1] == ["soak"]:
+        return become(str(program("python")), "-m", "perdure.testing.soak", *words[1:])
     return become(str(program("perdure")), *(words or ["demo"]))
 
 
