@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -102,8 +103,10 @@ class Server:
         """End every process of the tree at once, the database server's too, as a power cut would."""
         if self._process is None:
             return
+        self._process.kill()  # first, so that it starts nobody while we look for the others
+        self._process.wait()
         backends = _descendants(self.postmaster())
-        for pid in (self._process.pid, *self.children().values(), *backends):
+        for pid in (*self.children().values(), *backends):
             _kill(pid)
         self._process.communicate()
         wait_for(lambda: (not self.children() and not [pid for pid in backends if _words(pid)]) or None)
@@ -245,14 +248,14 @@ def _tail(log: Path) -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Ports that nobody listens on, and that the system gives to no outgoing connection until we do."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().randrange(20_000, 32_000)  # below those of outgoing connections
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.add(port)
+    return sorted(found)
 
 
 def _words(pid: int) -> list[str]:

@@ -103,10 +103,11 @@ class Tree:
         """End every process at once, the database server's too, as a power cut would."""
         if self._process is None:
             return
-        victims = [self._process.pid, *self.children().values(), *self.database_processes()]
+        self._process.kill()  # first, so that it starts nobody while we look for the others
+        self._process.wait()
+        victims = [*self.children().values(), *self.database_processes()]
         for pid in victims:
             _kill(pid)
-        self._process.wait()
         wait_until(lambda: not any(map(_words, victims)) and not self.children(), "the killed processes are gone")
         self._process = None
 
@@ -208,14 +209,14 @@ def _is_ready(port: int) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Ports that nobody listens on, and that the system gives to no outgoing connection until we do."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().randrange(20_000, 32_000)  # below those of outgoing connections
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.add(port)
+    return sorted(found)
 
 
 def _iter_processes() -> Iterator[int]:
