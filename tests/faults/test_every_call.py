@@ -28,7 +28,7 @@ from .life import House, Life, live, two_folders
 
 MODE = os.environ.get("PERDURE_FAULTS", "some")
 SEED = int(os.environ.get("PERDURE_FAULTS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
-SOME = 14  # lives of each level in an ordinary run
+SOME = 12  # lives of each level in an ordinary run
 LIVES_OF_A_HOUSE = 40
 TAKES_BYTES = frozenset({"put_file", "sink.write", "upload.write"})
 WRITES_OF_STORES = TAKES_BYTES | {
