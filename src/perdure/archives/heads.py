@@ -19,13 +19,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Row, extract, func, literal, or_, select, update
+from sqlalchemy import Connection, Row, or_, select, update
 
 from perdure.archives.citing import build_archive_crate, build_datacite, is_citable
 from perdure.archives.copying import require_head_copies
@@ -54,8 +54,8 @@ CHECKSUMS_FOLDER = "checksums/"
 WRITER = "archive service"
 _WRITERS_AT_ONCE = 4  # each holds a connection while storage takes another: more could exhaust the pool
 _FOLDS_AT_ONCE = 500
-_VERSIONS_AT_FULL_PACE = 8.0
-_LONGEST_QUIET = timedelta(days=7)
+_VERSIONS_AT_FULL_PACE = 8
+_LONGEST_GATHERING = timedelta(days=7)
 _MOST_FOLDERS = 100
 _MOST_STEPS = 300
 
@@ -127,13 +127,22 @@ class Heads:
     def _find_pending(self) -> list[tuple[UUID, bool]]:
         a = archives.c
         settings = self._ctx.settings
+        quiet_since = self._ctx.clock.now() - settings.head_quiet
         pending = (a.revision - a.head_revision) + (a.metadata_sequence - a.metadata_folded)
-        quiet = extract("epoch", literal(self._ctx.clock.now(), a.changed_at.type) - a.changed_at)
-        is_quiet = quiet >= _seconds_until_quiet(settings.head_quiet)
-        is_due = or_(a.head_version == 0, is_quiet, pending >= settings.head_max_changes)
+        is_due = or_(a.head_version == 0, pending >= settings.head_max_changes)
+        query = select(archives, is_due.label("due"), (a.changed_at <= quiet_since).label("quiet")).where(pending > 0)
         with self._ctx.db.begin() as tx:
-            rows = tx.execute(select(a.id, is_due.label("due")).where(pending > 0).limit(_FOLDS_AT_ONCE))
-            return [(row.id, row.due) for row in rows]
+            rows = tx.execute(query.limit(_FOLDS_AT_ONCE)).all()
+            return [(row.id, row.due or (row.quiet and self._has_gathered(tx, row))) for row in rows]
+
+    def _has_gathered(self, tx: Connection, row: Row[Any]) -> bool:  # Any: a row of archives
+        """Whether the oldest change that the head lacks has waited for others as long as it should."""
+        if row.head_version <= _VERSIONS_AT_FULL_PACE:
+            return True
+        times = [change.at for change in list_record_changes(tx, row.id, after=row.head_revision, limit=1)]
+        known = self._ctx.metadata.history(tx, row.id, after_sequence=row.metadata_folded, limit=1)
+        oldest: datetime = min([*times, *(change.at for change in known)])
+        return self._ctx.clock.now() - oldest >= gathering_time(row.head_version, self._ctx.settings.head_quiet)
 
     def _write(self, tx: Connection, change: HeadChange, message: str) -> None:
         row = tx.execute(select(archives).where(archives.c.id == change.archive.id)).one()
@@ -245,14 +254,13 @@ class _NextHead:
         return sequence, digest
 
 
-def _seconds_until_quiet(head_quiet: timedelta) -> ColumnElement[float]:
-    """How long nothing may have changed before a head is due.
+def gathering_time(head_version: int, head_quiet: timedelta) -> timedelta:
+    """How long changes gather before a head gets a version for them.
 
     Each inventory lists the files of every version, so that a version costs more the more there are: heads that have
     many get new ones less often. What waits is safe in the journal meanwhile.
     """
-    slower = func.greatest(1.0, func.power(archives.c.head_version / _VERSIONS_AT_FULL_PACE, 2))
-    return func.least(head_quiet.total_seconds() * slower, _LONGEST_QUIET.total_seconds())
+    return min(head_quiet * max(1.0, (head_version / _VERSIONS_AT_FULL_PACE) ** 2), _LONGEST_GATHERING)
 
 
 def segment_name(prefix: str, number: int) -> str:

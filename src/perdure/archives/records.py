@@ -69,8 +69,8 @@ _STATE_ERRORS: Mapping[ArchiveState, type[PerdureError]] = {
 class ArchiveSettings:
     """What an operator sets for archives. `public_url` is where landing pages are, without a slash at its end.
 
-    A head version is written when changes have been quiet for `head_quiet`, longer where the head has many versions,
-    or at `head_max_changes` of them.
+    A head version is written when changes have been quiet for `head_quiet`, and where the head has many versions have
+    gathered for longer, or at `head_max_changes` of them.
     `ingest_roots` are the folders that server-side ingest may read.
     """
 

@@ -24,6 +24,7 @@ from perdure.archives.errors import (
     ProfileNotOfferedError,
     RevisionConflictError,
 )
+from perdure.archives.heads import gathering_time
 from perdure.archives.model import Access
 from perdure.archives.profiles import SHIPPED
 from perdure.identity import Grantee, Role
@@ -116,10 +117,18 @@ def test_a_head_with_many_versions_gets_new_ones_less_often(house: House, ada: A
         house.heads.fold(archive.id)
     assert house.look(archive.id).head_version == 16
     house.life.describe(ada, archive.id, {"title": "Last"})
-    house.clock.move(minutes=7)
-    assert house.heads.fold_quiet() == 0
+    house.clock.move(minutes=5)
+    house.describing.patch_metadata(ada, archive.id, b"", b'{"n": 1}')
+    house.clock.move(minutes=2)
+    assert house.heads.fold_quiet() == 0  # quiet, but the oldest change waits for eight minutes at 16 versions
     house.clock.move(minutes=2)
     assert house.heads.fold_quiet() == 1
+    assert house.look(archive.id).head_version == 17
+
+
+@pytest.mark.parametrize(("version", "minutes"), [(1, 2), (8, 2), (16, 8), (80, 200), (5000, 7 * 24 * 60)])
+def test_changes_gather_longer_the_more_versions_there_are(version: int, minutes: int) -> None:
+    assert gathering_time(version, timedelta(minutes=2)) == timedelta(minutes=minutes)
 
 
 def test_a_head_ahead_of_the_database_is_healed(house: House, ada: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
