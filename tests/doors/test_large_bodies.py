@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from perdure.app.wire import BoundedProtocol
+from perdure.doors.http.streams import Body
 
 from .callers import Caller
 
@@ -138,6 +146,54 @@ def test_what_nobody_reads_of_a_body_is_passed_over(ada: Caller, archive: str) -
         assert read_answer(connection)[0] == 400
         assert read_answer(connection)[0] == 201
     assert used(ada, archive) == ["next"]
+
+
+def test_a_large_batch_is_cut_where_its_index_says(ada: Caller, archive: str) -> None:
+    contents = [CONTENT[:70_000], b"", CONTENT[:2_000_000], b"x"]
+    items = [{"path": f"f{number}", "size": len(content)} for number, content in enumerate(contents)]
+    index = json.dumps({"items": items}).encode()
+    body = len(index).to_bytes(4, "big") + index + b"".join(contents)
+    answer = ada.post(
+        f"{ada.data}/archives/{archive}/batch", content=body, headers={"content-type": "application/vnd.archive.batch"}
+    )
+    assert answer.json()["stored"] == len(contents)
+    assert [ada.get_file(archive, f"f{number}").content for number in range(4)] == contents
+
+
+@pytest.mark.parametrize("wanted", [1, 300_000, 1_500_000, len(CONTENT)])
+def test_who_has_enough_of_a_body_leaves_the_rest_to_the_connection(wanted: int) -> None:
+    """A door may stop anywhere; the next request on the connection begins where the body ends."""
+    with small_server(wanted) as place, socket.create_connection(place, timeout=20) as connection:
+        for _ in range(2):
+            connection.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(CONTENT) + CONTENT)
+            status, body = read_answer(connection)
+            assert (status, body) == (200, hashlib.sha512(CONTENT[:wanted]).hexdigest().encode())
+
+
+@contextmanager
+def small_server(wanted: int) -> Iterator[tuple[str, int]]:
+    """A server that answers with the digest of the first bytes of each body, and reads no more of it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        body = Body(Request(scope, receive, send), len(CONTENT))
+        taken = await body.take(wanted)
+        body.close()
+        digest = hashlib.sha512(taken).hexdigest().encode()
+        headers = [(b"content-length", str(len(digest)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": digest})
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    configuration = uvicorn.Config(app, loop="uvloop", http=BoundedProtocol, ws="none", lifespan="off", log_config=None)
+    server = uvicorn.Server(configuration)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield listening.getsockname()
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
 
 
 def test_a_refusal_in_the_middle_lets_the_connection_go_on(ada: Caller, archive: str) -> None:

@@ -55,6 +55,24 @@ def test_pieces_make_up_the_file(tmp_path_factory: pytest.TempPathFactory, piece
     assert place.read_bytes() == CONTENT[:size]
 
 
+@given(sizes=st.lists(st.sampled_from([1, 511, 4096, 700_001, DIRECT_BLOCK, DIRECT_BLOCK + 1]), max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_writing_goes_on_after_a_flush(tmp_path_factory: pytest.TempPathFactory, sizes: list[int]) -> None:
+    place = tmp_path_factory.mktemp("direct") / "file"
+    fd = os.open(place, os.O_RDWR | os.O_CREAT)
+    writer, done = BlockWriter(fd), 0
+    try:
+        for size in sizes:
+            writer.write(CONTENT[done : done + size])
+            writer.flush()
+            done = min(done + size, len(CONTENT))
+            assert os.fstat(fd).st_size == done
+    finally:
+        writer.close()
+        os.close(fd)
+    assert place.read_bytes() == CONTENT[:done]
+
+
 @pytest.mark.parametrize("refused", [0, 1, 2])
 def test_a_medium_that_refuses_a_block_gets_it_through_the_cache(
     place: tuple[int, Path], monkeypatch: pytest.MonkeyPatch, refused: int
