@@ -253,7 +253,8 @@ class Estate:
             gone.remove(path)
         for one in gone:
             del layer.entries[one]
-        self._forget(layer, gone)
+        if not is_inherited:
+            self._forget(layer, gone)
         if is_inherited:
             above = [layer.entries[p].kind for p in ancestors(path) if p in layer.entries]
             if not was_hidden and not any(kind in FOLDERLESS for kind in above):

@@ -302,3 +302,18 @@ def test_a_closing_that_died_and_is_taken_back_is_read_again(make_world: Callabl
     world.check_contents()
     world.act(acts.Put(archive, Given(b"a", "file", b"after")))
     world.check_contents()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_removal_that_dies_never_shows_what_an_ancestor_has(make_world: Callable[[], World], steps: int) -> None:
+    world = make_world()
+    world.act(acts.Open("first", "One"))
+    (parent,) = world.model.layers
+    world.act(acts.Put(parent, Given(b"a", "file", b"inherited")))
+    world.act(acts.Close(parent))
+    world.act(acts.Work())
+    world.act(acts.Append("second", parent, "Two"))
+    (child,) = world.model.layers.keys() - {parent}
+    world.act(acts.Put(child, Given(b"a", "file", b"own")))
+    world.act(acts.Remove(child, b"a"), steps, again=True)
+    assert world.met

@@ -53,7 +53,9 @@ def remove_paths(
         inherited = _find_inherited(tx, archive, wanted, recursive=recursive)
     if only_inherited and (strange := [path for path in wanted if path not in inherited]):
         raise NothingToHideError(f"Nothing is inherited at {display_path(strange[0])!r}.")
-    removed, found = 0, set(inherited)
+    # first, in the place of what is there: else an end in between would show what the ancestors have
+    hidden, removed = _hide(ctx, actor, archive_id, sorted(inherited)) if inherited else (0, 0)
+    found = set(inherited)
     for path in wanted:
         first = expected
         while kinds := _remove_some(
@@ -62,7 +64,6 @@ def remove_paths(
             removed += sum(kind is not EntryKind.HIDDEN for kind in kinds)
             found.add(path)
             first = None  # what was expected is gone by now
-    hidden = _hide(ctx, actor, archive_id, sorted(inherited)) if inherited else 0
     return RemoveReport(removed, hidden, tuple(path for path in wanted if path not in found))
 
 
@@ -129,12 +130,13 @@ def _drop_metadata(tx: Connection, ctx: Context, actor: Actor, archive_id: UUID,
     return bool(dropped)
 
 
-def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) -> int:
-    """Write hiding entries at these paths where there are none yet, and return how many."""
+def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) -> tuple[int, int]:
+    """Write hiding entries at these paths where there are none yet; returns how many, and in place of how many."""
     with ctx.db.begin() as tx:
         archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
         require_state(archive, ArchiveState.OPEN)
-        present, hidden = find_own(tx, archive_id, paths), set(paths)
+        own, hidden = find_own(tx, archive_id, paths), set(paths)
+        present = {path for path, entry in own.items() if entry.kind is EntryKind.HIDDEN}
         reservation = _reserve_note(tx, ctx, actor, archive, entries=len(paths))
         entries = [
             Entry(archive_id, path, EntryKind.HIDDEN, part=reservation.number) for path in paths if path not in present
@@ -154,7 +156,7 @@ def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) 
     carry_out(ctx, archive_id, result.aftermath)
     if is_described:
         ctx.journal.flush(archive_id)
-    return len(result.stored)
+    return len(result.stored), sum(entry.path in own for entry in result.stored)
 
 
 def _reserve_note(tx: Connection, ctx: Context, actor: Actor, archive: Archive, *, entries: int = 0) -> Reservation:
