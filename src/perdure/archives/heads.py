@@ -53,7 +53,7 @@ METADATA_HISTORY = "metadata/history-"
 CHECKSUMS_FOLDER = "checksums/"
 WRITER = "archive service"
 _WRITERS_AT_ONCE = 4  # each holds a connection while storage takes another: more could exhaust the pool
-_FOLDS_AT_ONCE = 500
+_FOUND_AT_ONCE = 500
 _VERSIONS_AT_FULL_PACE = 8
 _LONGEST_GATHERING = timedelta(days=7)
 _MOST_FOLDERS = 100
@@ -113,7 +113,7 @@ class Heads:
     def fold_quiet(self) -> int:
         """Write the journals that lag and fold what is due; returns how many heads were written. A periodic job."""
         written = 0
-        for archive_id, is_due in self._find_pending():
+        for archive_id, is_due in self._iter_pending():
             try:
                 if is_due:
                     self.fold(archive_id)
@@ -124,15 +124,22 @@ class Heads:
                 log.warning("head_not_written", archive=short_form(archive_id), error=error.detail)
         return written
 
-    def _find_pending(self) -> list[tuple[UUID, bool]]:
+    def _iter_pending(self) -> Iterator[tuple[UUID, bool]]:
+        last = UUID(int=0)
+        while batch := self._find_pending(last):
+            yield from batch
+            last = batch[-1][0]
+
+    def _find_pending(self, after: UUID) -> list[tuple[UUID, bool]]:
         a = archives.c
         settings = self._ctx.settings
         quiet_since = self._ctx.clock.now() - settings.head_quiet
         pending = (a.revision - a.head_revision) + (a.metadata_sequence - a.metadata_folded)
         is_due = or_(a.head_version == 0, pending >= settings.head_max_changes)
-        query = select(archives, is_due.label("due"), (a.changed_at <= quiet_since).label("quiet")).where(pending > 0)
+        query = select(archives, is_due.label("due"), (a.changed_at <= quiet_since).label("quiet"))
+        query = query.where(pending > 0, a.id > after).order_by(a.id).limit(_FOUND_AT_ONCE)
         with self._ctx.db.begin() as tx:
-            rows = tx.execute(query.limit(_FOLDS_AT_ONCE)).all()
+            rows = tx.execute(query).all()
             return [(row.id, row.due or (row.quiet and self._has_gathered(tx, row))) for row in rows]
 
     def _has_gathered(self, tx: Connection, row: Row[Any]) -> bool:  # Any: a row of archives

@@ -126,6 +126,22 @@ def test_a_head_with_many_versions_gets_new_ones_less_often(house: House, ada: A
     assert house.look(archive.id).head_version == 17
 
 
+def test_archives_whose_changes_gather_hold_up_no_other(
+    house: House, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.archives.heads._FOUND_AT_ONCE", 1)
+    monkeypatch.setattr("perdure.archives.heads._VERSIONS_AT_FULL_PACE", 1)
+    gathering, quiet = house.open(ada), house.open(ada)
+    for _ in range(2):
+        house.life.describe(ada, gathering.id, {"title": f"T{house.look(gathering.id).head_version}"})
+        house.heads.fold(gathering.id)
+    for archive in (gathering, quiet):
+        house.life.describe(ada, archive.id, {"title": "Last"})
+    house.clock.move(minutes=3)
+    assert house.heads.fold_quiet() == 1
+    assert [house.look(archive.id).head_version for archive in (gathering, quiet)] == [3, 2]
+
+
 @pytest.mark.parametrize(("version", "minutes"), [(1, 2), (8, 2), (16, 8), (80, 200), (5000, 7 * 24 * 60)])
 def test_changes_gather_longer_the_more_versions_there_are(version: int, minutes: int) -> None:
     assert gathering_time(version, timedelta(minutes=2)) == timedelta(minutes=minutes)
