@@ -360,7 +360,6 @@ def _open_source(source: bytes | Path, shown: bytes, dir_fd: int | None) -> int:
 
 def mark_of(found: os.stat_result) -> tuple[int, int, int, int]:
     """What of a file's status changes when its bytes do."""
-    """What of a file's status changes when its bytes do."""
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
