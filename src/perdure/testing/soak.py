@@ -111,8 +111,8 @@ class Soak:
         do("copy", lambda: person.close(third), "place.")
         fourth = do("open a last one", person.open, "head.committed", "head.journal_reset")
         do("put a batch", lambda: person.put_batch(fourth))
-        do("close", lambda: person.close(fourth), "close.")
-        do("describe", lambda: person.describe(third), "exchange.", "receipt.")
+        do("close", lambda: person.close(fourth), "close.", "receipt.")
+        do("describe", lambda: person.describe(third), "exchange.")
         do("withdraw", lambda: person.withdraw(fourth), "remove.marked", "remove.removed", "remove.renamed")
         return self._wait_for_traps()
 
