@@ -58,7 +58,7 @@ _GROUP_BYTES = 16 << 20
 _COPIERS = 4
 _NAMED_REFUSALS = 1_000
 _LEASE = timedelta(minutes=10)
-_SLOW_BYTES_PER_SECOND = 10_000_000
+_SLOW_BYTES_PER_SECOND = 2_500_000  # of one batch, while others are on their way
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASS_FOLDER = _OPEN_FOLDER | getattr(os, "O_PATH", 0)  # as the system does on a path: what is passed need not be read
 
