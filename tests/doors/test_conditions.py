@@ -107,3 +107,13 @@ def test_an_archive_that_changed_meanwhile_is_not_discarded(ada: Caller, archive
     assert ada.get(f"/archives/{archive}").json()["state"] == "open"
     current = ada.get(f"/archives/{archive}").headers["etag"]
     assert ada.delete(f"/archives/{archive}", headers={"if-match": current}).status_code == 204
+
+
+def test_an_inherited_file_is_hidden_only_as_it_was_read(ada: Caller, closed: str) -> None:
+    child = ada.post(f"/archives/{closed}/append", json={}).json()["id"]
+    etag = ada.get_file(child, "notes.txt").headers["etag"]
+    place = f"{ada.data}/archives/{child}/files/notes.txt"
+    assert ada.delete(place, headers={"if-match": '"other"'}).status_code == 412
+    assert ada.get_file(child, "notes.txt").headers["etag"] == etag
+    assert ada.delete(place, headers={"if-match": etag}).status_code == 204
+    assert ada.get_file(child, "notes.txt").status_code == 404

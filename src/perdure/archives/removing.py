@@ -54,10 +54,10 @@ def remove_paths(
     if only_inherited and (strange := [path for path in wanted if path not in inherited]):
         raise NothingToHideError(f"Nothing is inherited at {display_path(strange[0])!r}.")
     # first, in the place of what is there: else an end in between would show what the ancestors have
-    hidden, removed = _hide(ctx, actor, archive_id, sorted(inherited)) if inherited else (0, 0)
+    hidden, removed = _hide(ctx, actor, archive_id, sorted(inherited), expected) if inherited else (0, 0)
     found = set(inherited)
     for path in wanted:
-        first = expected
+        first = None if path in inherited else expected  # hiding has looked, and is what is there now
         while kinds := _remove_some(
             ctx, actor, archive_id, path, recursive=recursive, keep_hiding=path in inherited, expected=first
         ):
@@ -130,11 +130,16 @@ def _drop_metadata(tx: Connection, ctx: Context, actor: Actor, archive_id: UUID,
     return bool(dropped)
 
 
-def _hide(ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) -> tuple[int, int]:
+def _hide(
+    ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes], expected: Expected | None
+) -> tuple[int, int]:
     """Write hiding entries at these paths where there are none yet; returns how many, and in place of how many."""
     with ctx.db.begin() as tx:
         archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
         require_state(archive, ArchiveState.OPEN)
+        strange = next((path for path in paths if not is_as_expected(tx, archive_id, path, expected)), None)
+        if strange is not None:
+            raise not_as_expected(strange)
         own, hidden = find_own(tx, archive_id, paths), set(paths)
         present = {path for path, entry in own.items() if entry.kind is EntryKind.HIDDEN}
         reservation = _reserve_note(tx, ctx, actor, archive, entries=len(paths))
