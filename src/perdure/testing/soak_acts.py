@@ -15,14 +15,17 @@ from perdure.testing.invariants import Breach, KnownArchive, Ledger
 from perdure.testing.soak_tree import Tree
 from perdure_client import Client
 from perdure_client.errors import ApiError, ClientError, ConnectionLostError, JobFailedError
+from perdure_client.local import scan_sources
+from perdure_client.progress import Progress
 from perdure_client.settings import Session
+from perdure_client.upload import LargeUpload
 
 RECORD: Mapping[str, Any] = {  # Any: members of a record
     "creators": [{"name": "Ada Example"}],
     "publisher": "Example Source",
     "licence": "CC0-1.0",
 }
-_LARGE = 4 << 20  # bytes; the client sends what is larger as an upload that may be resumed
+_LARGEST = 8 << 20  # bytes of an upload
 _ARCHIVES_EACH = 6  # of a person: older ones are left alone, and looked at in the end
 # What a person may be told while he closes: something of his is still on its way, or he has asked already
 _OF_CLOSING = frozenset({"uploads_unfinished", "archive_closing", "archive_closed"})
@@ -126,8 +129,13 @@ class Person:
         self._send(known, [self._chance.randrange(0, 30_000) for _ in range(self._chance.randrange(1, 25))])
 
     def put_large(self, known: KnownArchive) -> None:
-        """Send a file that the client sends as a resumable upload."""
-        self._send(known, [_LARGE + self._chance.randrange(1, 4 << 20)])
+        """Send a file by the protocol that goes on after an interruption, whatever the client does at this size."""
+        name = f"large-{self.name}-{self._number()}"
+        digests = self._make(self._folder / name, [self._chance.randrange(1 << 20, _LARGEST)])
+        [item] = scan_sources([str(self._folder / name)], name.encode()).items
+        with known.promising({item.path: digests["0.dat"]}):
+            LargeUpload(self.client._transport, known.id, item, Progress("Sent")).run()
+        shutil.rmtree(self._folder / name)
 
     def ingest(self, known: KnownArchive) -> None:
         """Let the server read a folder; every name in it must be accounted for (I5)."""
