@@ -258,3 +258,18 @@ def test_a_broken_store_in_memory_is_not_sound() -> None:
 
 def _primary(house: House) -> PosixStore:
     return PosixStore("one", house.folder / "one", on_sync_failure=house.want_restart)
+
+
+def test_letting_go_of_an_upload_is_no_error(tmp_path: Path) -> None:
+    """What was promised was synced before."""
+    store = PosixStore("two", tmp_path / "store")
+    store.prepare(INSTANCE)
+    store.create_upload("a/upload-1", b"")
+    plan = FaultPlan(at=2, fault=Fault.FULL, counts=lambda call: call == "close")  # after that of the record
+    with failing_system(plan):
+        upload = store.open_upload("a/upload-1")
+        upload.write(b"kept")
+        upload.checkpoint()
+        upload.close()
+    assert plan.injected == ["close"]
+    assert store.upload_offset("a/upload-1") == 4

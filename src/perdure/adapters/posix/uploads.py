@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import weakref
@@ -82,12 +83,15 @@ class FileUpload:
         self.note = note
 
     def close(self) -> None:
+        # no error: what was promised is synced, and a rest that is lost is cut at the next opening
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            with contextlib.suppress(OSError):
+                writer.close()
         if self._fd is not None:
             self._fd = None
-            self._let_go()
+            with contextlib.suppress(OSError):
+                self._let_go()
 
     def _take_hold(self, path: bytes) -> None:
         assert self._fd is not None
