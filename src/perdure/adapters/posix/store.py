@@ -390,7 +390,8 @@ class PosixStore:
             with translated(self._name):
                 yield
         except FileNotFoundError:
-            self._require_present()  # a file that is missing is not the same as a store that is missing
+            with translated(self._name):
+                self._require_present()  # a file that is missing is not the same as a store that is missing
             raise
 
     def _require_present(self) -> None:
