@@ -11,7 +11,7 @@ from uuid import UUID
 
 import click
 
-from perdure.archives.rebuild import RebuildReport
+from perdure.archives.rebuild_found import RebuildReport
 from perdure.db.migrations import migrate, schema_state
 from perdure.doors.admin.plain import data_dir_option, plainly
 from perdure.identity import Identity
