@@ -84,4 +84,4 @@ def test_a_clock_that_is_a_year_off_and_is_mended(shim: Path) -> None:
             print(soak.tree.last_words(40))
             raise
         finally:
-            soak.tree.kill()
+            soak.end()

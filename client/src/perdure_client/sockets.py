@@ -40,6 +40,7 @@ class Sockets:
     def __init__(self, *, verify: bool | str, timeout: float) -> None:
         self._verify, self._timeout = verify, timeout
         self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
+        self._is_closed = False
 
     def get(self, url: httpx.URL, headers: Mapping[str, str]) -> Asked:
         """Ask and read the head of the answer; raises OSError and http.client.HTTPException."""
@@ -59,8 +60,7 @@ class Sockets:
         Raises OSError and http.client.HTTPException, and what `pieces` raise. A server may answer before the end of
         the body: then no more of it is sent.
         """
-        connection = self._take(url)
-        is_reusable = False
+        connection, response, is_reusable = self._take(url), None, False
         try:
             connection.putrequest(method, url.raw_path.decode("ascii"), skip_accept_encoding=True)
             for name, value in headers.items():
@@ -72,10 +72,7 @@ class Sockets:
             is_reusable = is_whole and not response.will_close
             return response, body
         finally:
-            if is_reusable:
-                self._idle[_place(url)].append(connection)
-            else:
-                connection.close()
+            self._give_back(url, connection, response, is_reusable=is_reusable)
 
     def iter_pieces(self, asked: Asked) -> Iterator[bytes]:
         """The bytes of an answer; raises OSError and http.client.HTTPException, also when it ends too early."""
@@ -87,10 +84,7 @@ class Sockets:
                 raise http.client.IncompleteRead(b"", response.length)
             is_reusable = not response.will_close
         finally:
-            if is_reusable:
-                self._idle[_place(asked.url)].append(asked.connection)
-            else:
-                asked.connection.close()
+            self._give_back(asked.url, asked.connection, response, is_reusable=is_reusable)
 
     def _take(self, url: httpx.URL) -> _Connection:
         """An idle connection that the server has not ended, or a new one."""
@@ -106,8 +100,24 @@ class Sockets:
             connection.close()
         return self._connect(*place)
 
+    def _give_back(
+        self,
+        url: httpx.URL,
+        connection: _Connection,
+        response: http.client.HTTPResponse | None,
+        *,
+        is_reusable: bool,
+    ) -> None:
+        if is_reusable and not self._is_closed:
+            self._idle[_place(url)].append(connection)
+            return
+        connection.close()
+        if response is not None:
+            response.close()  # it holds the socket of a connection that the server wants closed
+
     def close(self) -> None:
-        """Close what is idle."""
+        """Close what is idle; what is in use is closed when it is given back."""
+        self._is_closed = True
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()

@@ -186,6 +186,7 @@ class Transport:
             pieces.close()
             if not asked.response.isclosed():  # it was not read to its end, or not at all
                 asked.connection.close()
+                asked.response.close()
 
     def _iter_pieces(self, asked: Asked) -> Generator[bytes, None, None]:
         try:

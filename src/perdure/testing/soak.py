@@ -71,6 +71,7 @@ class Soak:
     history: list[str] = field(default_factory=list)
     token: str = ""
     _riots: int = 0
+    _people: list[Person] = field(default_factory=list)
     chance: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +90,9 @@ class Soak:
     def person(self, name: str) -> Person:
         """A further user."""
         # Each has a source of chance of his own: the order of threads must not change what a seed means
-        return Person(self.tree, self.token, self.ledger, name, random.Random(f"{self.seed} {name}"))  # noqa: S311
+        chance = random.Random(f"{self.seed} {name}")  # noqa: S311
+        self._people.append(Person(self.tree, self.token, self.ledger, name, chance))
+        return self._people[-1]
 
     def tour(self) -> set[str]:
         """Die once at each crash point, in the order of an archive's life; the points that were never come to."""
@@ -156,6 +159,12 @@ class Soak:
         self.tree.stop()
         self._complain(find_breaches_in_roots(self.tree.roots(), self.ledger))
         self._complain(self._rebuild())
+
+    def end(self) -> None:
+        """Kill what runs, and close what people had open."""
+        self.tree.kill()
+        for person in self._people:
+            person.client.close_connections()
 
     # Inside
 
@@ -253,7 +262,7 @@ def main(words: Sequence[str] | None = None) -> int:
         _say(f"BROKEN\n{told}")
         return 1
     finally:
-        soak.tree.kill()
+        soak.end()
     if options.folder is None:
         shutil.rmtree(folder)
     _say("Everything held.")
