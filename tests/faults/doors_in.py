@@ -208,7 +208,7 @@ def digest_of(data: bytes) -> str:
 def walk(folder: Path) -> dict[bytes, int]:
     """Every name below a folder but those of folders with content, however deep, with its mode.
 
-    A folder is open only as long as there are folders in it to go to.
+    A folder is open only as long as there are folders in it to go to. What vanishes meanwhile is left out.
     """
     found: dict[bytes, int] = {}
     top = _open(folder, _FOLDER)
@@ -219,18 +219,21 @@ def walk(folder: Path) -> dict[bytes, int]:
             os.close(descriptor)
             continue
         name = folders.pop()
-        inner = _open(name, _FOLDER, dir_fd=descriptor)
-        if folders:
-            waiting.append((descriptor, prefix, folders))
-        else:
-            os.close(descriptor)
-        waiting.append((inner, prefix + name + b"/", _list(inner, prefix + name + b"/", found)))
+        waiting.append((descriptor, prefix, folders))
+        with suppress(FileNotFoundError, NotADirectoryError):
+            inner = _open(name, _FOLDER, dir_fd=descriptor)
+            if not folders:
+                os.close(waiting.pop()[0])
+            waiting.append((inner, prefix + name + b"/", _list(inner, prefix + name + b"/", found)))
     return found
 
 
 def _list(descriptor: int, prefix: bytes, found: dict[bytes, int]) -> list[bytes]:
     """Note what a folder holds, or itself if that is nothing, and return the folders in it."""
-    modes = {name: os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode for name in os.listdir(descriptor)}
+    modes: dict[str, int] = {}
+    for name in os.listdir(descriptor):
+        with suppress(FileNotFoundError):
+            modes[name] = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
     if prefix and not modes:
         found[prefix[:-1]] = os.fstat(descriptor).st_mode
     found.update({prefix + os.fsencode(name): mode for name, mode in modes.items() if not stat.S_ISDIR(mode)})
