@@ -62,7 +62,7 @@ def cli_page() -> str:
         "Every command takes `--help`; those that answer something take `--json`. Progress goes to standard error,",
         "results to standard output. The exit codes are in [errors.md](errors.md). This page is generated.",
     ]
-    context = click.Context(command, info_name="perdure", max_content_width=100)
+    context = click.Context(command, info_name="perdure", **command.context_settings)
     for name in command.list_commands(context):
         found = command.get_command(context, name)
         if found is not None:
