@@ -60,7 +60,6 @@ class Settings:
     public_url: str = ""
     data_url: str = ""
     ingest_roots: tuple[Path, ...] = ()
-    profiles_file: Path | None = None
     log_level: str = "info"
     log_format: str = "auto"
     session_hours: int = 12
@@ -234,10 +233,6 @@ def _path(key: str, value: object) -> Path:
     return Path(text).expanduser().absolute()
 
 
-def _optional_path(key: str, value: object) -> Path | None:
-    return _path(key, value) if value else None
-
-
 def _number(low: int, high: int) -> Callable[[str, object], int]:
     def parse(key: str, value: object) -> int:
         if isinstance(value, str) and value.strip().isdecimal():
@@ -310,7 +305,6 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "public_url": _url,
     "data_url": _url,
     "ingest_roots": _paths,
-    "profiles_file": _optional_path,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
     "session_hours": _number(1, 24 * 90),

@@ -131,6 +131,17 @@ def test_profiles_are_listed(perdure: Command) -> None:
     assert "10 years" in perdure("profile", "list").out
 
 
+def test_a_profile_is_defined_from_one_that_is_shown(perdure: Command, server: Server) -> None:
+    login = ("login", "--login", "admin", "--administrator", "--password-stdin")
+    perdure(*login, stdin=f"{server.password()}\n")
+    shown = json.loads(perdure("profile", "show", "personal").out)
+    changed = {**shown, "name": "short-stay", "lifetime_default_days": 30, "copies": 1}
+    assert json.loads(perdure("profile", "define", stdin=json.dumps(changed)).out) == changed
+    assert json.loads(perdure("profile", "show", "short-stay").out) == changed
+    assert "copies" in perdure("profile", "define", stdin=json.dumps({**changed, "copies": 0}), code=2).err
+    assert "not JSON" in perdure("profile", "define", stdin="{", code=2).err
+
+
 def test_an_archive_is_opened_described_found_and_discarded(perdure: Command) -> None:
     made = perdure("archive", "create", "Foil É", "--tag", "a", "--tag", "b", "--subject", "Cu", "--json").json
     archive = made["short_id"]

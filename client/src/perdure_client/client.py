@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
+from urllib.parse import quote
 
 from perdure_client.errors import ApiError, JobFailedError, UsageError
 from perdure_client.local import scan_sources
@@ -92,6 +93,14 @@ class Client:
     def list_profiles(self) -> list[dict[str, Any]]:
         """The profiles that this identity may choose."""
         return list(self._pages("/profiles"))
+
+    def get_profile(self, name: str) -> dict[str, Any]:
+        """One profile, also one that is not on offer."""
+        return self._object(self._transport.json("GET", f"/profiles/{quote(name, safe='')}"))
+
+    def define_profile(self, profile: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a profile, or change what archives opened later get; for administrators. Fields as `get_profile` has."""
+        return self._object(self._transport.json("POST", "/profiles", json=dict(profile), headers=_once()))
 
     # Accounts and groups
 

@@ -386,3 +386,29 @@ def profile_list(ctx: click.Context, as_json: bool) -> None:
         for one in found
     ]
     print_table(rows, ("profile", "for", "kept", "copies", "archive at most"))
+
+
+@profile.command("show")
+@click.argument("name")
+@click.pass_context
+def profile_show(ctx: click.Context, name: str) -> None:
+    """Print a profile as JSON: what `perdure profile define` takes."""
+    click.echo(json.dumps(make_client(ctx).get_profile(name), ensure_ascii=False, indent=1))
+
+
+@profile.command("define")
+@click.argument("document", type=click.File("rb"), default="-")
+@click.pass_context
+def profile_define(ctx: click.Context, document: Any) -> None:
+    """Make a profile of a JSON document, or change it for archives opened later. Needs a token with the verb admin.
+
+    The document is a file, or standard input without one; `perdure profile show` prints one to begin with. Lifetimes
+    are days, sizes are bytes, null is no limit.
+    """
+    try:
+        given = json.loads(document.read())
+    except ValueError as error:
+        raise UsageError(f"This is not JSON: {error}.") from error
+    if not isinstance(given, dict):
+        raise UsageError("A profile is a JSON object.")
+    click.echo(json.dumps(make_client(ctx).define_profile(given), ensure_ascii=False, indent=1))

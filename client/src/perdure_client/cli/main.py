@@ -15,7 +15,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {  # name: (module and attribute, short 
     "whoami": ("session:whoami", "Say who you are at which server."),
     "token": ("session:token", "Create, list and revoke API tokens."),
     "archive": ("archive:archive", "Open, list, show, close, append to, share and withdraw archives."),
-    "profile": ("archive:profile", "List the profiles that you may choose."),
+    "profile": ("archive:profile", "List, show and define profiles."),
     "account": ("people:account", "List, show and make accounts, the spaces that own archives."),
     "group": ("people:group", "List and make groups of people, and say who is in them."),
     "put": ("content:put", "Send folders and files to an open archive."),
