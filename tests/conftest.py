@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
@@ -13,6 +14,7 @@ from typing import NoReturn
 import ocfl
 import psycopg
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
@@ -21,6 +23,9 @@ from perdure.db.embedded import EmbeddedServer
 from perdure.db.engine import run_script
 from perdure.db.migrations import collect_tables
 from perdure.jobs.schema import queue_schema
+
+# What runs on behind other tests must not speak into the output of a command that is under test
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.__stderr__))
 
 PROJECT = Path(__file__).resolve().parent.parent
 _ENOUGH_MEMORY = 2 << 30  # bytes; a container may have a small one
