@@ -110,20 +110,20 @@ class Close:
 
 
 @dataclass(frozen=True)
-class Reopen:
+class _OfArchive:
     archive: UUID
 
 
-@dataclass(frozen=True)
-class Discard:
-    archive: UUID
+class Reopen(_OfArchive):
+    """Takes a closing back."""
 
 
-@dataclass(frozen=True)
-class Withdraw:
+class Discard(_OfArchive):
+    """Throws an open archive away."""
+
+
+class Withdraw(_OfArchive):
     """Asks for the withdrawal; `Work` does it."""
-
-    archive: UUID
 
 
 @dataclass(frozen=True)
@@ -131,16 +131,12 @@ class Work:
     """All jobs that wait."""
 
 
-@dataclass(frozen=True)
-class Verify:
-    archive: UUID
+class Verify(_OfArchive):
+    """Reads every copy of a closed archive back."""
 
 
-@dataclass(frozen=True)
-class Repair:
+class Repair(_OfArchive):
     """Places every suspect copy of a closed archive's parts anew."""
-
-    archive: UUID
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+from perdure.testing.merging import merge
+
 from . import acts
 from .acts import Given
 
@@ -312,16 +314,3 @@ def _is_in_conflict(entries: dict[bytes, Given], item: Given, *, replace: bool) 
     if not replace and old.kind != "hidden":
         return True
     return item.kind == "directory" and old.kind in BLOCKING
-
-
-def merge(target: object, patch: object) -> Any:  # Any: JSON of any shape
-    """RFC 7396 section 2, as it reads there."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merge(result.get(name), value)
-    return result

@@ -16,6 +16,7 @@ from perdure.db import Database
 from perdure.kernel.ids import new_id
 from perdure.metadata import BadMetadataError, PatchDoesNotFitError, PatchForm, PatchTestFailedError
 from perdure.metadata.model import parse_document
+from perdure.testing.merging import merge
 
 from .steps import ADA, METADATA, at, get, lines_of, put, rows_of
 from .test_values import documents
@@ -47,18 +48,6 @@ def pointers_of(value: object, pointer: str = "") -> list[str]:
     elif isinstance(value, list):
         children = [(str(place), item) for place, item in enumerate(value)]
     return [pointer, *(p for token, child in children for p in pointers_of(child, f"{pointer}/{token}"))]
-
-
-def merge(target: object, patch: object) -> object:
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merge(result.get(name), value)
-    return result
 
 
 def draw_operation(data: st.DataObject, document: object) -> dict[str, Any]:

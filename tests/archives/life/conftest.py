@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from perdure.archives.records import Context
 from perdure.db import Database
 from perdure.kernel.actor import Actor
 
-from .house import House, make_house
+from .house import House, context_on, make_house
 
 Judge = Callable[[Path], None]
 
@@ -21,6 +22,12 @@ def house(db: Database, tmp_path: Path, require_valid: Judge) -> Iterator[House]
     yield made
     for root in () if made.damaged else made.roots:
         require_valid(root / "root")
+
+
+@pytest.fixture
+def fresh(house: House, make_database: Callable[[], Database]) -> Context:
+    """The same stores over an empty database."""
+    return context_on(house, make_database())
 
 
 @pytest.fixture

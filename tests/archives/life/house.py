@@ -8,11 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from sqlalchemy import select
+
 from perdure.adapters.posix import PosixStore
 from perdure.adapters.registrar import MemoryRegistrar
 from perdure.archives.describing import Describing
 from perdure.archives.entries import load_entries
+from perdure.archives.filling import Filling
 from perdure.archives.heads import Heads, writer
+from perdure.archives.items import BatchItem
 from perdure.archives.layers import to_manifest_entry
 from perdure.archives.life import Life
 from perdure.archives.model import Archive, ArchiveState, Creator, Description, Entry, EntryKind
@@ -20,7 +24,8 @@ from perdure.archives.opening import OpenRequest
 from perdure.archives.placing import add_usage
 from perdure.archives.profiles import Profiles, seed_shipped
 from perdure.archives.records import ArchiveSettings, Context, load, make_context, save_change
-from perdure.archives.tables import archives, parts
+from perdure.archives.sealing import Sealing
+from perdure.archives.tables import archives, files, parts, superseded
 from perdure.archives.tasks import register_life_jobs
 from perdure.db import Database
 from perdure.events import Event, EventLog
@@ -150,6 +155,52 @@ class House:
 def open_stores(roots: Sequence[Path]) -> list[Store]:
     """The stores in these folders."""
     return [PosixStore(root.name, root) for root in roots]
+
+
+def context_on(house: House, database: Database) -> Context:
+    """The same stores over another database, as a rebuild finds them."""
+    storage = Storage(database, open_stores(house.roots), house.clock, instance_id=INSTANCE, reserve_bytes=0)
+    storage.prepare()
+    events = EventLog(database, house.clock)
+    return make_context(
+        db=database,
+        clock=house.clock,
+        identity=Identity(database, house.clock, events),
+        events=events,
+        jobs=Jobs(database),
+        storage=storage,
+        metadata=Metadata(),
+        registrar=house.registrar,
+        settings=house.ctx.settings,
+    )
+
+
+def put(filling: Filling, actor: Actor, archive_id: UUID, contents: dict[bytes, bytes]) -> None:
+    """Send files as one batch; all of them are stored."""
+    items = [BatchItem(path, EntryKind.FILE, len(data)) for path, data in contents.items()]
+    receiver = filling.begin_batch(actor, archive_id, items)
+    receiver.write(b"".join(contents.values()))
+    assert all(result.stored for result in receiver.finish())
+
+
+def shown(ctx: Context) -> set[tuple[bytes, int]]:
+    """The path and the part of every file."""
+    with ctx.db.begin() as tx:
+        return {(bytes(row.path), row.part) for row in tx.execute(select(files.c.path, files.c.part))}
+
+
+def list_superseded(ctx: Context) -> list[tuple[int, bytes]]:
+    """The part and the path of every file in it that something else took the place of."""
+    with ctx.db.begin() as tx:
+        rows = tx.execute(select(superseded.c.part, superseded.c.path).order_by(superseded.c.part, superseded.c.path))
+        return [(row.part, bytes(row.path)) for row in rows]
+
+
+def make_sealing(ctx: Context, heads: Heads) -> Sealing:
+    """Sealing whose jobs are known."""
+    sealing = Sealing(ctx, heads)
+    sealing.register()
+    return sealing
 
 
 def make_house(database: Database, folder: Path | None = None, *, stores: Sequence[Store] | None = None) -> House:

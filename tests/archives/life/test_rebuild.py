@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -21,42 +20,14 @@ from perdure.archives.heads import Heads
 from perdure.archives.items import BatchItem
 from perdure.archives.model import Access, EntryKind
 from perdure.archives.rebuild import compare, rebuild
-from perdure.archives.records import Context, make_context
+from perdure.archives.records import Context
 from perdure.archives.sealing import Sealing
-from perdure.db import Database
-from perdure.events import EventLog
-from perdure.identity import Grantee, Identity, Role
-from perdure.jobs import Jobs
+from perdure.identity import Grantee, Role
 from perdure.jobs.worker import run_pending
 from perdure.kernel.actor import Actor
-from perdure.metadata.service import Metadata
 from perdure.storage.errors import StoreFailedError
-from perdure.storage.service import Storage
 
-from .house import INSTANCE, House, open_stores
-
-
-@pytest.fixture
-def fresh(house: House, make_database: Callable[[], Database], tmp_path: Path) -> Context:
-    """The same stores over an empty database."""
-    return _context_on(house, make_database())
-
-
-def _context_on(house: House, database: Database) -> Context:
-    storage = Storage(database, open_stores(house.roots), house.clock, instance_id=INSTANCE, reserve_bytes=0)
-    storage.prepare()
-    events = EventLog(database, house.clock)
-    return make_context(
-        db=database,
-        clock=house.clock,
-        identity=Identity(database, house.clock, events),
-        events=events,
-        jobs=Jobs(database),
-        storage=storage,
-        metadata=Metadata(),
-        registrar=house.registrar,
-        settings=house.ctx.settings,
-    )
+from .house import INSTANCE, House, list_superseded, make_sealing, put, shown
 
 
 def _live(house: House, ada: Actor, bob: Actor) -> None:
@@ -107,12 +78,12 @@ def test_archives_in_the_making_come_back(house: House, fresh: Context, ada: Act
     signer.prepare()
     closing = Closing(house.ctx, house.heads, signer)
     parent = house.open(ada)
-    _put(filling, ada, parent.id, {b"a/1": b"one", b"a/2": b"two", b"CASE": b"x", b"case": b"y"})
+    put(filling, ada, parent.id, {b"a/1": b"one", b"a/2": b"two", b"CASE": b"x", b"case": b"y"})
     closing.close(ada, parent.id)
     run_pending(house.ctx.jobs, include_scheduled=True)
     child = house.life.append_to(ada, parent.id)
-    _put(filling, ada, child.id, {b"a/2": b"new", b"b": b"1", b"c": b"2", b"d/e": b"3"})
-    _put(filling, ada, child.id, {b"b": b"replaced"})
+    put(filling, ada, child.id, {b"a/2": b"new", b"b": b"1", b"c": b"2", b"d/e": b"3"})
+    put(filling, ada, child.id, {b"b": b"replaced"})
     for path in (b"c", b"d/e", b"a/1"):
         house.describing.patch_metadata(ada, child.id, path, b'{"said":"of it"}')
     filling.remove(ada, child.id, [b"c"])
@@ -136,8 +107,8 @@ def test_what_was_refused_takes_nothing_from_what_was_there(house: House, fresh:
     """The log of entries names bytes that were discarded again; what lay at their path before is still there."""
     filling = Filling(house.ctx)
     archive = house.open(ada)
-    _put(filling, ada, archive.id, {b"kept": b"first", b"twice": b"one"})
-    _put(filling, ada, archive.id, {b"twice": b"two"})
+    put(filling, ada, archive.id, {b"kept": b"first", b"twice": b"one"})
+    put(filling, ada, archive.id, {b"twice": b"two"})
     for path in (b"kept", b"twice"):
         late = filling.begin_file(ada, archive.id, path, 5, replace=False)
         late.write(b"later")
@@ -204,19 +175,19 @@ def test_what_was_removed_stays_away_when_parts_are_numbered_anew(
 ) -> None:
     """A part that held nothing is dropped, so that a rebuild counts the staged parts after it one lower."""
     monkeypatch.setattr(model, "MAX_PART_FILES", 2)
-    filling, sealing = Filling(house.ctx), _make_sealing(house)
+    filling, sealing = Filling(house.ctx), make_sealing(house.ctx, house.heads)
     archive = house.open(ada)
-    _put(filling, ada, archive.id, {b"1": b"one", b"2": b"two"})
+    put(filling, ada, archive.id, {b"1": b"one", b"2": b"two"})
     folder = filling.begin_batch(ada, archive.id, [BatchItem(b"folder", EntryKind.DIRECTORY, 0)])
     assert all(result.stored for result in folder.finish())
-    _put(filling, ada, archive.id, {b"kept": b"x"})
+    put(filling, ada, archive.id, {b"kept": b"x"})
     filling.remove(ada, archive.id, [b"1", b"2"])
     assert sealing.seal(archive.id, 1)
     filling.remove(ada, archive.id, [b"folder"])
     export_registry(house.ctx)
     report = rebuild(fresh)
     assert report.problems == []
-    assert _shown(fresh) == {(b"kept", 1)}
+    assert shown(fresh) == {(b"kept", 1)}
 
 
 def test_a_late_file_and_the_same_path_sealed_in_a_newer_part(
@@ -224,11 +195,11 @@ def test_a_late_file_and_the_same_path_sealed_in_a_newer_part(
 ) -> None:
     """What was acknowledged last is shown, and what was never acknowledged takes nothing from what is sealed."""
     monkeypatch.setattr(model, "MAX_PART_FILES", 1)
-    filling, sealing = Filling(house.ctx), _make_sealing(house)
+    filling, sealing = Filling(house.ctx), make_sealing(house.ctx, house.heads)
     archive = house.open(ada)
     late = filling.begin_file(ada, archive.id, b"x", 4)
-    _put(filling, ada, archive.id, {b"x": b"sealed"})
-    _put(filling, ada, archive.id, {b"other": b"1"})
+    put(filling, ada, archive.id, {b"x": b"sealed"})
+    put(filling, ada, archive.id, {b"other": b"1"})
     assert sealing.seal(archive.id, 2)
     late.write(b"late")
     monkeypatch.setattr("perdure.archives.receiving.put_entries", _fail)
@@ -237,7 +208,7 @@ def test_a_late_file_and_the_same_path_sealed_in_a_newer_part(
     export_registry(house.ctx)
     report = rebuild(fresh)
     assert [line for line in report.problems if "'x' is not shown" in line]
-    assert _shown(fresh) >= {(b"x", 2)}
+    assert shown(fresh) >= {(b"x", 2)}
 
 
 def test_a_staged_file_in_place_of_a_sealed_one_supersedes_it(
@@ -245,68 +216,48 @@ def test_a_staged_file_in_place_of_a_sealed_one_supersedes_it(
 ) -> None:
     """Its note may be missing: it is written after the commit."""
     monkeypatch.setattr(model, "MAX_PART_FILES", 1)
-    filling, sealing = Filling(house.ctx), _make_sealing(house)
+    filling, sealing = Filling(house.ctx), make_sealing(house.ctx, house.heads)
     archive = house.open(ada)
-    _put(filling, ada, archive.id, {b"x": b"sealed"})
-    _put(filling, ada, archive.id, {b"other": b"1"})
+    put(filling, ada, archive.id, {b"x": b"sealed"})
+    put(filling, ada, archive.id, {b"other": b"1"})
     assert sealing.seal(archive.id, 1)
     monkeypatch.setattr("perdure.archives.receiving.carry_out", lambda *_: None)
-    _put(filling, ada, archive.id, {b"x": b"newer"})
+    put(filling, ada, archive.id, {b"x": b"newer"})
     export_registry(house.ctx)
     assert rebuild(fresh).problems == []
-    assert _shown(fresh) == {(b"other", 2), (b"x", 3)}
-    with fresh.db.begin() as tx:
-        assert [tuple(row) for row in tx.execute(text("SELECT part, path FROM superseded"))] == [(1, b"x")]
+    assert shown(fresh) == {(b"other", 2), (b"x", 3)}
+    assert list_superseded(fresh) == [(1, b"x")]
 
 
 def test_a_part_in_the_root_that_no_head_names_is_adopted_and_sealed_to_its_end(
     house: House, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database is lost between the rename of the part and the head's next version."""
-    filling, sealing = Filling(house.ctx), _make_sealing(house)
+    filling, sealing = Filling(house.ctx), make_sealing(house.ctx, house.heads)
     monkeypatch.setattr(model, "MAX_PART_FILES", 2)
     archive = house.open(ada)
-    _put(filling, ada, archive.id, {b"a": b"1", b"gone": b"2"})
-    _put(filling, ada, archive.id, {b"b": b"3"})
+    put(filling, ada, archive.id, {b"a": b"1", b"gone": b"2"})
+    put(filling, ada, archive.id, {b"b": b"3"})
     monkeypatch.setattr(Sealing, "_record", _fail)
     with pytest.raises(RuntimeError):
         sealing.seal(archive.id, 1)
     filling.remove(ada, archive.id, [b"gone"])
     monkeypatch.undo()
     export_registry(house.ctx)
-    again = Sealing(fresh, Heads(fresh))
-    again.register()
+    make_sealing(fresh, Heads(fresh))
     assert rebuild(fresh).problems == []
-    assert _shown(fresh) == {(b"a", 1), (b"b", 2)}
+    assert shown(fresh) == {(b"a", 1), (b"b", 2)}
     run_pending(fresh.jobs)
     with fresh.db.begin() as tx:
         found = tx.execute(text("SELECT number, state, file_count FROM parts ORDER BY number"))
         assert [tuple(row) for row in found] == [(1, "sealed", 2), (2, "filling", 1)]
-        assert [tuple(row) for row in tx.execute(text("SELECT part, path FROM superseded"))] == [(1, b"gone")]
+    assert list_superseded(fresh) == [(1, b"gone")]
     assert "checksums/part-0001.ndjson.gz" in fresh.storage.head_state(archive.id.urn)
     assert len(list(fresh.storage.iter_staged())) == 1
 
 
-def _make_sealing(house: House) -> Sealing:
-    sealing = Sealing(house.ctx, house.heads)
-    sealing.register()
-    return sealing
-
-
 def _fail(*_: object, **__: object) -> None:
     raise RuntimeError("The process ends here.")
-
-
-def _shown(ctx: Context) -> set[tuple[bytes, int]]:
-    with ctx.db.begin() as tx:
-        return {(bytes(row.path), row.part) for row in tx.execute(text("SELECT path, part FROM files"))}
-
-
-def _put(filling: Filling, actor: Actor, archive_id: UUID, contents: dict[bytes, bytes]) -> None:
-    items = [BatchItem(path, EntryKind.FILE, len(data)) for path, data in contents.items()]
-    receiver = filling.begin_batch(actor, archive_id, items)
-    receiver.write(b"".join(contents.values()))
-    assert all(result.stored for result in receiver.finish())
 
 
 def test_comparing_sees_one_changed_value(house: House, fresh: Context, ada: Actor, bob: Actor) -> None:
@@ -358,11 +309,11 @@ def test_what_a_newer_part_displaces_is_counted_once(
     with monkeypatch.context() as dying:
         dying.setattr("perdure.archives.receiving.put_entries", _fail)
         with pytest.raises(RuntimeError):
-            _put(filling, ada, archive.id, {b"x": b"sent"})
-    _put(filling, ada, archive.id, {b"x": b"sent"})
+            put(filling, ada, archive.id, {b"x": b"sent"})
+    put(filling, ada, archive.id, {b"x": b"sent"})
     export_registry(house.ctx)
     assert rebuild(fresh).problems == []
-    assert _shown(fresh) == {(b"x", 2)}
+    assert shown(fresh) == {(b"x", 2)}
     with fresh.db.begin() as tx:
         assert tx.execute(text("SELECT sum(file_count), sum(byte_count) FROM parts")).one() == (1, 4)
         assert tx.execute(text("SELECT file_count, byte_count FROM account_usage")).one() == (1, 4)
@@ -374,13 +325,13 @@ def test_a_file_and_a_folder_of_one_name_both_come_back_and_are_reported(
     """A change that died before it was refused is in the log like one that was acknowledged."""
     filling = Filling(house.ctx)
     archive = house.open(ada)
-    _put(filling, ada, archive.id, {b"a/b": b"acknowledged", b"c": b"acknowledged"})
+    put(filling, ada, archive.id, {b"a/b": b"acknowledged", b"c": b"acknowledged"})
     monkeypatch.setattr("perdure.archives.receiving.put_entries", _fail)
     for path in (b"a", b"c/d"):
         with pytest.raises(RuntimeError):
-            _put(filling, ada, archive.id, {path: b"never"})
+            put(filling, ada, archive.id, {path: b"never"})
     export_registry(house.ctx)
     problems = rebuild(fresh).problems
     assert ["'a' is a file and a folder" in line for line in problems] == [True, False]
     assert "'c' is a file and a folder" in problems[1]
-    assert {path for path, _ in _shown(fresh)} == {b"a/b", b"a", b"c", b"c/d"}
+    assert {path for path, _ in shown(fresh)} == {b"a/b", b"a", b"c", b"c/d"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -14,48 +13,13 @@ from perdure.archives import rebuild as rebuilding
 from perdure.archives.exporting import export_events, export_registry
 from perdure.archives.filling import Filling
 from perdure.archives.heads import Heads
-from perdure.archives.items import BatchItem
-from perdure.archives.model import EntryKind
 from perdure.archives.rebuild import compare, rebuild
-from perdure.archives.records import Context, make_context
+from perdure.archives.records import Context
 from perdure.archives.sealing import Sealing
-from perdure.db import Database
-from perdure.events import EventLog
-from perdure.identity import Identity
-from perdure.jobs import Jobs
 from perdure.kernel.actor import Actor
-from perdure.metadata.service import Metadata
 from perdure.storage.errors import StoreFailedError
-from perdure.storage.service import Storage
 
-from .house import INSTANCE, House, open_stores
-
-
-@pytest.fixture
-def fresh(house: House, make_database: Callable[[], Database]) -> Context:
-    """The same stores over an empty database."""
-    database = make_database()
-    storage = Storage(database, open_stores(house.roots), house.clock, instance_id=INSTANCE, reserve_bytes=0)
-    storage.prepare()
-    events = EventLog(database, house.clock)
-    return make_context(
-        db=database,
-        clock=house.clock,
-        identity=Identity(database, house.clock, events),
-        events=events,
-        jobs=Jobs(database),
-        storage=storage,
-        metadata=Metadata(),
-        registrar=house.registrar,
-        settings=house.ctx.settings,
-    )
-
-
-def put(filling: Filling, actor: Actor, archive_id: UUID, contents: dict[bytes, bytes]) -> None:
-    items = [BatchItem(path, EntryKind.FILE, len(data)) for path, data in contents.items()]
-    receiver = filling.begin_batch(actor, archive_id, items)
-    receiver.write(b"".join(contents.values()))
-    assert all(result.stored for result in receiver.finish())
+from .house import House, list_superseded, make_sealing, put, shown
 
 
 def fail(*_: object, **__: object) -> None:
@@ -68,17 +32,6 @@ def die_before_commit(house: House, monkeypatch: pytest.MonkeyPatch, act: Callab
         dying.setattr(house.ctx.storage, step, fail)
         with pytest.raises(StoreFailedError):
             act()
-
-
-def shown(ctx: Context) -> set[tuple[bytes, int]]:
-    with ctx.db.begin() as tx:
-        return {(bytes(row.path), row.part) for row in tx.execute(text("SELECT path, part FROM files"))}
-
-
-def superseded(ctx: Context) -> list[tuple[int, bytes]]:
-    with ctx.db.begin() as tx:
-        rows = tx.execute(text("SELECT part, path FROM superseded ORDER BY part, path"))
-        return [(row.part, bytes(row.path)) for row in rows]
 
 
 def test_a_change_after_a_head_that_was_never_committed_comes_back(
@@ -119,19 +72,17 @@ def test_what_was_taken_out_of_a_part_that_an_uncommitted_head_names_stays_away(
     house: House, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model, "MAX_PART_FILES", 2)
-    filling, sealing = Filling(house.ctx), Sealing(house.ctx, house.heads)
-    sealing.register()
+    filling, sealing = Filling(house.ctx), make_sealing(house.ctx, house.heads)
     archive = house.open(ada)
     put(filling, ada, archive.id, {b"a": b"1", b"gone": b"2"})
     put(filling, ada, archive.id, {b"b": b"3"})
     die_before_commit(house, monkeypatch, lambda: sealing.seal(archive.id, 1), "reset_journal")
     filling.remove(ada, archive.id, [b"gone"])
     export_registry(house.ctx)
-    again = Sealing(fresh, Heads(fresh))
-    again.register()
+    make_sealing(fresh, Heads(fresh))
     assert rebuild(fresh).problems == []
     assert shown(fresh) == {(b"a", 1), (b"b", 2)}
-    assert superseded(fresh) == [(1, b"gone")]
+    assert list_superseded(fresh) == [(1, b"gone")]
 
 
 def test_a_note_of_a_part_that_is_being_sealed_names_it_by_its_new_number(
@@ -139,8 +90,7 @@ def test_a_note_of_a_part_that_is_being_sealed_names_it_by_its_new_number(
 ) -> None:
     """Numbers of parts that no head names are given anew, so what a head says of them by number is of another part."""
     monkeypatch.setattr(model, "MAX_PART_FILES", 2)
-    filling, sealing = Filling(house.ctx), Sealing(house.ctx, house.heads)
-    sealing.register()
+    filling, sealing = Filling(house.ctx), make_sealing(house.ctx, house.heads)
     archive = house.open(ada)
     put(filling, ada, archive.id, {b"1": b"one", b"2": b"two"})
     put(filling, ada, archive.id, {b"x": b"1", b"gone": b"2"})
@@ -156,11 +106,10 @@ def test_a_note_of_a_part_that_is_being_sealed_names_it_by_its_new_number(
     house.heads.fold(archive.id)
     assert b'"part":2' in house.head_file(archive.id, "superseded.ndjson").replace(b" ", b"")
     export_registry(house.ctx)
-    again = Sealing(fresh, Heads(fresh))
-    again.register()
+    make_sealing(fresh, Heads(fresh))
     assert rebuild(fresh).problems == []
     assert shown(fresh) == {(b"x", 1), (b"gone later", 2)}
-    assert superseded(fresh) == [(1, b"gone")]
+    assert list_superseded(fresh) == [(1, b"gone")]
 
 
 def test_a_part_that_nothing_names_is_reported(house: House, fresh: Context, ada: Actor) -> None:
