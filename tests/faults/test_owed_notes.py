@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from perdure.archives import removing
+from perdure.archives import layers, removing
 from perdure.archives.rebuild import compare, rebuild
 from perdure.archives.tables import uploads
 from perdure.db import Database
@@ -83,11 +83,33 @@ def test_what_is_put_at_the_path_again_stays(
     assert rebuilt(house, make_database(), life._archive) == []
 
 
-def test_nothing_is_noted_while_something_is_on_its_way(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its entry may be in the log already, and in no row yet."""
+def test_what_is_on_its_way_meanwhile_stays(
+    house: House, make_database: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note is written although an entry may be in the log already, and in no row yet."""
     life = opened(house, {b"p": b"old"})
     with monkeypatch.context() as patched:
         patched.setattr(removing, "carry_out", end)
+        with pytest.raises(_EndedError):
+            house.archives.filling.remove(house.ada, life._archive, [b"p"])
+    house.clock.ahead += timedelta(minutes=5)
+    view = house.archives.filling.create_upload(house.ada, life._archive, b"p", 3)
+    house.archives.filling.expire_uploads()
+    with house.db.begin() as tx:
+        assert [row.id for row in tx.execute(select(uploads))] == [view.id]
+    receiver = house.archives.filling.open_upload(house.ada, view.id, 0)
+    receiver.write(b"new")
+    receiver.finish()
+    receiver.close()
+    assert rebuilt(house, make_database(), life._archive) == []
+
+
+def test_a_note_without_a_number_waits_for_what_is_on_its_way(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that a release owed which did not number them: its place in the log decides what it takes away."""
+    life = opened(house, {b"p": b"old"})
+    with monkeypatch.context() as patched:
+        patched.setattr(removing, "carry_out", end)
+        patched.setattr(layers, "number_removals", lambda tx, archive_id, removed: removed)
         with pytest.raises(_EndedError):
             house.archives.filling.remove(house.ada, life._archive, [b"p"])
     house.clock.ahead += timedelta(minutes=5)

@@ -28,8 +28,10 @@ from perdure.formats.manifest import (
     iter_manifest_lines,
     iter_sha512sum_lines,
     line_to_entry,
+    line_to_staged,
     line_to_superseded,
     parse_checksum_line,
+    staged_line,
     superseded_to_line,
     write_manifest,
 )
@@ -160,9 +162,24 @@ def test_a_line_without_end_takes_no_memory_without_end() -> None:
         list(iter_manifest(io.BytesIO(bomb)))
 
 
-@given(st.integers(1, 99), paths, st.none() | st.uuids())
-def test_superseded_entries_read_back(part: int, path: bytes, part_id: UUID | None) -> None:
-    entry = SupersededEntry(part, path, part_id)
+@given(entries(), st.integers(0, 2**63 - 1))
+def test_a_line_of_a_staged_part_reads_back(entry: ManifestEntry, after: int) -> None:
+    line = staged_line(entry_to_line(entry), after)
+    assert line_to_staged(line) == (entry, after)
+    assert line == canonical_line({**json.loads(line)}), "one spelling"
+
+
+@pytest.mark.parametrize("start", [b'{"after":0,', b'{"after":01,', b'{"after":-1,', b'{"after": 1,', b'{"after":1,,'])
+def test_a_wrong_line_of_a_staged_part_is_refused(start: bytes) -> None:
+    line = canonical_line(FILE)
+    assert line_to_staged(b'{"after":1,' + line[1:])[1] == 1
+    with pytest.raises(DamagedFormatError):
+        line_to_staged(start + line[1:])
+
+
+@given(st.integers(1, 99), paths, st.none() | st.uuids(), st.none() | st.integers(1, 2**63 - 1))
+def test_superseded_entries_read_back(part: int, path: bytes, part_id: UUID | None, removal: int | None) -> None:
+    entry = SupersededEntry(part, path, part_id, removal)
     assert line_to_superseded(superseded_to_line(entry)) == entry
 
 
@@ -174,6 +191,8 @@ def test_superseded_entries_read_back(part: int, path: bytes, part_id: UUID | No
         b'{"part":true,"path":"a"}\n',
         b'{"path":"a", "part":1}\n',
         b'{"part":1,"part_id":"x","path":"a"}\n',
+        b'{"part":1,"path":"a","removal":0}\n',
+        b'{"part":1,"path":"a","removal":"1"}\n',
     ],
 )
 def test_a_wrong_line_of_superseded_entries_is_refused(line: bytes) -> None:

@@ -217,7 +217,7 @@ class Filling:
             found = writer.offset
             writer.close()
             raise UploadOffsetError(f"The upload goes on at {found}, not at {offset}.", offset=found)
-        reservation = Reservation(row.id, part, row.part, 1, row.byte_count, lease_until=None)
+        reservation = Reservation(row.id, part, row.part, 1, row.byte_count, None, row.removals)
         given = Attributes(row.attributes["mtime_ns"], row.attributes["mode"], row.attributes["digests"])
         landing = Landing(ctx, actor, archive, reservation, ended_as=UploadState.FINISHED)
         return UploadReceiver(landing, given.as_item(row.path, row.byte_count), writer)
@@ -370,4 +370,4 @@ def _require_active(row: Row[Any], now: datetime) -> None:  # Any: row of the ta
 
 def _with_part_id(query: Select[Any]) -> Select[Any]:  # Any: all columns of the table
     same = (parts.c.archive_id == uploads.c.archive_id) & (parts.c.number == uploads.c.part)
-    return query.add_columns(parts.c.id.label("part_id")).join(parts, same)
+    return query.add_columns(parts.c.id.label("part_id"), parts.c.removals).join(parts, same)

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from perdure.archives.entries import delete_entries, find_occupied_folders, find_own, load_entries
 from perdure.archives.model import Archive, Entry, EntryKind, PartState
-from perdure.archives.noting import settle_notes
+from perdure.archives.noting import number_removals, owe_notes, settle_notes
 from perdure.archives.placing import Reservation, add_usage
 from perdure.archives.records import Context, load
 from perdure.archives.tables import archives, parts, superseded
@@ -41,11 +41,17 @@ class Aftermath:
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """Which entries are in the layer now, and why the others are not, by path."""
+    """Which entries are in the layer now, and why the others are not, by path.
+
+    `removals` counts those from their part before this; `is_late` says that the log does not tell that the entries came
+    after what was there, so that it is to be told before the commit.
+    """
 
     stored: list[Entry]
     refused: dict[bytes, str]
     aftermath: Aftermath
+    removals: int
+    is_late: bool
 
 
 def list_layers(tx: Connection, archive_id: UUID) -> list[UUID]:
@@ -103,7 +109,8 @@ def put_entries(
     old = [present[entry.path] for entry in stored if entry.path in present]
     delete_entries(tx, archive.id, [entry.path for entry in old])
     load_entries(ctx.db, tx, stored, content_digest=archive.profile.digests[0], added_at=at)
-    _count(tx, archive, reservation.number, stored, sign=1)
+    removals = _count(tx, archive, reservation.number, stored, sign=1)
+    is_late = removals != reservation.removals or _changes_kind(stored, present, reservation.number)
     aftermath = retire(tx, archive, old, at=at, part=reservation)
     dropped = [entry.content for entry in entries if entry.path in refused and entry.content is not None]
     if dropped:
@@ -113,7 +120,7 @@ def put_entries(
         elsewhere = (p for p in refused if p not in present or present[p].part != reservation.number)
         gone = [SupersededEntry(reservation.number, path, part.part_id) for path in elsewhere]
         aftermath.removed.setdefault(part, []).extend(gone)
-    return PutResult(stored, refused, aftermath)
+    return PutResult(stored, refused, aftermath, removals, is_late and bool(stored))
 
 
 def retire(tx: Connection, archive: Archive, old: Sequence[Entry], *, at: datetime, part: Reservation) -> Aftermath:
@@ -142,6 +149,12 @@ def retire(tx: Connection, archive: Archive, old: Sequence[Entry], *, at: dateti
         named = [SupersededEntry(e.part or 0, e.path, states[e.part or 0][0].part_id) for e in kept]
         aftermath.removed.setdefault(part.part, []).extend(named)
     return aftermath
+
+
+def owe_aftermath(tx: Connection, ctx: Context, archive: Archive, part: int, aftermath: Aftermath) -> None:
+    """Number what was removed, and keep what is to be noted of it with the transaction; beside uploads into a part."""
+    aftermath.removed = number_removals(tx, archive.id, aftermath.removed)
+    aftermath.owed = owe_notes(tx, ctx, archive, part, aftermath.removed)
 
 
 def carry_out(ctx: Context, archive_id: UUID, aftermath: Aftermath) -> None:
@@ -196,15 +209,25 @@ def _find_conflict(
     return None
 
 
-def _count(tx: Connection, archive: Archive, number: int, entries: Sequence[Entry], *, sign: int) -> None:
+def _changes_kind(stored: Sequence[Entry], present: Mapping[bytes, Entry], part: int) -> bool:
+    """Whether one takes the place of another kind in its own part: missing bytes do not tell there which is older."""
+    olds = ((entry, present.get(entry.path)) for entry in stored) if present else ()
+    return any(old is not None and old.part == part and old.kind is not entry.kind for entry, old in olds)
+
+
+def _count(tx: Connection, archive: Archive, number: int, entries: Sequence[Entry], *, sign: int) -> int:
+    """Change what a part and the account hold; returns how many removals from the part there were."""
     files = sign * sum(entry.kind is EntryKind.FILE for entry in entries)
     size = sign * sum(entry.size for entry in entries)
-    tx.execute(
+    counted = (
         update(parts)
         .where(parts.c.archive_id == archive.id, parts.c.number == number)
         .values(file_count=parts.c.file_count + files, byte_count=parts.c.byte_count + size)
+        .returning(parts.c.removals)
     )
+    removals: int = tx.execute(counted).scalar_one()
     add_usage(tx, archive.account_id, files=files, size=size)
+    return removals
 
 
 def _supersede(tx: Connection, archive: Archive, entries: Sequence[Entry], at: datetime) -> None:

@@ -7,21 +7,40 @@ that lapsed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from perdure.archives.model import Archive, UploadState
 from perdure.archives.placing import STREAM_LEASE, select_active_uploads
 from perdure.archives.records import Context, load
-from perdure.archives.tables import files, uploads
+from perdure.archives.tables import files, parts, uploads
 from perdure.formats.manifest import SupersededEntry, line_to_superseded, superseded_to_line
 from perdure.kernel.ids import new_id
 from perdure.storage.model import PartRef
 
 _OWED = "owed"
+
+
+def number_removals(
+    tx: Connection, archive_id: UUID, removed: Mapping[PartRef, Sequence[SupersededEntry]]
+) -> dict[PartRef, list[SupersededEntry]]:
+    """Count a removal from each part that loses something, and give its number to the notes.
+
+    The transaction holds the archive's row, so that whatever is noted of the part with a lower number came before.
+    """
+    losing = {entry.part for entries in removed.values() for entry in entries}
+    if not losing:
+        return {}
+    query = update(parts).where(parts.c.archive_id == archive_id, parts.c.number.in_(losing))
+    counted = query.values(removals=parts.c.removals + 1).returning(parts.c.number, parts.c.removals)
+    numbers = {row.number: row.removals for row in tx.execute(counted)}
+    return {
+        part: [replace(entry, removal=numbers[entry.part]) for entry in entries] for part, entries in removed.items()
+    }
 
 
 def owe_notes(
@@ -49,20 +68,22 @@ def owes_notes(row: Row[Any]) -> bool:  # Any: row of the table
 
 
 def write_owed_notes(ctx: Context, row: Row[Any]) -> bool:  # Any: row of the table
-    """Write what somebody owed; False while something is on its way into the archive, whose entry may be logged.
+    """Write what somebody owed; False while that waits for what is on its way into the archive.
 
-    A path at which the part shows something again is passed over: it came after the removal.
+    Only notes without a number wait, and are passed over where the part shows something again: by their place in the
+    log alone they would take away what came after the removal.
     """
     with ctx.db.begin() as tx:
         archive = load(tx, row.archive_id, lock=True)
-        if tx.execute(select_active_uploads(archive.id).limit(1)).first() is not None:
-            return False
         by_part: dict[PartRef, list[SupersededEntry]] = {}
         for part_id, line in row.attributes[_OWED]:
             by_part.setdefault(PartRef(archive.id, UUID(part_id)), []).append(_from_text(line))
-        shown = _find_shown(tx, archive.id, [entry for entries in by_part.values() for entry in entries])
+        unnumbered = [entry for entries in by_part.values() for entry in entries if entry.removal is None]
+        if unnumbered and tx.execute(select_active_uploads(archive.id).limit(1)).first() is not None:
+            return False
+        shown = _find_shown(tx, archive.id, unnumbered)
         for part, entries in by_part.items():
-            lines = [superseded_to_line(e).rstrip(b"\n") for e in entries if (e.part, e.path) not in shown]
+            lines = [superseded_to_line(e).rstrip(b"\n") for e in entries if e.removal or (e.part, e.path) not in shown]
             if lines:
                 ctx.storage.log_staged(part, lines)
                 ctx.storage.sync(part)
@@ -70,7 +91,9 @@ def write_owed_notes(ctx: Context, row: Row[Any]) -> bool:  # Any: row of the ta
     return True
 
 
-def _find_shown(tx: Connection, archive_id: UUID, entries: Iterable[SupersededEntry]) -> set[tuple[int, bytes]]:
+def _find_shown(tx: Connection, archive_id: UUID, entries: Sequence[SupersededEntry]) -> set[tuple[int, bytes]]:
+    if not entries:
+        return set()
     own = select(files.c.part, files.c.path).where(files.c.archive_id == archive_id)
     found = tx.execute(own.where(files.c.path.in_([entry.path for entry in entries])))
     return {(row.part, row.path) for row in found}

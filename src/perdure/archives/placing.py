@@ -33,7 +33,8 @@ class Reservation:
     """Room in one part for so many entries and bytes.
 
     Bytes go into the part itself only until `lease_until`, which may be renewed: after it the part may be sealed. An
-    upload that goes on over many requests has a lease while it is finished only.
+    upload that goes on over many requests has a lease while it is finished only. `removals` is how many times something
+    was taken out of the part before: what is noted in its log says so.
     """
 
     id: UUID
@@ -42,6 +43,7 @@ class Reservation:
     entries: int
     size: int
     lease_until: datetime | None
+    removals: int
 
 
 def reserve(
@@ -61,9 +63,9 @@ def reserve(
     With a path it is an upload that may go on over many requests; without, `expires_at` is the end of its lease.
     """
     _require_quota(tx, ctx, archive, entries, size)
-    part = _take_part(tx, ctx, archive, entries, size)
+    part, removals = _take_part(tx, ctx, archive, entries, size)
     lease = expires_at if path is None else None
-    reservation = Reservation(new_id(), PartRef(archive.id, part.id), part.number, entries, size, lease)
+    reservation = Reservation(new_id(), PartRef(archive.id, part.id), part.number, entries, size, lease, removals)
     tx.execute(
         insert(uploads).values(
             id=reservation.id,
@@ -219,22 +221,23 @@ def _profile_use(tx: Connection, archive: Archive) -> int:
     return int(size)
 
 
-def _take_part(tx: Connection, ctx: Context, archive: Archive, entries: int, size: int) -> Part:
-    """The part that takes this; a new one when the last one has no room."""
+def _take_part(tx: Connection, ctx: Context, archive: Archive, entries: int, size: int) -> tuple[Part, int]:
+    """The part that takes this, a new one when the last one has no room; and the removals from it."""
     newest = select(parts).where(parts.c.archive_id == archive.id).order_by(parts.c.number.desc()).limit(1)
     row = tx.execute(newest).one_or_none()
     part = None if row is None else _to_part(row, row.assigned_files, row.assigned_bytes)
     if part is None or not part_has_room(part, entries, size):
         part = _add_part(tx, ctx, archive, part)
-    tx.execute(
+    taken = (
         update(parts)
         .where(parts.c.archive_id == archive.id, parts.c.number == part.number)
         .values(
             assigned_files=parts.c.assigned_files + entries,
             assigned_bytes=parts.c.assigned_bytes + size,
         )
+        .returning(parts.c.removals)
     )
-    return part
+    return part, tx.execute(taken).scalar_one()
 
 
 def _add_part(tx: Connection, ctx: Context, archive: Archive, last: Part | None) -> Part:

@@ -66,7 +66,7 @@ DERIVED: Mapping[str, tuple[str, ...]] = {
     "grants": (),
     "profiles": (),
     "archives": ("close_job", "changed_at"),
-    "parts": ("assigned_files", "assigned_bytes", "sealed_at"),
+    "parts": ("assigned_files", "assigned_bytes", "removals", "sealed_at"),
     "files": ("added_at",),
     "superseded": ("at",),
     "record_changes": (),

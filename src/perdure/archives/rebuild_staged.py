@@ -18,7 +18,7 @@ from perdure.archives.placing import defer_seal
 from perdure.archives.rebuild_found import FoundObject, RebuildReport, to_entry
 from perdure.archives.records import Context
 from perdure.archives.tables import files, parts, superseded
-from perdure.formats.manifest import MANIFEST_NAME, iter_manifest, line_to_entry, line_to_superseded
+from perdure.formats.manifest import MANIFEST_NAME, iter_manifest, line_to_staged, line_to_superseded
 from perdure.kernel.digests import MultiDigest
 from perdure.kernel.ids import short_form
 from perdure.kernel.paths import display_path, iter_ancestors
@@ -56,12 +56,25 @@ def restore_staged(
 
 @dataclass(slots=True)
 class _StagedLog:
-    """What the log of a staged part says: entries noted by path, and what is gone of other parts, by their number."""
+    """What the log of a staged part says: entries noted by path, and what is gone of other parts, by their number.
+
+    Each entry stands with the removals from the part that it comes after, and what is gone with the number of its
+    removal, or None. `removals` is the highest number that is known of the part.
+    """
 
     part: PartRef
     number: int
-    noted: dict[bytes, list[Entry]] = field(default_factory=dict)
-    gone: set[tuple[int, bytes]] = field(default_factory=set)
+    noted: dict[bytes, list[tuple[int, Entry]]] = field(default_factory=dict)
+    gone: set[tuple[int, bytes, int | None]] = field(default_factory=set)
+    removals: int = 0
+
+    def remove(self, path: bytes, removal: int | None) -> None:
+        """Forget what was noted of a path, as far as it came before the removal; without a number, all of it."""
+        self.removals = max(self.removals, removal or 0)
+        left = [one for one in self.noted.get(path, []) if removal is not None and one[0] >= removal]
+        self.noted.pop(path, None)
+        if left:
+            self.noted[path] = left
 
 
 def _read_log(
@@ -74,15 +87,16 @@ def _read_log(
     log = _StagedLog(part, numbers[part.part_id])
     for line in found.lines:
         if b'"kind":' in line:
-            entry = to_entry(archive.id, log.number, line_to_entry(line + b"\n"))
-            log.noted.setdefault(entry.path, []).append(entry)
+            noted, after = line_to_staged(line + b"\n")
+            log.noted.setdefault(noted.path, []).append((after, to_entry(archive.id, log.number, noted)))
+            log.removals = max(log.removals, after)
             continue
         gone = line_to_superseded(line + b"\n")
         number = gone.part if gone.part_id is None else numbers.get(gone.part_id)
         if number == log.number:
-            log.noted.pop(gone.path, None)
+            log.remove(gone.path, gone.removal)
         elif number is not None:
-            log.gone.add((number, gone.path))
+            log.gone.add((number, gone.path, gone.removal))
     return log
 
 
@@ -103,11 +117,12 @@ def _adopt_part(
 def _apply_removals(
     tx: Connection, archive: Archive, logs: Iterable[_StagedLog], growing: Iterable[_StagedLog], at: datetime
 ) -> None:
-    """Take out what a log says is gone of another part; that part took nothing more in from then on."""
+    """Take out what a log says is gone of another part, which was being sealed then, or had been."""
     by_number = {log.number: log for log in growing}
-    for number, path in sorted(pair for log in logs for pair in log.gone):
+    gone = {one for log in logs for one in log.gone}
+    for number, path, removal in sorted(gone, key=lambda one: one[:2]):
         if number in by_number:
-            by_number[number].noted.pop(path, None)
+            by_number[number].remove(path, removal)
             continue
         _supersede(tx, archive.id, number, path, at)
         own = (files.c.archive_id == archive.id) & (files.c.part == number) & (files.c.path == path)
@@ -130,7 +145,7 @@ def _insert_part(tx: Connection, archive: Archive, log: _StagedLog, entries: Seq
     counted = [entry for entry in entries if entry.kind is EntryKind.FILE]
     size = sum(entry.size for entry in counted)
     row = {"archive_id": archive.id, "number": log.number, "id": log.part.part_id, "state": state.value}
-    assigned = {"assigned_files": len(entries), "assigned_bytes": size}
+    assigned = {"assigned_files": len(entries), "assigned_bytes": size, "removals": log.removals}
     tx.execute(insert(parts).values(**row, **assigned, file_count=len(counted), byte_count=size))
     return size
 
@@ -200,13 +215,13 @@ def _supersede(tx: Connection, archive_id: UUID, number: int, path: bytes, at: d
         tx.execute(upsert(superseded).values(row).on_conflict_do_nothing())
 
 
-def _find_staged(ctx: Context, part: PartRef, noted: list[Entry], report: RebuildReport) -> Entry | None:
+def _find_staged(ctx: Context, part: PartRef, noted: list[tuple[int, Entry]], report: RebuildReport) -> Entry | None:
     """The newest entry noted for a path whose bytes are there: later ones were refused, and their bytes discarded.
 
     The bytes of the newest are digested when the part is sealed; an earlier one is believed by its digest only.
     """
-    newest = noted[-1]
-    for entry in reversed(noted):
+    newest = noted[-1][1]
+    for _, entry in reversed(noted):
         if entry.kind is not EntryKind.FILE or entry.content is None:
             return entry
         size = _staged_size(ctx, part, entry.content)

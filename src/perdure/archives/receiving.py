@@ -6,7 +6,7 @@ the archive's when `finish` returns, and nobody's before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from hashlib import sha512
 from uuid import UUID
@@ -16,12 +16,18 @@ from perdure.archives.entries import find_named_contents
 from perdure.archives.errors import DigestMismatchError, PathTakenError, UploadEndedError
 from perdure.archives.expecting import Expected, is_as_expected, not_as_expected
 from perdure.archives.items import BatchItem, ItemResult, digests_to_take, kept_digests
-from perdure.archives.layers import PutResult, carry_out, discard_contents, put_entries, to_manifest_entry
+from perdure.archives.layers import (
+    PutResult,
+    carry_out,
+    discard_contents,
+    owe_aftermath,
+    put_entries,
+    to_manifest_entry,
+)
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, UploadState
-from perdure.archives.noting import owe_notes
 from perdure.archives.placing import STREAM_LEASE, Reservation, release, renew_lease
 from perdure.archives.records import Context, load, require_state
-from perdure.formats.manifest import entry_to_line
+from perdure.formats.manifest import entry_to_line, staged_line
 from perdure.kernel.actor import Actor
 from perdure.kernel.digests import find_digest_mismatch
 from perdure.kernel.errors import PerdureError
@@ -109,16 +115,14 @@ class Landing:
         Raises what the archive's state says when it takes nothing any more, and UploadEndedError when the reservation
         has ended; nothing is kept then.
         """
-        ctx, part = self.ctx, self.part
+        ctx = self.ctx
         try:
             self.keep_lease()
         except PerdureError:
             self.give_up([entry.content for entry in entries if entry.content is not None])
             raise
         lines = {entry.path: entry_to_line(to_manifest_entry(entry)) for entry in entries}
-        if entries:
-            ctx.storage.log_staged(part, [line.rstrip(b"\n") for line in lines.values()])
-            ctx.storage.sync(part)
+        self._log(lines.values(), self.reservation.removals)
         crash_point("fill.synced")
         result: PutResult | None = None
         with ctx.db.begin() as tx:
@@ -137,8 +141,9 @@ class Landing:
                     replace=replace,
                     refusals=dict.fromkeys(strange, UNEXPECTED),
                 )
-                removed = result.aftermath.removed
-                result.aftermath.owed = owe_notes(tx, ctx, archive, self.reservation.number, removed)
+                if result.is_late:
+                    self._log([lines[entry.path] for entry in result.stored], result.removals)
+                owe_aftermath(tx, ctx, archive, self.reservation.number, result.aftermath)
                 if result.stored:
                     told = _describe(result.stored, lines)
                     ctx.events.record(tx, events.FILES_ADDED, archive.id, self._actor, told)
@@ -170,6 +175,12 @@ class Landing:
     def discard(self, contents: Sequence[str]) -> None:
         """Discard some of what was staged."""
         discard_contents(self.ctx, self.archive.id, {self.part: contents})
+
+    def _log(self, lines: Collection[bytes], removals: int) -> None:
+        """Note entries durably, with all that was written of them, as what came after so many removals."""
+        if lines:
+            self.ctx.storage.log_staged(self.part, [staged_line(line, removals).rstrip(b"\n") for line in lines])
+            self.ctx.storage.sync(self.part)
 
     def _take_back(self, entries: Sequence[Entry]) -> None:
         """Discard what was staged for entries that never became the archive's; a rebuild passes over their lines."""

@@ -13,14 +13,20 @@ from perdure.archives.entries import delete_entries, find_own, in_folder, iter_v
 from perdure.archives.errors import NothingToHideError, TooManyItemsError
 from perdure.archives.expecting import Expected, is_as_expected, not_as_expected
 from perdure.archives.items import MAX_PLAN_ITEMS, RemoveReport
-from perdure.archives.layers import carry_out, list_layers, put_entries, retire, to_manifest_entry
+from perdure.archives.layers import (
+    carry_out,
+    list_layers,
+    owe_aftermath,
+    put_entries,
+    retire,
+    to_manifest_entry,
+)
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind
-from perdure.archives.noting import owe_notes
 from perdure.archives.placing import STREAM_LEASE, Reservation, release, reserve
 from perdure.archives.records import Context, require_archive, require_state
 from perdure.archives.tables import files
 from perdure.archives.union import after, end_of_folder, start_of_folder
-from perdure.formats.manifest import SupersededEntry, entry_to_line
+from perdure.formats.manifest import SupersededEntry, entry_to_line, staged_line
 from perdure.identity.model import Action
 from perdure.kernel.actor import Actor
 from perdure.kernel.paths import check_path, display_path, iter_ancestors
@@ -111,7 +117,7 @@ def _remove_some(
         own_log = aftermath.removed.setdefault(note.part, [])
         mine = [entry for entry in old if entry.part == note.number]
         own_log.extend(SupersededEntry(note.number, entry.path, note.part.part_id) for entry in mine)
-        aftermath.owed = owe_notes(tx, ctx, archive, note.number, aftermath.removed)
+        owe_aftermath(tx, ctx, archive, note.number, aftermath)
         release(tx, ctx, archive, note.id, state=None)
         is_described = _drop_metadata(tx, ctx, actor, archive_id, [entry.path for entry in old])
         told = {"count": len(old), "bytes": sum(entry.size for entry in old), "path": display_path(path)}
@@ -147,14 +153,15 @@ def _hide(
             Entry(archive_id, path, EntryKind.HIDDEN, part=reservation.number) for path in paths if path not in present
         ]
         result = put_entries(tx, ctx, archive, reservation, entries, at=ctx.clock.now())
-        result.aftermath.owed = owe_notes(tx, ctx, archive, reservation.number, result.aftermath.removed)
+        owe_aftermath(tx, ctx, archive, reservation.number, result.aftermath)
         release(tx, ctx, archive, reservation.id, state=None)
         inside = [path for path in ctx.metadata.paths(tx, archive_id) if not hidden.isdisjoint(iter_ancestors(path))]
         is_described = _drop_metadata(tx, ctx, actor, archive_id, [*paths, *inside])
         if result.stored:
             told = {"count": len(result.stored), "paths": [display_path(e.path) for e in result.stored[:100]]}
             ctx.events.record(tx, events.FILES_HIDDEN, archive_id, actor, told)
-        lines = [entry_to_line(to_manifest_entry(entry)).rstrip(b"\n") for entry in result.stored]
+        noted = (entry_to_line(to_manifest_entry(entry)) for entry in result.stored)
+        lines = [staged_line(line, result.removals).rstrip(b"\n") for line in noted]
         if lines:  # before the commit: a rebuild may know of hiding too early, never too late
             ctx.storage.log_staged(reservation.part, lines)
             ctx.storage.sync(reservation.part)

@@ -88,6 +88,7 @@ parts = Table(
     Column("assigned_bytes", BigInteger, nullable=False, server_default="0"),
     Column("file_count", Integer, nullable=False, server_default="0"),
     Column("byte_count", BigInteger, nullable=False, server_default="0"),
+    Column("removals", BigInteger, nullable=False, server_default="0"),  # orders what its log says of one path
     Column("inventory_digest", Text),
     Column("manifest_digest", Text),
     Column("sealed_at", _moment),

@@ -140,6 +140,22 @@ def iter_manifest_lines(fileobj: BinaryIO) -> Iterator[bytes]:
             yield line
 
 
+# The log of a staged part: entries as they come in, and what was taken out again
+
+_AFTER = re.compile(rb'\{"after":([1-9][0-9]{0,18}),')
+
+
+def staged_line(line: bytes, after: int) -> bytes:
+    """An entry's line in the log of its staged part: `line` is as in the manifest, noted after so many removals."""
+    return b'{"after":%d,%s' % (after, line[1:]) if after else line  # "after" sorts before every other field
+
+
+def line_to_staged(line: bytes) -> tuple[ManifestEntry, int]:
+    """Read an entry's line of a staged part's log, with the removals it comes after; raises DamagedFormatError."""
+    match = _AFTER.match(line)
+    return (line_to_entry(b"{" + line[match.end() :]), int(match[1])) if match else (line_to_entry(line), 0)
+
+
 # Superseded entries: what a sealed part holds and the archive does not show
 
 
@@ -148,23 +164,30 @@ class SupersededEntry:
     """An entry of a part that was replaced or removed while its archive was still open.
 
     The log of a staged part names the part by its id too: a rebuild may give a part that is not sealed another number.
+    There it is the `removal`-th one from the part: it takes away what was noted of the path after fewer of them, and
+    never what came later, in whatever order the lines stand. One without a number takes away all that stands before it.
     """
 
     part: int
     path: bytes
     part_id: UUID | None = None
+    removal: int | None = None
 
     def __post_init__(self) -> None:
         problem = "the part number is below 1" if self.part < 1 else find_path_problem(self.path)
+        if self.removal is not None and self.removal < 1:
+            problem = "the number of the removal is below 1"
         if problem:
             raise ValueError(problem)
 
 
 def superseded_to_line(entry: SupersededEntry) -> bytes:
-    """The canonical NDJSON line, newline included; those of `superseded.ndjson` have no `part_id`."""
+    """The canonical NDJSON line, newline included; those of `superseded.ndjson` have no `part_id` and no `removal`."""
     fields: dict[str, object] = {"part": entry.part}
     if entry.part_id is not None:
         fields["part_id"] = str(entry.part_id)
+    if entry.removal is not None:
+        fields["removal"] = entry.removal
     _put_bytes(fields, "path", entry.path)
     return canonical_line(fields)
 
@@ -176,7 +199,8 @@ def line_to_superseded(line: bytes) -> SupersededEntry:
     if not _is_whole(part) or path is None or not (part_id is None or isinstance(part_id, str)):
         raise DamagedFormatError("a line of superseded entries needs a part and a path")
     try:
-        entry = SupersededEntry(part, path, UUID(part_id) if part_id is not None else None)
+        removal = _take_whole(fields, "removal")
+        entry = SupersededEntry(part, path, UUID(part_id) if part_id is not None else None, removal)
     except ValueError as error:
         raise DamagedFormatError(f"a line of superseded entries is wrong: {error}") from error
     if superseded_to_line(entry) != line:
