@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from perdure.db import Database
 from perdure.db.embedded import find_binaries
 from perdure.db.errors import SchemaBehindError, SchemaNewerError
-from perdure.db.migrations import SchemaState, migrate, require_current_schema, schema_state
+from perdure.db.migrations import SchemaState, migrate, require_current_schema, runner, schema_state
 
 
 def dump_schema(url: str) -> list[str]:
@@ -32,6 +34,11 @@ def test_a_migrated_schema_is_the_declared_one_with_every_check_function_and_par
     declared = dump_schema(database_url)
     assert [line for line in with_version if line not in declared] == []
     assert [line for line in declared if line not in with_version] == []
+
+
+def test_the_names_of_the_files_tell_the_revisions_in_their_order() -> None:
+    scripts = ScriptDirectory(str(Path(runner.__file__).parent))
+    assert runner.list_revisions() == [revision.revision for revision in scripts.walk_revisions()][::-1]
 
 
 def test_migrating_twice_and_at_once_is_safe(empty_url: str) -> None:

@@ -1,4 +1,8 @@
-"""Apply revisions, and say how a database's schema stands to this release."""
+"""Apply revisions, and say how a database's schema stands to this release.
+
+Alembic applies them. How the schema stands is told without it: every process asks that when it starts, and Alembic is
+slow to import.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,18 @@ import importlib.util
 import pkgutil
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 
 import perdure
 from perdure.db.engine import Database, metadata
 from perdure.db.errors import SchemaBehindError, SchemaNewerError
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_HERE = Path(__file__).parent
 _MIGRATION_LOCK = 7_236_094_410_281_774  # any number that nothing else locks
 
 
@@ -40,6 +45,8 @@ def migrate(url: str) -> None:
 
     Each revision is a transaction. Raises SchemaNewerError when a newer release was here before.
     """
+    from alembic import command  # noqa: PLC0415  # slow to import
+
     database = Database(url, pool_size=1)
     try:
         with database.connect_autocommit() as guard:
@@ -70,13 +77,24 @@ def require_current_schema(url: str) -> None:
         raise SchemaBehindError("The database has an older schema than this release needs.")
 
 
+def list_revisions() -> list[str]:
+    """All that this release knows, in their order: the names of their files begin with them."""
+    return sorted(path.name.partition("_")[0] for path in (_HERE / "versions").glob("[0-9]*_*.py"))
+
+
 def _state(tx: Connection) -> SchemaState:
-    scripts = ScriptDirectory(str(Path(__file__).parent))
-    known = {revision.revision for revision in scripts.walk_revisions()}
-    present = set(MigrationContext.configure(tx).get_current_heads())
-    if present - known:
+    known = list_revisions()
+    present = _find_present(tx)
+    if not present.issubset(known):
         return SchemaState.NEWER
-    return SchemaState.CURRENT if present == set(scripts.get_heads()) else SchemaState.BEHIND
+    return SchemaState.CURRENT if present == {known[-1]} else SchemaState.BEHIND
+
+
+def _find_present(tx: Connection) -> set[str]:
+    """The revision of the database; none when it is new."""
+    if tx.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
+        return set()
+    return set(tx.execute(text("SELECT version_num FROM alembic_version")).scalars())
 
 
 def _refuse_newer(tx: Connection) -> None:
@@ -85,7 +103,9 @@ def _refuse_newer(tx: Connection) -> None:
 
 
 def _configuration(tx: Connection) -> Config:
+    from alembic.config import Config  # noqa: PLC0415  # slow to import
+
     configuration = Config()
-    configuration.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    configuration.set_main_option("script_location", str(_HERE).replace("%", "%%"))
     configuration.attributes["connection"] = tx
     return configuration
