@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.metadata import version
 
 import structlog
 from prometheus_client import Metric
@@ -25,7 +24,6 @@ from perdure.archives.service import Archives, make_archives
 from perdure.db import Database
 from perdure.db.instance import settle_instance_id
 from perdure.db.migrations import SchemaState, schema_state
-from perdure.doors.http.services import Place, Services
 from perdure.events import EventLog
 from perdure.formats.canonical import canonical_json
 from perdure.identity import Identity, IdentitySettings
@@ -41,7 +39,6 @@ log = structlog.get_logger(__name__)
 
 _Asking = Callable[[], Mapping[str, str | None]]
 _RECOVER_EVERY = 15.0  # seconds
-_FAULTS_REMEMBERED = 1.0  # anybody may ask for them, and each answer opens a connection to the database
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,25 +200,6 @@ def _make_store(store: StoreSettings, on_sync_failure: Callable[[], None] | None
     return PosixStore(store.name, store.path, medium=store.medium, on_sync_failure=on_sync_failure)
 
 
-def make_services(application: Application) -> Services:
-    """What the HTTP doors are given."""
-    settings = application.settings
-    place = Place(
-        instance_id=application.context.settings.instance_id,
-        name="Perdure",
-        version=version("perdure"),
-        api_url=settings.public_url,
-        data_url=settings.data_url,
-    )
-    return Services(
-        identity=application.identity,
-        archives=application.archives,
-        clock=application.clock,
-        place=lambda: place,
-        find_faults=remember(lambda: _find_faults(application), seconds=_FAULTS_REMEMBERED),
-    )
-
-
 def remember(ask: _Asking, *, seconds: float, now: Callable[[], float] = time.monotonic) -> _Asking:
     """The same question, asked anew only when the last answer is older; who comes meanwhile waits for that answer."""
     turn = threading.Lock()
@@ -237,7 +215,7 @@ def remember(ask: _Asking, *, seconds: float, now: Callable[[], float] = time.mo
     return answer
 
 
-def _find_faults(application: Application) -> Mapping[str, str | None]:
+def find_faults(application: Application) -> Mapping[str, str | None]:
     """What the work of a process needs, and what is wrong with it in words fit for a stranger."""
     faults: dict[str, str | None] = {"database": None, "schema": None, "stores": None}
     try:

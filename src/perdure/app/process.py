@@ -6,7 +6,6 @@ does this process.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -17,14 +16,11 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
-import uvicorn
 
 from perdure.app.composition import Application, opened
 from perdure.app.logs import configure_logging
 from perdure.app.metrics.asking import answer_on
 from perdure.app.metrics.telling import to_plain
-from perdure.app.web import create_asgi
-from perdure.app.wire import BoundedProtocol
 from perdure.db.migrations import require_current_schema
 from perdure.doors.worker import work
 from perdure.settings import Settings, settings_from
@@ -46,28 +42,9 @@ def run(role: str, settings: Settings, database_url: str, channel: socket.socket
 
 
 def _serve(application: Application, *, port: int, planes: frozenset[str]) -> None:
-    configuration = uvicorn.Config(
-        create_asgi(application, planes=planes),
-        host=application.settings.host,
-        port=port,
-        loop="uvloop",
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,  # the rings around each request log it, with its id
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE,
-    )
-    _settle_heap()
-    # One process, its socket made by uvicorn: with `workers` or a socket of ours TCP_NODELAY would be lost
-    uvicorn.Server(configuration).run()
+    from perdure.app.web import serve_planes  # noqa: PLC0415  # a worker has no doors, and starts sooner without them
 
-
-def _settle_heap() -> None:
-    """Leave what was made at the start out of later collections: walking all of it held up a request by 100 ms."""
-    gc.collect()
-    gc.freeze()
+    serve_planes(application, port=port, planes=planes, grace=_GRACE)
 
 
 def _web(application: Application) -> None:

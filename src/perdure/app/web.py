@@ -1,15 +1,22 @@
-"""The ASGI application of one process: the doors of the planes that it serves."""
+"""The ASGI application of one process: the doors of the planes that it serves, and how it listens."""
 
 from __future__ import annotations
 
+import gc
+from importlib.metadata import version
+
+import uvicorn
 from fastapi import FastAPI
 
-from perdure.app.composition import Application, make_services
+from perdure.app.composition import Application, find_faults, remember
+from perdure.app.wire import BoundedProtocol
 from perdure.doors.api import open_api, open_data, open_streams
 from perdure.doors.http.app import create_web
+from perdure.doors.http.services import Place, Services
 from perdure.doors.ui import open_pages
 
 _DOORS = {"api": (open_api,), "data": (open_data,), "ui": (open_pages,)}
+_FAULTS_REMEMBERED = 1.0  # anybody may ask for them, and each answer opens a connection to the database
 
 
 def create_asgi(application: Application, *, planes: frozenset[str]) -> FastAPI:
@@ -18,4 +25,49 @@ def create_asgi(application: Application, *, planes: frozenset[str]) -> FastAPI:
     if planes & {"api", "data"}:
         doors.append(open_streams)
     meters = application.meters
-    return create_web(make_services(application), doors, watch=meters.requests if meters.are_wanted else None)
+    return create_web(_make_services(application), doors, watch=meters.requests if meters.are_wanted else None)
+
+
+def _make_services(application: Application) -> Services:
+    """What the HTTP doors are given."""
+    settings = application.settings
+    place = Place(
+        instance_id=application.context.settings.instance_id,
+        name="Perdure",
+        version=version("perdure"),
+        api_url=settings.public_url,
+        data_url=settings.data_url,
+    )
+    return Services(
+        identity=application.identity,
+        archives=application.archives,
+        clock=application.clock,
+        place=lambda: place,
+        find_faults=remember(lambda: find_faults(application), seconds=_FAULTS_REMEMBERED),
+    )
+
+
+def serve_planes(application: Application, *, port: int, planes: frozenset[str], grace: int) -> None:
+    """Answer on that port until SIGTERM, then give requests under way so many seconds."""
+    configuration = uvicorn.Config(
+        create_asgi(application, planes=planes),
+        host=application.settings.host,
+        port=port,
+        loop="uvloop",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # the rings around each request log it, with its id
+        server_header=False,
+        timeout_graceful_shutdown=grace,
+    )
+    _settle_heap()
+    # One process, its socket made by uvicorn: with `workers` or a socket of ours TCP_NODELAY would be lost
+    uvicorn.Server(configuration).run()
+
+
+def _settle_heap() -> None:
+    """Leave what was made at the start out of later collections: walking all of it held up a request by 100 ms."""
+    gc.collect()
+    gc.freeze()
