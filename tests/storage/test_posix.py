@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import threading
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from perdure.adapters.posix import PosixStore, syncing
+from perdure.formats.ocfl import object_path
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import StoreFailedError, StoreFullError, StoreUnavailableError
+from perdure.testing.faults import FaultPlan
 from perdure.testing.stores import INSTANCE
+from perdure.testing.system import failing_system
 
 
 @pytest.fixture
@@ -113,3 +117,51 @@ def test_a_name_of_the_store_itself_is_no_file_of_it(store: PosixStore) -> None:
         with pytest.raises(ValueError, match="cannot be"):
             store.write_store_file(name, b"")
     assert store.read_store_file(str(new_id())) is None
+
+
+PART = UUID("0192f0c0-2222-7000-8000-000000000002")
+TREE, OBJECT = f"{UUID(int=1)}/{PART}", f"urn:uuid:{PART}"
+
+
+@pytest.mark.parametrize(("call", "at"), [("rename", 1), ("mkdir", 2), ("mkdir", 4)])
+def test_a_publish_that_fails_leaves_no_folder_in_the_root(tmp_path: Path, call: str, at: int) -> None:
+    store = make_staged(tmp_path)
+    with failing_system(FaultPlan(at=at, counts=lambda name: name == call)), pytest.raises(StoreFailedError):
+        store.publish(TREE, OBJECT)
+    assert list_folders(tmp_path) == []
+    store.publish(TREE, OBJECT)
+    assert store.has_object(OBJECT)
+
+
+@pytest.mark.parametrize("leave", ["set_object_aside", "remove_object"])
+def test_a_folder_that_cannot_be_removed_is_told_and_removed_by_the_next_start(tmp_path: Path, leave: str) -> None:
+    store = make_staged(tmp_path)
+    store.publish(TREE, OBJECT)
+    with failing_system(FaultPlan(at=2, counts=lambda name: name == "rmdir")), pytest.raises(StoreFailedError):
+        getattr(store, leave)(OBJECT)
+    assert len(list_folders(tmp_path)) == 2, "the first of three was removed"
+    store.renew().prepare(INSTANCE)
+    assert list_folders(tmp_path) == []
+
+
+def test_what_else_lies_in_the_folders_above_an_object_stays(tmp_path: Path) -> None:
+    store = make_staged(tmp_path)
+    store.publish(TREE, OBJECT)
+    above = tmp_path / "store" / "root" / object_path(OBJECT)
+    (above.parent.parent / "other").mkdir()
+    store.remove_object(OBJECT)
+    assert list_folders(tmp_path) == ["other", above.parent.parent.name, above.parent.parent.parent.name]
+
+
+def make_staged(folder: Path) -> PosixStore:
+    store = PosixStore("folder", folder / "store")
+    store.prepare(INSTANCE)
+    store.put_file(TREE, "f", b"1")
+    return store
+
+
+def list_folders(folder: Path) -> list[str]:
+    """The folders of a storage root where objects are, deepest first."""
+    root = folder / "store" / "root"
+    found = [path for path in root.rglob("*") if path.is_dir() and "extensions" not in path.parts]
+    return [path.name for path in sorted(found, key=lambda path: -len(path.parts))]

@@ -111,6 +111,16 @@ def test_a_file_gives_its_place_to_a_folder(lab: Lab) -> None:
     assert read_all(lab, final) == {b"a/b": b"1", b"d": b"2"}
 
 
+def test_a_sealing_that_died_before_its_part_came_leaves_a_valid_root(lab: Lab) -> None:
+    """Nobody has to come back for the part: the next start removes the folders made for it, and the lab judges."""
+    entries = lab.stage({b"a": b"1"})
+    assert lab.crash_at("publish.folders_made", lambda storage: lab.seal(entries, storage))
+    assert not lab.object_folder("first").exists()
+    assert lab.object_folder("first").parent.exists()
+    lab.open()
+    assert not lab.object_folder("first").parent.exists()
+
+
 def test_missing_and_short_files_stop_the_sealing(lab: Lab) -> None:
     entries = lab.stage({b"a": b"1", b"b": b"22", b"c": b"3"})
     data = lab.staged_folder() / "v1" / "content" / "data"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import weakref
@@ -25,6 +26,7 @@ from perdure.adapters.posix.system import exchange, move_new, probe, sync_path, 
 from perdure.adapters.posix.uploads import ATTRIBUTES, FileUpload, read_record
 from perdure.formats import ocfl
 from perdure.formats.canonical import canonical_json, parse_json_object
+from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
 from perdure.storage.copying import Copier
 from perdure.storage.crash_points import crash_point
@@ -38,6 +40,7 @@ _FOLDERS = ("root", "staging", "journal", "quarantine")
 _IGNORED = frozenset({"lost+found"})  # a fresh file system has it
 _RECORD = ".record"  # beside an upload: how far it is durable
 _SWAP = b"swap"  # folder in staging where an exchange in two renames keeps both forms
+_UUID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # in the names of objects and of their trees
 
 
 class PosixStore:
@@ -98,6 +101,7 @@ class PosixStore:
             self._logs = Logs(self._syncer, self._quarantine)
             self._reader = MediumReader(self._abilities.medium_read)
             self._make_root()
+            self._prune_interrupted()
         self._info = StoreInfo(store_id, self._name, "posix", self._medium, str(self._folder))
 
     @property
@@ -296,11 +300,11 @@ class PosixStore:
                 _move_doomed(source, doomed)
                 self._sync_rename(source, doomed, [])
             crash_point("remove.renamed")
+            self._prune_above(source)  # while what is removed still tells whoever comes later what was removed
             removed = files.remove_tree(doomed)
             for entry in _scan(self._quarantine + b"/objects"):
                 if entry.name.startswith(os.path.basename(source) + b"."):
                     files.remove_tree(entry.path)
-            self._prune_above(source)
         return removed
 
     def iter_objects(self) -> Iterator[str]:
@@ -456,10 +460,16 @@ class PosixStore:
             folder = os.path.dirname(folder)
 
     def _rename_new(self, source: bytes, target: bytes) -> None:
-        """Rename a folder to a name that is free, making the folders above it.
+        """Rename a folder to a name that is free, making the folders above it; they do not stay when it fails."""
+        try:
+            self._rename_into_root(source, target)
+        except BaseException:
+            with contextlib.suppress(OSError, PerdureError):  # the first error is told; the next start prunes again
+                self._prune_above(target)
+            raise
 
-        A parent that another thread finds empty and removes between the two steps is made again.
-        """
+    def _rename_into_root(self, source: bytes, target: bytes) -> None:
+        """A parent that another thread finds empty and removes between the two steps is made again."""
         while True:
             make_folders(os.path.dirname(target), self._root)
             crash_point("publish.folders_made")
@@ -491,6 +501,7 @@ class PosixStore:
         crash_point("exchange.new_ready")
         os.rename(target, old)
         crash_point("exchange.old_aside")
+        make_folders(os.path.dirname(target), self._root)  # whoever prunes may find them empty just now
         os.rename(new, target)
         self._sync_rename(new, target, [])
         files.remove_tree(old)
@@ -506,6 +517,7 @@ class PosixStore:
             new, old = self._swap_names(target)
             if os.path.isdir(old) and os.path.isdir(new):
                 with contextlib.suppress(FileNotFoundError):
+                    make_folders(os.path.dirname(target), self._root)
                     os.rename(new, target)
                     self._sync_rename(new, target, [])
         return target
@@ -523,16 +535,34 @@ class PosixStore:
 
     def _prune_above(self, path: bytes) -> None:
         """Remove the folders above an object that hold nothing any more: a storage root has no empty folders."""
-        folder = os.path.dirname(path)
+        folder, is_changed = os.path.dirname(path), False
         while len(folder) > len(self._root):
             try:
                 os.rmdir(folder)
+                is_changed = True
             except FileNotFoundError:
                 pass
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                break
             folder = os.path.dirname(folder)
-        self._syncer.sync_folder(self._root)
+        if is_changed:
+            with contextlib.suppress(FileNotFoundError):  # another thread found it empty, and syncs the one above
+                self._syncer.sync_folder(folder)
+
+    def _prune_interrupted(self) -> None:
+        """Remove empty folders where a process ended before its object came into them, or after it left them.
+
+        What it was about is still in staging, or in quarantine. What is being exchanged comes back to its place.
+        """
+        tops = [top for top in (*_scan(self._staging), *_scan(self._quarantine)) if top.is_dir(follow_symlinks=False)]
+        found: dict[bytes, set[bytes]] = {}
+        for top in tops:
+            folders = (entry.name for entry in _scan(top.path) if entry.is_dir(follow_symlinks=False))
+            found.setdefault(top.name, set()).update(name for folder in folders for name in _UUID.findall(folder))
+        for name in set().union(*found.values()) - found.get(_SWAP, set()):
+            self._prune_above(self._in_object(f"urn:uuid:{name.decode()}"))
 
 
 @contextmanager
