@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from perdure.archives import events
@@ -14,6 +15,9 @@ from perdure.kernel.errors import DamagedError, TryAgainError
 from perdure.storage.errors import NoGoodCopyError, StoreFailedError, VerificationStoppedError
 from perdure.storage.model import Copy, CopyState, StoreInfo, VerifyReport
 from perdure.storage.verifying import Progress, ShouldStop
+
+BROKEN = (CopyState.WRITING, CopyState.SUSPECT, CopyState.LOST)
+MEND_AGAIN_AFTER = timedelta(days=1)
 
 
 def require_stores(ctx: Context, profile: Profile) -> list[StoreInfo]:
@@ -75,6 +79,41 @@ def ensure_copies(
     return verified
 
 
+def lacks_copies(ctx: Context, archive: Archive, copies: Collection[Copy]) -> bool:
+    """Whether another copy of an object should be made by itself: enough stores are here, and there are too few.
+
+    Not while one that was made within a day is broken already: each attempt keeps the one before in quarantine.
+    """
+    usable = {
+        store.id for store in ctx.storage.stores() if not archive.profile.stores or store.name in archive.profile.stores
+    }
+    held = [copy for copy in copies if copy.store_id in usable]
+    verified = sum(copy.state is CopyState.VERIFIED for copy in held)
+    return verified < archive.profile.copies <= len(usable) and not any(was_tried(ctx, copy) for copy in held)
+
+
+def was_tried(ctx: Context, copy: Copy) -> bool:
+    """Whether a broken copy was written within a day and never verified: its store is in doubt, more than the copy."""
+    is_new = copy.written_at is not None and copy.written_at > ctx.clock.now() - MEND_AGAIN_AFTER
+    return copy.state in BROKEN and is_new and copy.verified_at is None
+
+
+def mend_copies(
+    ctx: Context, archive: Archive, object_id: str, *, should_stop: ShouldStop | None = None
+) -> tuple[int, list[str]]:
+    """Place broken copies anew from a verified one, also beyond the profile's number; how many, and what went wrong.
+
+    The bytes of a suspect copy go to quarantine. Where no other copy is verified, nothing is touched.
+    """
+    stores = require_stores(ctx, archive.profile)
+    verified = {copy.store_id for copy in _find_verified(ctx, object_id, stores)}
+    with ctx.db.begin() as tx:
+        copies = ctx.storage.copies(tx, [object_id])[object_id]
+    broken = {copy.store_id for copy in copies if copy.state in BROKEN} if verified else set()
+    tried = [_try_copy(ctx, archive, object_id, s, None, should_stop) for s in stores if s.id in broken - verified]
+    return tried.count(None), [failure for failure in tried if failure is not None]
+
+
 def verify_one(
     ctx: Context,
     archive_id: UUID,
@@ -105,27 +144,35 @@ def _try_copy(
 ) -> str | None:
     """Place and verify one copy; what went wrong, in words, or None."""
     try:
-        _place(ctx, object_id, store)
+        is_mended = _place(ctx, object_id, store)
         report = verify_one(ctx, archive.id, object_id, store.id, progress, should_stop)
     except VerificationStoppedError:
         raise
     except (TryAgainError, StoreFailedError, DamagedError) as error:
         return f"{store.name}: {error.detail}"
+    if report.is_good and is_mended:
+        with ctx.db.begin() as tx:
+            told = {"object": object_id, "store": str(store.id)}
+            ctx.events.record(tx, events.COPY_MENDED, archive.id, SYSTEM, told)
     return None if report.is_good else f"{store.name}: the copy is damaged"
 
 
-def _place(ctx: Context, object_id: str, store: StoreInfo) -> None:
-    """Place a copy; where there is none to place it from, the store's own in doubt is to be read once more.
+def _place(ctx: Context, object_id: str, store: StoreInfo) -> bool:
+    """Place a copy, and tell whether it took the place of a suspect or lost one.
 
-    A medium that failed for a moment may give every byte now; what it gives is compared as ever.
+    Where there is none to place it from, the store's own in doubt is to be read once more: a medium that failed for a
+    moment may give every byte now; what it gives is compared as ever.
     """
+    with ctx.db.begin() as tx:
+        copies = ctx.storage.copies(tx, [object_id])[object_id]
+    own = next((copy.state for copy in copies if copy.store_id == store.id), None)
     try:
         ctx.storage.place_copy(object_id, store.id)
     except NoGoodCopyError:
-        with ctx.db.begin() as tx:
-            copies = ctx.storage.copies(tx, [object_id])[object_id]
-        if not any(copy.store_id == store.id and copy.state is CopyState.SUSPECT for copy in copies):
+        if own is not CopyState.SUSPECT:
             raise
+        return False
+    return own in (CopyState.SUSPECT, CopyState.LOST)
 
 
 def _find_verified(ctx: Context, object_id: str, stores: Sequence[StoreInfo]) -> list[Copy]:

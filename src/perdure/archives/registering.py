@@ -7,17 +7,18 @@ from uuid import UUID
 from sqlalchemy import Connection, select, update
 
 from perdure.archives.citing import build_datacite, landing_page
-from perdure.archives.copying import ensure_copies
+from perdure.archives.copying import MEND_AGAIN_AFTER, ensure_copies, mend_copies
 from perdure.archives.heads import Heads, find_parent_identifier
 from perdure.archives.model import Archive, ArchiveState
 from perdure.archives.placing import list_parts
-from perdure.archives.records import Context, load
+from perdure.archives.records import Context, load, load_all
 from perdure.archives.tables import archives
 from perdure.jobs import JobContext, Json
-from perdure.storage.model import object_uri
+from perdure.storage.model import CopyState, object_uri
 
 REGISTER_JOB = "archives.register"
 COPIES_JOB = "archives.keep_copies"
+_NAMED_FAILURES = 100
 
 
 def defer_registration(tx: Connection, ctx: Context, archive: Archive) -> None:
@@ -47,16 +48,43 @@ def register_identifier(ctx: Context, heads: Heads, archive_id: UUID) -> dict[st
 
 
 def keep_copies(ctx: Context, job: JobContext, archive_id: UUID) -> dict[str, Json]:
-    """Place and verify what the profile demands of the head and every part."""
+    """Place and verify what the profile demands of the head and every part, and mend what is broken beyond that."""
     with ctx.db.begin() as tx:
         archive = load(tx, archive_id)
         sealed = [object_uri(part.id) for part in list_parts(tx, archive_id) if part.inventory_digest]
     if archive.state is not ArchiveState.CLOSED:
         return {"objects": 0}
+    mended, failures = 0, list[str]()
     for object_id in (object_uri(archive_id), *sealed):
         job.raise_if_stopping()
         ensure_copies(ctx, archive, object_id, should_stop=job.should_stop)
-    return {"objects": 1 + len(sealed), "copies": archive.profile.copies}
+        more, failed = mend_copies(ctx, archive, object_id, should_stop=job.should_stop)
+        mended, failures = mended + more, failures + failed
+    told: dict[str, Json] = {"failures": [*failures[:_NAMED_FAILURES]]} if failures else {}
+    return {"objects": 1 + len(sealed), "copies": archive.profile.copies, "mended": mended, **told}
+
+
+def mend_closed(ctx: Context) -> int:
+    """Defer the mending of closed archives with a broken copy beside a verified one; returns how many. A periodic job.
+
+    What was made within a day and is broken already is left: each attempt keeps the one before in quarantine.
+    """
+    with ctx.db.begin() as tx:
+        broken = ctx.storage.broken_copies(tx, ctx.clock.now() - MEND_AGAIN_AFTER)
+        copies = ctx.storage.copies(tx, {object_id for _, object_id in broken})
+        here = {store.id for store in ctx.storage.stores()}
+        sources = {
+            key
+            for key, held in copies.items()
+            if any(one.state is CopyState.VERIFIED and one.store_id in here for one in held)
+        }
+        wanted = {archive_id for archive_id, object_id in broken if object_id in sources}
+        found = load_all(
+            tx, archives.c.state == ArchiveState.CLOSED.value, archives.c.id.in_(wanted), limit=len(wanted)
+        )
+        for archive in found:
+            defer_copies(tx, ctx, archive)
+    return len(found)
 
 
 def _keep_state(ctx: Context, heads: Heads, archive_id: UUID, state: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,15 +13,22 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.types import Text
 
 from perdure.archives import events
-from perdure.archives.copying import ensure_copies
+from perdure.archives.copying import ensure_copies, lacks_copies
 from perdure.archives.entries import default_content, list_part_entries
 from perdure.archives.heads import CHECKSUMS_FOLDER, Heads, writer
 from perdure.archives.manifests import path_of
 from perdure.archives.model import Archive, ArchiveState, Part, PartState
-from perdure.archives.placing import ACTIVE_UPLOADS, SEAL_JOB, add_usage, list_parts, select_active_uploads
-from perdure.archives.records import Context, load
+from perdure.archives.placing import (
+    ACTIVE_UPLOADS,
+    SEAL_JOB,
+    add_usage,
+    defer_seal,
+    list_parts,
+    select_active_uploads,
+)
+from perdure.archives.records import Context, load, load_all
 from perdure.archives.stages import Stages
-from perdure.archives.tables import files, parts, superseded, uploads
+from perdure.archives.tables import archives, files, parts, superseded, uploads
 from perdure.formats.manifest import MANIFEST_NAME, ManifestEntry, iter_manifest_lines
 from perdure.jobs import JobContext, Json
 from perdure.kernel.actor import SYSTEM
@@ -29,6 +37,7 @@ from perdure.storage.model import PartRef, SealedPart
 
 _COPIED_AT_ONCE = 10 << 30  # bytes of a part
 _FILLED = (ArchiveState.OPEN, ArchiveState.CLOSING)
+_QUIET = timedelta(minutes=5)
 
 
 class Sealing:
@@ -189,6 +198,37 @@ class Sealing:
         if noted:
             noted -= {path_of(line) for line in iter_manifest_lines(io.BytesIO(manifest))}
             tx.execute(delete(superseded).where(own, superseded.c.path.in_(noted)))
+
+
+def copy_quiet(ctx: Context) -> int:
+    """Defer the copies that sealed parts of open archives lack, once nothing has come in for some minutes; how many.
+
+    A periodic job. An archive that is busy is looked at the next time, one that is closing makes its copies itself.
+    """
+    with ctx.db.begin() as tx:
+        query = select(parts.c.archive_id, parts.c.id).join(archives, archives.c.id == parts.c.archive_id)
+        waiting = query.where(archives.c.state == ArchiveState.OPEN.value, parts.c.state == PartState.SEALED.value)
+        sealed: dict[UUID, list[str]] = {}
+        for row in tx.execute(waiting):
+            sealed.setdefault(row.archive_id, []).append(PartRef(row.archive_id, row.id).object_id)
+        copies = ctx.storage.copies(tx, [object_id for held in sealed.values() for object_id in held])
+        quiet = []
+        for archive in load_all(tx, archives.c.id.in_(sealed)):
+            lacks_some = any(lacks_copies(ctx, archive, copies[object_id]) for object_id in sealed[archive.id])
+            if lacks_some and _is_quiet(tx, archive.id, ctx.clock.now() - _QUIET):
+                quiet.append(archive)
+        for archive in quiet:
+            defer_seal(tx, ctx, archive.id)
+    return len(quiet)
+
+
+def _is_quiet(tx: Connection, archive_id: UUID, since: datetime) -> bool:
+    if tx.execute(select_active_uploads(archive_id).limit(1)).first() is not None:
+        return False
+    newest = select(func.max(parts.c.number)).where(parts.c.archive_id == archive_id).scalar_subquery()
+    came = select(func.max(files.c.added_at)).where(files.c.archive_id == archive_id, files.c.part == newest)
+    last = tx.execute(came).scalar_one()
+    return last is None or last < since
 
 
 def _save_contents(

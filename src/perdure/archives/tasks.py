@@ -10,7 +10,7 @@ from perdure.archives.exporting import export_events, export_registry
 from perdure.archives.heads import Heads
 from perdure.archives.lifetime import warn_of_ends
 from perdure.archives.records import Context, forget_answers
-from perdure.archives.registering import COPIES_JOB, REGISTER_JOB, keep_copies, register_identifier
+from perdure.archives.registering import COPIES_JOB, REGISTER_JOB, keep_copies, mend_closed, register_identifier
 from perdure.archives.withdrawing import CLEAR_JOB, WITHDRAW_JOB, carry_out_withdrawal, clear
 from perdure.jobs import JobContext, Json
 
@@ -35,6 +35,7 @@ def register_life_jobs(ctx: Context, heads: Heads) -> None:
     ctx.jobs.register(WITHDRAW_JOB, withdraw)
     ctx.jobs.register(CLEAR_JOB, clear_content)
     ctx.jobs.register_periodic("archives.fold_heads", timedelta(seconds=30), heads.fold_quiet)
+    ctx.jobs.register_periodic("archives.mend_closed", timedelta(hours=1), lambda: mend_closed(ctx))
     ctx.jobs.register_periodic("archives.warn_of_ends", timedelta(hours=6), lambda: warn_of_ends(ctx))
     ctx.jobs.register_periodic("archives.forget_answers", timedelta(hours=1), lambda: forget_answers(ctx))
     ctx.jobs.register_periodic("archives.export_registry", timedelta(minutes=1), lambda: export_registry(ctx))

@@ -11,6 +11,7 @@ from perdure.archives.filling import Filling
 from perdure.archives.model import PartState
 from perdure.archives.placing import ACTIVE_UPLOADS
 from perdure.archives.records import Context
+from perdure.archives.sealing import copy_quiet
 from perdure.archives.tables import archives, parts, uploads
 from perdure.archives.verifying import Verifying
 
@@ -21,6 +22,7 @@ def register_content_upkeep(ctx: Context, filling: Filling, verifying: Verifying
     """Name the periodic work to the queue; once for each process."""
     ctx.jobs.register_periodic("archives.expire_uploads", timedelta(minutes=1), filling.expire_uploads)
     ctx.jobs.register_periodic("archives.verify_due", timedelta(hours=6), verifying.verify_due)
+    ctx.jobs.register_periodic("archives.copy_quiet", timedelta(minutes=5), lambda: copy_quiet(ctx))
     ctx.jobs.register_periodic("archives.sweep_staging", timedelta(hours=1), lambda: sweep_staging(ctx))
     ctx.jobs.register_periodic("storage.reconcile_heads", timedelta(minutes=5), ctx.storage.reconcile_heads)
 

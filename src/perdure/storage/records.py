@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import cast
@@ -111,6 +111,24 @@ def find_due_copies(tx: Connection, store_id: UUID, before: datetime, limit: int
         .limit(limit)
     )
     return [_to_copy(row) for row in tx.execute(query)]
+
+
+def find_broken_copies(
+    tx: Connection, store_ids: Collection[UUID], written_before: datetime, limit: int
+) -> list[tuple[UUID, str]]:
+    """Archive and object of copies that nobody may read, but for those written since a time and never verified."""
+    broken = [CopyState.WRITING.value, CopyState.SUSPECT.value, CopyState.LOST.value]
+    query = (
+        select(objects.c.archive_id, objects.c.object_id)
+        .join(copies, copies.c.object_id == objects.c.object_id)
+        .where(objects.c.archive_id.is_not(None), copies.c.store_id.in_(store_ids), copies.c.state.in_(broken))
+        .where(
+            copies.c.written_at.is_(None) | (copies.c.written_at < written_before) | copies.c.verified_at.is_not(None)
+        )
+        .order_by(objects.c.object_id)
+        .limit(limit)
+    )
+    return [(row.archive_id, row.object_id) for row in tx.execute(query.distinct())]
 
 
 def find_heads_behind(tx: Connection, store_ids: Sequence[UUID], limit: int) -> list[tuple[str, list[UUID]]]:

@@ -374,6 +374,13 @@ class Storage:
         """Copies that were last verified before a time or never, the most urgent first."""
         return records.find_due_copies(tx, store_id, before, limit)
 
+    def broken_copies(self, tx: Connection, written_before: datetime, limit: int = 10_000) -> list[tuple[UUID, str]]:
+        """Archive and object of suspect, lost and unfinished copies in stores that are here.
+
+        A copy that was written since a time and never verified is not told: its store is in doubt, more than the copy.
+        """
+        return records.find_broken_copies(tx, [store.info.id for store in self._stores], written_before, limit)
+
     def place_copy(self, object_id: str, store_id: UUID) -> None:
         """Write a copy of an object into a store from the best copy there is; it counts only after `verify_copy`.
 
