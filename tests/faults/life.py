@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha512
@@ -18,7 +19,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import select
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.adapters.registrar import FolderRegistrar
 from perdure.adapters.signing import FileSigner
 from perdure.archives.exporting import export_events, export_registry
@@ -98,6 +99,19 @@ class House:
 
     def open(self) -> None:
         """Start as a process does."""
+        self._compose()
+        if self._is_new:
+            self._found()
+        self.log_in()
+
+    def over(self, db: Database) -> House:
+        """The same stores over another database, for who is logged in here."""
+        again = copy(self)
+        again.db = db
+        again._compose()
+        return again
+
+    def _compose(self) -> None:
         self._wants_restart = False
         self.stores = tuple(self._make_stores(self))
         self.storage = Storage(self.db, self.stores, self.clock, instance_id=INSTANCE, reserve_bytes=self._reserve)
@@ -121,9 +135,6 @@ class House:
         signer = FileSigner(self.folder / "keys", self.clock)
         signer.prepare()
         self.archives: Archives = make_archives(self.ctx, signer)
-        if self._is_new:
-            self._found()
-        self.log_in()
 
     def log_in(self) -> None:
         self.ada: Actor = self.identity.log_in("ada", PASSWORD)[1]

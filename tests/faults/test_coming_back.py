@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.adapters.posix.system import translate
 from perdure.db import Database
 from perdure.storage.errors import StoreFailedError, StoreFullError, StoreUnavailableError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.storage.errors import StoreFailedError, StoreFullError
 from perdure.storage.ports import Store
 from perdure.testing.failing import FailingStore, SlowStore

@@ -13,7 +13,7 @@ from uuid import UUID
 import ocfl
 import pytest
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.db import Database
 from perdure.formats.manifest import ManifestEntry
 from perdure.formats.ocfl import User, object_path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.storage.model import Abilities
 from perdure.storage.ports import Store
 from perdure.testing.memory_store import MemoryStore

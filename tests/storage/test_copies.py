@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import (

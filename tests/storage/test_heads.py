@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import NoGoodCopyError, StoreUnavailableError, UnknownObjectError
 from perdure.storage.model import Abilities, object_uri

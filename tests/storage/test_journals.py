@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perdure.adapters.posix import PosixStore
 from perdure.adapters.posix.logs import decode_log, encode_line
+from perdure.adapters.posix.store import PosixStore
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import JournalDamagedError
 from perdure.testing.memory_store import MemoryStore

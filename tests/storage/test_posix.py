@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from perdure.adapters.posix import PosixStore, syncing
+from perdure.adapters.posix import syncing
+from perdure.adapters.posix.store import PosixStore
 from perdure.formats.ocfl import object_path
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import StoreFailedError, StoreFullError, StoreUnavailableError

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.db import Database
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import (
@@ -260,7 +260,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from uuid import UUID
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.storage.model import PartRef
 from perdure.storage.staging import Staging
 from perdure.testing.stores import INSTANCE

@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 from prometheus_client import Metric
 
-from perdure.adapters.posix import PosixStore, find_instance_id
+from perdure.adapters.posix.store import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
 from perdure.adapters.signing import KEYS_NAME, FileSigner
 from perdure.app.metrics.facts import Facts

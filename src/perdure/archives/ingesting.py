@@ -43,9 +43,10 @@ from perdure.jobs import JobContext, Json
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError
 from perdure.kernel.paths import check_path, display_path
-from perdure.storage.copying import CopyIn, SourceFile
+from perdure.storage.copying import CopyIn
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import SourceChangedError, SourceRefusedError
+from perdure.storage.helpers import SourceFile
 from perdure.storage.model import Received
 
 INGEST_JOB = "archives.ingest"

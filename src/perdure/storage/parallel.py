@@ -11,7 +11,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_BATCH_FILES = 64
+_BATCH_FILES = 250
 _BATCH_BYTES = 32 << 20
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,6 +16,7 @@ from perdure.kernel.clock import Clock, format_time
 from perdure.kernel.digests import digest_bytes, make_digester
 from perdure.kernel.errors import DamagedError
 from perdure.storage.errors import StoreFailedError, VerificationStoppedError
+from perdure.storage.helpers import Helpers
 from perdure.storage.model import (
     DATA_PREFIX,
     KEPT_FINDINGS,
@@ -25,6 +28,7 @@ from perdure.storage.model import (
 )
 from perdure.storage.parallel import iter_batches, iter_in_threads, worker_count
 from perdure.storage.ports import Store
+from perdure.storage.staging import SMALL
 
 Progress = Callable[[int, int], None]
 ShouldStop = Callable[[], bool]
@@ -196,17 +200,37 @@ def _verify_content(
     expected = inventory.content_paths()
     to_read = [(path, present[path]) for path in expected if present.get(path, -1) >= 0 and (not only or only(path))]
     wrong: list[tuple[str, str, int]] = []
+    helpers = Helpers(store, os.cpu_count() or 1)
 
     def digest_batch(batch: list[tuple[str, int]]) -> list[tuple[str, str, int]]:
-        return [_digest_file(store, object_id, path, inventory.digest_algorithm, should_stop) for path, _ in batch]
+        return list(_digest_files(store, helpers, object_id, batch, inventory.digest_algorithm, should_stop))
 
-    for results in iter_in_threads(digest_batch, iter_batches(to_read), worker_count()):
-        checked.files += len(results)
-        checked.bytes += sum(size for _, _, size in results)
-        wrong += [result for result in results if result[1] != expected[result[0]].lower()]
-        if progress:
-            progress(checked.files, checked.bytes)
+    with closing(helpers):
+        for results in iter_in_threads(digest_batch, iter_batches(to_read), worker_count()):
+            checked.files += len(results)
+            checked.bytes += sum(size for _, _, size in results)
+            wrong += [result for result in results if result[1] != expected[result[0]].lower()]
+            if progress:
+                progress(checked.files, checked.bytes)
     checked.findings += _name_damage(store, object_id, inventory, wrong)
+
+
+def _digest_files(
+    store: Store,
+    helpers: Helpers,
+    object_id: str,
+    batch: Sequence[tuple[str, int]],
+    algorithm: str,
+    should_stop: ShouldStop | None,
+) -> Iterator[tuple[str, str, int]]:
+    """`_digest_file` of each; what a helper could not read is read here, which tells why."""
+    paths = [path for path, _ in batch]
+    found: Sequence[tuple[str, int] | None] = [None] * len(batch)
+    if all(size <= SMALL for _, size in batch):
+        _raise_if_stopping(object_id, should_stop)
+        found = helpers.ask(len(batch), lambda helper: helper.digest(object_id, paths, algorithm))
+    for path, one in zip(paths, found, strict=True):
+        yield (path, *one) if one else _digest_file(store, object_id, path, algorithm, should_stop)
 
 
 def _digest_file(
@@ -216,13 +240,17 @@ def _digest_file(
     digester, size = make_digester(algorithm), 0
     try:
         for block in store.read_medium(object_id, path):
-            if should_stop is not None and should_stop():
-                raise VerificationStoppedError(f"The verification of {object_id} was stopped.")
+            _raise_if_stopping(object_id, should_stop)
             digester.update(block)
             size += len(block)
     except (StoreFailedError, FileNotFoundError):
         return path, "", 0
     return path, digester.hexdigest(), size
+
+
+def _raise_if_stopping(object_id: str, should_stop: ShouldStop | None) -> None:
+    if should_stop is not None and should_stop():
+        raise VerificationStoppedError(f"The verification of {object_id} was stopped.")
 
 
 def _name_damage(

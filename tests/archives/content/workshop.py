@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.adapters.registrar import FolderRegistrar
 from perdure.adapters.signing import FileSigner
 from perdure.archives.closing import Closing

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.adapters.registrar import MemoryRegistrar
 from perdure.archives.describing import Describing
 from perdure.archives.entries import load_entries

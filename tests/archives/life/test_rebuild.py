@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from perdure.adapters.posix import PosixStore
+from perdure.adapters.posix.store import PosixStore
 from perdure.adapters.signing import FileSigner
 from perdure.archives import model
 from perdure.archives.closing import Closing

@@ -176,20 +176,22 @@ class MediumReader:
             if self._drops:
                 os.fsync(fd)
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            yield from self._read(fd)
+            yield from self._read(fd, os.fstat(fd).st_size)
         finally:
             os.close(fd)
 
-    def _read(self, fd: int) -> Iterator[memoryview]:
+    def _read(self, fd: int, size: int) -> Iterator[memoryview]:
         try:
             buffer = self._buffers.pop()
         except IndexError:
             buffer = mmap.mmap(-1, _MEDIUM_BLOCK)  # page-aligned, as O_DIRECT demands
-        view = memoryview(buffer)
+        # no longer than the file: the system clears what a direct read asks for beyond the end
+        wanted = max(mmap.PAGESIZE, min(_MEDIUM_BLOCK, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE))
+        view = memoryview(buffer)[:wanted]
         try:
             while count := os.readv(fd, [view]):
                 yield view[:count]
-                if count < _MEDIUM_BLOCK and count % mmap.PAGESIZE:
+                if count < wanted and count % mmap.PAGESIZE:
                     return  # the end of the file; an unaligned offset could not be read on directly
         finally:
             self._buffers.append(buffer)

@@ -18,8 +18,8 @@ from pathlib import Path
 from uuid import UUID
 
 from perdure.adapters.posix import files
-from perdure.adapters.posix.copier import CopierProcess
 from perdure.adapters.posix.files import FileSink, MediumReader, make_folders
+from perdure.adapters.posix.helper import HelperProcess
 from perdure.adapters.posix.logs import Logs, replace_file
 from perdure.adapters.posix.syncing import Syncer
 from perdure.adapters.posix.system import exchange, move_new, probe, sync_path, translate, translated
@@ -28,9 +28,9 @@ from perdure.formats import ocfl
 from perdure.formats.canonical import canonical_json, parse_json_object
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
-from perdure.storage.copying import Copier
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import ForeignStoreError, StoreUnavailableError
+from perdure.storage.helpers import Helper
 from perdure.storage.model import Abilities, JournalRead, Room, StoreInfo
 from perdure.storage.ports import Buffer, Sink, Upload
 
@@ -143,8 +143,9 @@ class PosixStore:
                 raise
             raise known from error
 
-    def start_copier(self) -> Copier | None:
-        return CopierProcess(self._staging) if self._syncer.batch else None
+    def start_helper(self) -> Helper | None:
+        medium_read = self.abilities.medium_read
+        return HelperProcess(self._staging, self._root, medium_read) if self._syncer.batch else None
 
     def adopt_file(self, tree: str, path: str, object_id: str, object_path: str) -> bool:
         if not self.abilities.hard_links:

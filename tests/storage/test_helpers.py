@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from perdure.adapters.posix import copier, files
-from perdure.adapters.posix.copier import CopierProcess
+from perdure.adapters.posix import files, small_files
+from perdure.adapters.posix.helper import HelperProcess
+from perdure.adapters.posix.store import PosixStore
 from perdure.adapters.posix.syncing import Syncer
 from perdure.kernel.digests import digest_bytes
-from perdure.storage.copying import CopyIn, SourceFile
+from perdure.storage.copying import CopyIn
 from perdure.storage.errors import SourceRefusedError
+from perdure.storage.helpers import SourceFile
 from perdure.storage.model import DATA_PREFIX, Received
 from perdure.storage.ports import Buffer
 from perdure.storage.staging import SMALL, tree_of
@@ -43,6 +45,11 @@ def opened(source: Path) -> Iterator[int]:
     os.close(descriptor)
 
 
+def start_helper(lab: Lab) -> HelperProcess:
+    store = os.fsencode(lab.folder / "first")
+    return HelperProcess(store + b"/staging", store + b"/root", "direct")
+
+
 def all_of(source: Path, opened: int) -> list[SourceFile]:
     return [SourceFile(name, opened, b"in/" + name) for name in sorted(os.listdir(os.fsencode(source)))]
 
@@ -64,7 +71,7 @@ def test_many_files_are_copied_by_another_process(lab: Lab, source: Path, opened
         with open(os.fsencode(source) + b"/" + name, "wb") as stream:
             stream.write(name)
     sources = all_of(source, opened)
-    with CopierProcess(os.fsencode(lab.folder / "first" / "staging")) as process:
+    with start_helper(lab) as process:
         found = process.copy(tree_of(lab.part), sources, lab.digests)
     assert None not in found
     require_copied(lab, source, sources, list(found))  # type: ignore[arg-type]  # None is not in it
@@ -89,15 +96,15 @@ def test_what_is_out_of_the_ordinary_is_done_here(lab: Lab, source: Path, opened
 def test_a_process_that_ends_is_missed_by_nobody(
     lab: Lab, source: Path, opened: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[CopierProcess] = []
+    made: list[HelperProcess] = []
 
-    class Short(CopierProcess):
-        def __init__(self, staging: bytes) -> None:
-            super().__init__(staging)
+    class Short(HelperProcess):
+        def __init__(self, staging: bytes, root: bytes, medium_read: str) -> None:
+            super().__init__(staging, root, medium_read)
             made.append(self)
             os.kill(self.pid, signal.SIGKILL)
 
-    monkeypatch.setattr("perdure.adapters.posix.store.CopierProcess", Short)
+    monkeypatch.setattr("perdure.adapters.posix.store.HelperProcess", Short)
     sources = all_of(source, opened)
     with lab.storage.copying() as copy_in:
         found = copy_in.copy(lab.part, sources, lab.digests)
@@ -122,28 +129,86 @@ def test_a_file_that_changes_while_it_is_copied_leaves_nothing(
     monkeypatch.setattr(files, "put", slow)
     top = os.fsencode(lab.folder / "first" / "staging")
     names = sorted(lab.digests)
-    assert copier.try_copy(top, tree_of(lab.part), opened, b"0005", b"in/0005", names) is None
+    assert small_files.try_copy(top, tree_of(lab.part), opened, b"0005", b"in/0005", names) is None
     assert not os.path.lexists(top + f"/{tree_of(lab.part)}/{DATA_PREFIX}in/0005".encode())
 
 
 def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
     program = (
         "import os\n"
-        "from perdure.adapters.posix.copier import CopierProcess\n"
-        f"print(CopierProcess({os.fsencode(tmp_path)!r}).pid, flush=True)\n"
+        "from perdure.adapters.posix.helper import HelperProcess\n"
+        f"print(HelperProcess(*[{os.fsencode(tmp_path)!r}] * 2, 'direct').pid, flush=True)\n"
         "os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     child = Path("/proc") / done.stdout.strip()
     deadline = time.monotonic() + 30
     while child.exists() and b"serve_parent" in (child / "cmdline").read_bytes():
-        assert time.monotonic() < deadline, "the copier goes on without its parent"
+        assert time.monotonic() < deadline, "the helper goes on without its parent"
         time.sleep(0.02)
 
 
 def test_few_files_start_no_process(lab: Lab, source: Path, opened: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.adapters.posix.store.CopierProcess", None)
+    monkeypatch.setattr("perdure.adapters.posix.store.HelperProcess", None)
     sources = all_of(source, opened)[:5]
     with lab.storage.copying() as copy_in:
         assert isinstance(copy_in, CopyIn)
         require_copied(lab, source, sources, copy_in.copy(lab.part, sources, lab.digests))
+
+
+def verify(lab: Lab) -> tuple[int, int, list[tuple[str, str]]]:
+    report = lab.storage.verify_copy(lab.part.object_id, lab.first)
+    return report.files, report.bytes, sorted((one.kind.value, one.content) for one in report.findings)
+
+
+def make_damaged_part(lab: Lab, damaged: set[str]) -> None:
+    damaged.add("first")
+    final = lab.make_part({b"%04d" % number: os.urandom(number * 90) for number in range(MANY)} | {b"odd\n": b"odd"})
+    folder = lab.object_folder("first") / "v1" / "content" / "data"
+    flipped = bytearray((folder / "0050").read_bytes())
+    flipped[7] ^= 1
+    (folder / "0050").write_bytes(flipped)
+    (folder / "0060").write_bytes((folder / "0060").read_bytes() + b"longer")
+    (folder / "0070").write_bytes((folder / "0071").read_bytes())
+    (folder / "0080").unlink()
+    (folder / final[b"odd\n"]).write_bytes(b"ODD")
+
+
+def test_helpers_find_the_damage_that_we_find(lab: Lab, damaged: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    make_damaged_part(lab, damaged)
+    asked: list[int] = []
+    digest = HelperProcess.digest
+
+    def counted(self: HelperProcess, object_id: str, paths: Sequence[str], algorithm: str) -> object:
+        found = digest(self, object_id, paths, algorithm)
+        asked.append(sum(one is not None for one in found))
+        return found
+
+    monkeypatch.setattr(HelperProcess, "digest", counted)
+    beside = verify(lab)
+    assert sum(asked) >= MANY
+    monkeypatch.setattr(PosixStore, "start_helper", lambda self: None)
+    assert verify(lab) == beside
+    assert len(beside[2]) == 5
+
+
+def test_damage_is_found_when_the_helpers_die(lab: Lab, damaged: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    make_damaged_part(lab, damaged)
+
+    class Short(HelperProcess):
+        def __init__(self, staging: bytes, root: bytes, medium_read: str) -> None:
+            super().__init__(staging, root, medium_read)
+            os.kill(self.pid, signal.SIGKILL)
+
+    expected = verify(lab)
+    monkeypatch.setattr("perdure.adapters.posix.store.HelperProcess", Short)
+    assert verify(lab) == expected
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 1 << 20, (4 << 20) + 1])
+@pytest.mark.parametrize("method", ["direct", "dropped"])
+def test_the_medium_gives_files_of_every_size(tmp_path: Path, size: int, method: str) -> None:
+    path, data = tmp_path / "file", os.urandom(size)
+    path.write_bytes(data)
+    found = small_files.try_digest(files.MediumReader(method), os.fsencode(path), "sha512")
+    assert found == (digest_bytes(data, ("sha512",))["sha512"], size)

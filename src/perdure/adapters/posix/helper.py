@@ -1,0 +1,80 @@
+"""The parent's side of a process that copies and digests small files; see `small_files` for the child's.
+
+Parent and child talk over a pair of sockets, one order and one answer at a time. An order to copy carries the open
+folders of its files, so that the child resolves no path of the source by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, Self
+
+from perdure.adapters.posix.small_files import MOST_FOLDERS, as_text, receive, send
+from perdure.formats import ocfl
+from perdure.storage.helpers import HelperLostError, SourceFile
+from perdure.storage.model import Received
+
+_PROGRAM = "from perdure.adapters.posix.small_files import serve_parent; serve_parent({fd}, {parent})"
+_END_TIMEOUT = 5.0  # seconds
+
+
+class HelperProcess:
+    """The parent's side. The child ends when the socket is closed, however that happened."""
+
+    def __init__(self, staging: bytes, root: bytes, medium_read: str) -> None:
+        """For a store with these folders, whose medium is read in the way that its abilities name."""
+        self._staging, self._root, self._medium_read = staging, root, medium_read
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            program = _PROGRAM.format(fd=theirs.fileno(), parent=os.getpid())
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", program],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C at the terminal is for the parent, which ends us last
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def copy(self, tree: str, sources: Sequence[SourceFile], digests: frozenset[str]) -> list[Received | None]:
+        folders = {descriptor: index for index, descriptor in enumerate({source.dir_fd for source in sources})}
+        if len(folders) > MOST_FOLDERS:
+            return [None] * len(sources)
+        wanted = [[as_text(source.name), folders[source.dir_fd], as_text(source.path)] for source in sources]
+        answer = self._ask(["copy", as_text(self._staging), tree, sorted(digests), wanted], list(folders))
+        return [Received(*one) if one is not None else None for one in answer]
+
+    def digest(self, object_id: str, paths: Sequence[str], algorithm: str) -> list[tuple[str, int] | None]:
+        folder = self._root + b"/" + ocfl.object_path(object_id).encode()
+        wanted = [as_text(path.encode("utf-8", "surrogateescape")) for path in paths]
+        answer = self._ask(["digest", as_text(folder), self._medium_read, algorithm, wanted], [])
+        return [(one[0], one[1]) if one is not None else None for one in answer]
+
+    def _ask(self, order: list[Any], folders: Sequence[int]) -> list[Any]:  # Any: see `receive`
+        try:
+            send(self._channel, order, folders)
+            answer: list[Any] = receive(self._channel)[0]
+        except (OSError, EOFError) as error:
+            raise HelperLostError(f"a process that does small files has ended: {error}") from error
+        return answer
+
+    def close(self) -> None:
+        self._channel.close()
+        try:
+            self._process.wait(_END_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
