@@ -23,7 +23,7 @@ from perdure.formats.manifest import (
 from perdure.kernel.digests import digest_bytes, make_digester
 from perdure.kernel.paths import display_path
 from perdure.storage.crash_points import crash_point
-from perdure.storage.errors import StagedContentError
+from perdure.storage.errors import CopyDamagedError, StagedContentError
 from perdure.storage.model import DATA_FOLDER, DATA_PREFIX, META_FOLDER, META_PREFIX, PART_VERSION, PartRef, SealedPart
 from perdure.storage.ports import Store
 from perdure.storage.staging import tree_of
@@ -167,8 +167,11 @@ def write_documents(store: Store, tree: str, documents: Mapping[str, bytes]) -> 
 
 def _finish_sealed(store: Store, part: PartRef) -> tuple[SealedPart, dict[bytes, str]]:
     """The part was renamed before: tell what stands there."""
-    held = read_inventory(store, part.object_id)
-    data = read_whole(store, part.object_id, META_PREFIX + MANIFEST_NAME)
+    try:
+        held = read_inventory(store, part.object_id)
+        data = read_whole(store, part.object_id, META_PREFIX + MANIFEST_NAME)
+    except FileNotFoundError:
+        raise CopyDamagedError(f"{part.object_id} was sealed in {store.name}, and lacks what tells of it.") from None
     manifest_digest = digest_bytes(data, (held.inventory.digest_algorithm,))[held.inventory.digest_algorithm]
     _require_manifest(held, manifest_digest, part)
     entries = list(iter_manifest(io.BytesIO(data)))
