@@ -16,8 +16,9 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 
+from perdure.testing.processes import find_children, words_of
+
 PERDURE = Path(sys.executable).parent / "perdure"
-CHILD = "perdure.app.process"
 
 
 class Tree:
@@ -45,16 +46,6 @@ class Tree:
         self.url = line.split("ready at ")[1].split()[0]
         return process
 
-    def children(self) -> dict[str, int]:
-        """The role of each child and its process number."""
-        found = {}
-        for proc in Path("/proc").iterdir():
-            if proc.name.isdecimal():
-                words = command_words(int(proc.name))
-                if CHILD in words and f"PERDURE_DATA_DIR={self.folder}" in environment_of(int(proc.name)):
-                    found[words[-1]] = int(proc.name)
-        return found
-
     def postmaster(self) -> int:
         return int((self.folder / "postgres" / "cluster" / "postmaster.pid").read_text().splitlines()[0])
 
@@ -72,20 +63,6 @@ class Tree:
                 return connection.execute("SELECT 1").fetchone() == (1,)
         except psycopg.OperationalError:
             return False
-
-
-def command_words(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().strip("\0").split("\0")
-    except OSError:
-        return []
-
-
-def environment_of(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_text().split("\0")
-    except OSError:
-        return []
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -112,19 +89,24 @@ def test_it_mends_itself_refuses_a_second_survives_its_own_murder_and_stops_whol
     told, password = process.stdout.readline(), (tree.folder / "first-login").read_text().split()[1]
     assert "first-login" in told
     assert password not in told  # a pipe may lead to a log
-    first = tree.children()
+    first = find_children(tree.folder)
     assert sorted(first) == ["web", "worker"]
     _second_is_refused(tree, process)
 
     for pid in first.values():
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: sorted(tree.children()) == sorted(first) and not {*first.values()} & {*tree.children().values()})
+    wait_for(
+        lambda: (
+            sorted(find_children(tree.folder)) == sorted(first)
+            and not {*first.values()} & {*find_children(tree.folder).values()}
+        )
+    )
     wait_for(tree.answers)
 
-    children = tree.children()
+    children = find_children(tree.folder)
     process.kill()
     process.communicate()
-    wait_for(lambda: not any(command_words(pid) for pid in children.values()))
+    wait_for(lambda: not any(words_of(pid) for pid in children.values()))
     again = tree.start()
     assert tree.answers()
 
@@ -133,12 +115,12 @@ def test_it_mends_itself_refuses_a_second_survives_its_own_murder_and_stops_whol
     wait_for(tree.database_answers)
     assert tree.postmaster() != postmaster
 
-    children, postmaster = tree.children(), tree.postmaster()
+    children, postmaster = find_children(tree.folder), tree.postmaster()
     again.send_signal(signal.SIGINT)
     output, _ = again.communicate(timeout=60)
     assert again.returncode == 0, tree.log.read_text()
     assert output.endswith("Stopped.\n")
-    assert not any(command_words(pid) for pid in (*children.values(), postmaster))
+    assert not any(words_of(pid) for pid in (*children.values(), postmaster))
     assert {json.loads(line)["event"] for line in tree.log.read_text().splitlines()} >= {"child_died", "stopping"}
 
 

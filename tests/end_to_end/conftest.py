@@ -10,7 +10,7 @@ import pytest
 
 from perdure_client import Client, PerdureFileSystem
 
-from .running import Command, Server, running
+from .running import Command, Server, fill, running
 
 PERSON, PASSWORD = "grace", "correct horse battery staple"
 
@@ -55,6 +55,18 @@ def perdure(server: Server, kept_login: Path, tmp_path: Path) -> Command:
     command = Command(tmp_path, server.url)
     command.environment["PERDURE_CREDENTIALS"] = str(kept_login)
     return command
+
+
+@pytest.fixture(scope="session")
+def closed(server: Server, kept_login: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A closed archive and the folder that it was made from."""
+    command = Command(tmp_path_factory.mktemp("closed"), server.url)
+    command.environment["PERDURE_CREDENTIALS"] = str(kept_login)
+    source = fill(command.folder / "source")
+    archive = command.create("Closed for all tests")
+    command("put", archive, str(source))
+    command("archive", "close", archive)
+    return archive, source
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The database is dropped, and what the stores hold comes back as the API tells it."""
+"""The database is dropped, and what the stores hold comes back as the API tells it, also when a rebuild is killed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from perdure.storage.crash_points import EXIT_STATUS
 from perdure_client import Client
 
 from .conftest import PASSWORD, PERSON
-from .running import Server, running, wait_for
+from .running import CONFLICT, Server, running, wait_for
 
 RECORD: dict[str, Any] = {"creators": [{"name": "Ada Example"}], "publisher": "Example Source", "licence": "CC0-1.0"}
 OF_COPIES = ("copy.verified", "archive.verified")  # tell of what is done again after the rebuild
@@ -37,6 +38,10 @@ def test_the_archives_come_back_from_the_stores_alone(server: Server, tmp_path: 
     shutil.rmtree(server.data / "postgres")
     shutil.rmtree(server.data / "stores" / "first" / "journal", ignore_errors=True)  # the second has the same lines
 
+    for point in ("rebuild.registry_restored", "rebuild.archive_restored"):
+        server.set_trap(point)
+        server.admin("admin", "rebuild", code=EXIT_STATUS)
+        assert "was interrupted" in server.admin("serve", code=CONFLICT)
     said = server.admin("admin", "rebuild")
     assert f"{len(archives)} archives" in said
     assert "the given password" in server.admin("admin", "bootstrap", "--password-stdin", stdin=f"{PASSWORD}\n")

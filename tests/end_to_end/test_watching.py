@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +16,8 @@ from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from perdure.testing.processes import free_ports
 
 from .running import Server, running, wait_for
 
@@ -59,18 +60,11 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus: it is not installed")
-    port, listening = free_port(), free_port()
+    port, listening = free_ports(2)
     with running(metrics_port=str(port)) as server:
         folder = tmp_path_factory.mktemp("prometheus")
         with prometheus(folder, port, listening):
             yield Watched(server, port, listening)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def test_what_was_acknowledged_survives_every_death() -> None:
         try:
             soak.begin()
             assert soak.tour() == set(), "points that no act comes to"
-            soak.riot(soak.chance.sample(sorted(KILLS), len(KILLS)))
+            soak.riot(soak.chance.sample(sorted(KILLS), len(KILLS)), people=3, deaths_a_look=4)
             soak.finish()
         except BaseException:
             print(soak.tree.last_words(60))

@@ -23,6 +23,7 @@ from typing import TypeVar
 import perdure
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.migrations import migrate
+from perdure.storage.crash_points import EXIT_STATUS
 from perdure.testing.invariants import (
     Breach,
     Ledger,
@@ -30,14 +31,16 @@ from perdure.testing.invariants import (
     find_breaches_in_roots,
     find_differences,
 )
+from perdure.testing.processes import ROLES
 from perdure.testing.soak_acts import Crowd, Person
-from perdure.testing.soak_tree import ROLES, Tree, TreeError
+from perdure.testing.soak_tree import Tree, TreeError
 from perdure_client import Client
 from perdure_client.errors import ClientError
 from perdure_client.settings import Session
 
 # Where the file system can exchange two folders in one step, these are never come to
 FALLBACKS = frozenset({"exchange.new_ready", "exchange.old_aside"})
+_OF_REBUILD = "rebuild."  # crash points that no process of `perdure serve` comes to
 _PAUSE = (0.2, 4.0)  # seconds between two deaths
 KILLS: Mapping[str, int] = {  # each way to die, and how often it is chosen
     "trap": 5,
@@ -109,18 +112,18 @@ class Soak:
         do("hide what is inherited", lambda: person.remove(child))
         do("go on sealing", lambda: person.close(child), "seal.published", "seal.rec", "seal.sealed", "seal.strays")
         third = do("open another", person.open, "head.written", "head.installed")
-        do("change it", lambda: person.patch_metadata(third), "change.", "journal.")
         do("ingest", lambda: person.ingest(third), "ingest.")
         do("copy", lambda: person.close(third), "place.")
         fourth = do("open a last one", person.open, "head.committed", "head.journal_reset")
         do("put a batch", lambda: person.put_batch(fourth))
         do("close", lambda: person.close(fourth), "close.", "receipt.")
+        do("change it", lambda: person.patch_metadata(third), "change.", "journal.")
         do("describe", lambda: person.describe(third), "exchange.")
         do("withdraw", lambda: person.withdraw(fourth), "remove.marked", "remove.removed", "remove.renamed")
         return self._wait_for_traps()
 
-    def riot(self, deaths: Iterable[str], *, people: int = 4) -> None:
-        """Let people work while processes die in these ways, one after the other; look after each death."""
+    def riot(self, deaths: Iterable[str], *, people: int = 4, deaths_a_look: int = 1) -> None:
+        """Let people work while processes die in these ways, in turn; look after so many deaths, and in the end."""
         self._riots += 1
         crowd = Crowd([self.person(f"person{number}of{self._riots}") for number in range(people)])
         crowd.start()
@@ -129,6 +132,8 @@ class Soak:
             for number, kind in enumerate(deaths, start=1):
                 time.sleep(self.chance.uniform(*_PAUSE))
                 self._kill(kind)
+                if number % deaths_a_look:
+                    continue
                 crowd.rest()
                 self.look(thorough=number % 10 == 0, also=crowd.take_breaches())
                 crowd.go_on()
@@ -195,7 +200,7 @@ class Soak:
     def _kill(self, kind: str) -> None:
         self.step += 1
         if kind == "trap":
-            point = self.chance.choice(sorted(find_crash_points()))
+            point = self.chance.choice([one for one in find_crash_points() if not one.startswith(_OF_REBUILD)])
             self._note(f"a trap at {point}")
             self.tree.set_trap(point)
             time.sleep(self.chance.uniform(*_PAUSE))
@@ -217,13 +222,24 @@ class Soak:
             try:
                 url = fresh.start()
                 migrate(url)
-                ran = self.tree.run("admin", "rebuild", environment={"PERDURE_DATABASE_URL": url})
-                if ran.returncode:
-                    return [Breach("I9", f"the rebuild ended with {ran.returncode}: {ran.stdout}{ran.stderr}")]
-                return find_differences(lost.start(), url)
+                return self._rebuild_among_traps(url) or find_differences(lost.start(), url)
             finally:
                 lost.stop()
                 fresh.stop()
+
+    def _rebuild_among_traps(self, url: str) -> list[Breach]:
+        """Rebuild into a new database; killed at each crash point of that, it is asked for again."""
+        points = [point for point in find_crash_points() if point.startswith(_OF_REBUILD)]
+        for point in points:
+            self.tree.set_trap(point)
+        ran = [
+            self.tree.run("admin", "rebuild", environment={"PERDURE_DATABASE_URL": url}) for _ in range(len(points) + 1)
+        ]
+        self.tree.clear_traps()
+        codes = [one.returncode for one in ran]
+        if codes == [EXIT_STATUS] * len(points) + [0]:
+            return []
+        return [Breach("I9", f"the rebuilds among traps ended with {codes}: {ran[-1].stdout}{ran[-1].stderr}")]
 
     def _note(self, line: str) -> None:
         told = f"step {self.step}: {line}"

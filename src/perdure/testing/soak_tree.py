@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from perdure.storage.crash_points import SPRUNG, VARIABLE
+from perdure.testing.processes import find_children, find_database_processes, free_ports, kill, words_of
 
-ROLES = ("web", "data", "worker")
 _PROGRAM = (sys.executable, "-c", "from perdure_client.cli.main import main; main()")
-_CHILD = "perdure.app.process"
 _READY_WITHIN = 90.0  # seconds, on a machine that does other things besides
 
 
@@ -28,7 +25,9 @@ class TreeError(Exception):
 
 
 class Tree:
-    """The process tree. Its stores lie below `data/stores`, its log is `serve.log`, its traps lie in `traps`.
+    """The process tree. Its stores lie below `data/stores`, its traps in `traps`.
+
+    What it says goes to `serve.out`, its log to `serve.log`.
 
     `prefix` are words before the command, such as `faketime` with its arguments; `settings` are those of the product.
     """
@@ -37,12 +36,13 @@ class Tree:
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "serve.log"
+        self.out = folder / "serve.out"
         self.sources = folder / "sources"  # what server-side ingest may read
         self.prefix = prefix
         self._traps = folder / "traps"
         for made in (self.sources, self._traps):
             made.mkdir(parents=True, exist_ok=True)
-        self.port, self.data_port = _free_ports(2)
+        self.port, self.data_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = {
             "data_dir": str(self.data),
@@ -67,16 +67,20 @@ class Tree:
 
     def start(self) -> None:
         """Start, and wait until everything answers; raises TreeError."""
-        with self.log.open("a") as log:
+        with self.log.open("a") as log, self.out.open("w") as out:
             self._process = subprocess.Popen(
                 [*self.prefix, *_PROGRAM, "serve"],
                 env=self.environment | {VARIABLE: str(self._traps)},
                 cwd=self.folder,
-                stdout=log,
+                stdout=out,
                 stderr=log,
                 start_new_session=True,
             )
         self.wait_until_ready()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
 
     def wait_until_ready(self) -> None:
         """Wait until both doors can do their work and a worker lives; raises TreeError."""
@@ -94,7 +98,7 @@ class Tree:
         processes = [*self.children().values(), *self.database_processes()]
         self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(90)
-        left = [pid for pid in processes if _words(pid)]
+        left = [pid for pid in processes if words_of(pid)]
         if code or left:
             raise TreeError(f"it ended with {code} and left the processes {left}: {self.last_words()}")
         self._process = None
@@ -107,17 +111,17 @@ class Tree:
         self._process.wait()
         victims = [*self.children().values(), *self.database_processes()]
         for pid in victims:
-            _kill(pid)
-        wait_until(lambda: not any(map(_words, victims)) and not self.children(), "the killed processes are gone")
+            kill(pid)
+        wait_until(lambda: not any(map(words_of, victims)) and not self.children(), "the killed processes are gone")
         self._process = None
 
     def kill_child(self, role: str) -> int:
         """End one child at once, and wait for its end; its process number. The supervisor starts another."""
-        wait_until(lambda: bool(self._find(role)), f"there is a {role}")
-        for pid in self._find(role):
+        wait_until(lambda: role in self.children(), f"there is a {role}")
+        pid = self.children().get(role, 0)
+        if pid:
             self._end(pid)
-            return pid
-        return 0
+        return pid
 
     def kill_database(self, *, all_of_it: bool, chance: random.Random) -> int:
         """End the postmaster, or one of the processes below it; its process number."""
@@ -130,16 +134,11 @@ class Tree:
 
     def children(self) -> Mapping[str, int]:
         """The process number of each child by its role."""
-        return {role: pid for role in ROLES for pid in self._find(role)}
+        return find_children(self.data)
 
     def database_processes(self) -> list[int]:
         """The postmaster and all below it, it first; none when it is not there."""
-        named = self.data / "postgres" / "cluster" / "postmaster.pid"
-        try:
-            pid = int(named.read_text().splitlines()[0])
-        except (OSError, ValueError, IndexError):
-            return []
-        return [one for one in _descendants(pid) if _words(one)] if str(self.data) in " ".join(_words(pid)) else []
+        return find_database_processes(self.data)
 
     def set_trap(self, point: str) -> None:
         """Let the process that comes to the crash point first end there."""
@@ -163,12 +162,15 @@ class Tree:
         wait_until(kept.exists, "the first login is told")
         return kept.read_text().split()[1]
 
-    def run(self, *words: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run the operator's command on this installation."""
+    def run(
+        self, *words: str, stdin: str = "", environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the operator's command on this installation; it may end in a trap."""
         return subprocess.run(
             [*_PROGRAM, *words],
-            env=self.environment | dict(environment or {}),
+            env=self.environment | {VARIABLE: str(self._traps)} | dict(environment or {}),
             cwd=self.folder,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=300,
@@ -179,15 +181,9 @@ class Tree:
         """The end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
-    def _find(self, role: str) -> list[int]:
-        if self._process is None:
-            return []
-        ours = f"PERDURE_DATA_DIR={self.data}"
-        return [pid for pid in _iter_processes() if _is_child(pid, role) and ours in _surroundings(pid)]
-
     def _end(self, pid: int) -> None:
-        _kill(pid)
-        wait_until(lambda: not _words(pid), f"the process {pid} has ended")
+        kill(pid)
+        wait_until(lambda: not words_of(pid), f"the process {pid} has ended")
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 60.0) -> None:
@@ -206,53 +202,3 @@ def _is_ready(port: int) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, and that the system gives to no outgoing connection until we do."""
-    found: set[int] = set()
-    while len(found) < count:
-        port = random.SystemRandom().randrange(20_000, 32_000)  # below those of outgoing connections
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found.add(port)
-    return sorted(found)
-
-
-def _iter_processes() -> Iterator[int]:
-    for proc in Path("/proc").iterdir():
-        if proc.name.isdecimal():
-            yield int(proc.name)
-
-
-def _is_child(pid: int, role: str) -> bool:
-    words = _words(pid)
-    return _CHILD in words and words[-1] == role
-
-
-def _words(pid: int) -> list[str]:
-    """The command line of a process; empty when it has ended, also when nobody has asked for its end yet."""
-    try:
-        return [word for word in Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0") if word]
-    except OSError:
-        return []
-
-
-def _surroundings(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
-    except OSError:
-        return []
-
-
-def _descendants(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        children = []
-    return [pid, *(one for child in children for one in _descendants(int(child)))]
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
