@@ -61,7 +61,7 @@ class Host:
         return b"close" not in found
 
     def end(self) -> None:
-        self._thread.join(5)
+        self._thread.join(60)
         self._listener.close()
 
     def read(self, connection: socket.socket, head: bytes) -> bytes:

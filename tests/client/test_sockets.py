@@ -32,7 +32,7 @@ def serve(answers: list[bytes]) -> tuple[str, Callable[[], None]]:
     thread.start()
 
     def end() -> None:
-        thread.join(5)
+        thread.join(60)
         listener.close()
 
     return url, end

@@ -25,7 +25,7 @@ class Caller(httpx.Client):
 
     def __init__(self, running: RunningApplication, token: str | None) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        super().__init__(base_url=f"{running.url}/api/v1", headers=headers, timeout=30)
+        super().__init__(base_url=f"{running.url}/api/v1", headers=headers, timeout=90)
         self.data = f"{running.data_url}/api/v1"
 
     def open(self, **fields: Any) -> str:
@@ -43,7 +43,7 @@ class Caller(httpx.Client):
     def finish(self, accepted: httpx.Response) -> dict[str, Any]:
         """Wait until the job of a 202 is over."""
         assert accepted.status_code == 202, accepted.text
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             job: dict[str, Any] = self.get(f"/jobs/{accepted.json()['id']}").json()
             if job["state"] in ("succeeded", "failed", "cancelled"):

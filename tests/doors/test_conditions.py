@@ -79,7 +79,7 @@ def test_of_two_who_read_the_same_file_one_replaces_it(ada: Caller, archive: str
     def replace(content: bytes) -> int:
         def late() -> Iterator[bytes]:  # the condition holds when the request begins, for both
             yield content[:1]
-            both.wait(10)
+            both.wait(60)
             time.sleep(0.2)  # until both are past the look that refuses early
             yield content[1:]
 

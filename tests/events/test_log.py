@@ -91,18 +91,18 @@ def test_events_of_one_subject_follow_the_order_of_commits(db: Database, log: Ev
         with db.begin() as tx:
             tx.execute(text("SELECT pg_current_xact_id()"))  # older than the first one's transaction
             other_begun.set()
-            first_recorded.wait(10)
+            first_recorded.wait(60)
             log.record(tx, "files.added", archive, ANA, {"step": 2})
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(second)
-        other_begun.wait(10)
+        other_begun.wait(60)
         with db.begin() as tx:
             log.record(tx, "files.added", archive, ANA, {"step": 1})
             first_recorded.set()
             with pytest.raises(TimeoutError):
                 waiting.result(timeout=0.2)  # it waits for the commit of the first
-        waiting.result(timeout=10)
+        waiting.result(timeout=60)
     log.sequence_pending()
     assert [event.data["step"] for event in read_all(db, log)] == [1, 2]
 
@@ -197,7 +197,7 @@ def test_waiting_ends_with_the_next_event_or_the_time(db: Database, log: EventLo
         record(db, log, 1)
         assert waiter.result(timeout=20)
         stop.set()
-        sequencer.result(timeout=10)
+        sequencer.result(timeout=60)
 
 
 def test_names_of_people_stay_out_of_the_log(db: Database, log: EventLog) -> None:

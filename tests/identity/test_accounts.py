@@ -223,7 +223,7 @@ def test_two_owners_who_leave_at_once_do_not_leave_an_orphan(house: House) -> No
             with pytest.raises(TimeoutError):
                 second.result(timeout=0.2)  # it waits to see whether the first one leaves
         with pytest.raises(LastOwnerError):
-            second.result(timeout=10)
+            second.result(timeout=60)
 
 
 def test_a_child_gets_its_parents_grants_by_value(house: House) -> None:

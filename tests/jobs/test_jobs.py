@@ -62,11 +62,11 @@ def working(jobs: Jobs, **options: Any) -> Iterator[threading.Event]:  # Any: pa
         yield stop
     finally:
         stop.set()
-        thread.join(15)
+        thread.join(60)
         assert not thread.is_alive()
 
 
-def wait_until_over(jobs: Jobs, job_id: UUID, seconds: float = 10.0) -> JobView:
+def wait_until_over(jobs: Jobs, job_id: UUID, seconds: float = 60.0) -> JobView:
     deadline = time.monotonic() + seconds
     while not (view := look(jobs, job_id)).state.is_final:
         assert time.monotonic() < deadline, view
@@ -136,7 +136,7 @@ def test_two_transactions_that_queue_the_same_work_at_once_share_a_job(jobs: Job
         other.start()
         time.sleep(0.2)
         assert second == [], "it waits for our outcome"
-    other.join(5)
+    other.join(60)
     assert second == [first]
 
 
@@ -374,7 +374,7 @@ def test_periodic_work_never_overlaps_itself(jobs: Jobs) -> None:
 
 
 def test_a_worker_runs_jobs_side_by_side_and_retries(jobs: Jobs) -> None:
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=60)
 
     def work(context: JobContext, payload: dict[str, Any]) -> None:  # Any: see Handler
         if context.attempt == 1:
@@ -400,7 +400,7 @@ def test_a_stopping_worker_hands_a_long_job_on_without_costing_an_attempt(jobs: 
     jobs.register("test.work", work)
     with working(jobs):
         job_id = defer(jobs)
-        assert started.wait(10)
+        assert started.wait(60)
     view = look(jobs, job_id)
     assert (view.state, view.attempts) == (JobState.WAITING, 0)
     assert view.error is not None
@@ -424,7 +424,7 @@ def test_a_worker_keeps_the_periodic_work_going(jobs: Jobs) -> None:
     ticked = threading.Event()
     jobs.register_periodic("test.tick", 0.05, ticked.set)
     with working(jobs):
-        assert ticked.wait(10)
+        assert ticked.wait(60)
 
 
 def test_kinds_are_registered_once_and_known_when_deferred(jobs: Jobs) -> None:
