@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     bindparam,
+    func,
     literal,
     select,
     text,
@@ -145,7 +146,7 @@ def test_of_two_transactions_in_each_others_way_one_is_told_to_try_again(db: Dat
             with db.begin() as tx:
                 tx.execute(text("SET LOCAL deadlock_timeout = '50ms'"))
                 tx.execute(text("SELECT n FROM pair WHERE n = :n FOR UPDATE"), {"n": first})
-                both.wait(5)
+                both.wait(60)
                 tx.execute(text("SELECT n FROM pair WHERE n = :n FOR UPDATE"), {"n": second})
         except TransactionAbortedError as error:
             refusals.append(error)
@@ -154,7 +155,7 @@ def test_of_two_transactions_in_each_others_way_one_is_told_to_try_again(db: Dat
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(refusals) == 1
 
 
@@ -215,3 +216,36 @@ def test_a_question_that_fails_costs_its_connection_only(db: Database) -> None:
     row = db.ask(Question(select(literal(1).label("one"))), {})
     assert row is not None
     assert row.one == 1
+
+
+def test_questions_take_turns_at_few_connections_and_end_them_all(database_url: str) -> None:
+    database = Database(database_url, asking=2)
+    slow = Question(select(func.pg_sleep(0.05).cast(Text), func.pg_backend_pid().label("pid")))
+    pids: list[int] = []
+
+    def ask() -> None:
+        answer = database.ask(slow, {})
+        assert answer is not None
+        pids.append(answer.pid)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(pids) == 6
+    assert len(set(pids)) <= 2
+    assert database.pool_use()[:2] == (0, len(set(pids)))
+    database.dispose()
+    assert database.pool_use()[:2] == (0, 0)
+
+
+def test_a_question_in_use_when_all_are_closed_ends_its_connection_when_it_comes_back(database_url: str) -> None:
+    database = Database(database_url, asking=1)
+    asking = database._asking
+    with asking.lend() as lent:
+        database.dispose()
+        states = [lent.closed]
+    states.append(lent.closed)
+    assert states == [False, True]
+    assert asking.use() == (0, 0)

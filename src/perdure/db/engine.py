@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import select
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import psycopg.errors
 from psycopg import sql
-from psycopg.rows import namedtuple_row
 from psycopg.types.json import Json, Jsonb
 from sqlalchemy import Connection, MetaData, Select, Table, create_engine, event, exc, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -19,6 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import JSON
 
+from perdure.db.asking import AskingConnection, AskingConnections, is_living
 from perdure.db.errors import DatabaseFullError, DatabaseUnavailableError, TransactionAbortedError
 from perdure.db.watching import StatementWatch, watched_connection
 from perdure.kernel.errors import TryAgainError
@@ -54,6 +54,12 @@ class Question:
         compiled = statement.compile(dialect=_DIALECT)
         self.sql = str(compiled)
         self.constants = {name: value for name, value in compiled.params.items() if value is not None}
+        answer = namedtuple("Answer", statement.selected_columns.keys(), rename=True)
+        self._make_row: Callable[[Sequence[Any]], Any] = answer._make  # type: ignore[attr-defined]
+
+    def rows_of(self, cursor: object) -> Callable[[Sequence[Any]], Any]:  # Any: named tuples
+        """What makes a row of the driver's values; the driver's own way names the columns anew for each answer."""
+        return self._make_row
 
 
 class Database:
@@ -68,28 +74,31 @@ class Database:
         url: str,
         *,
         pool_size: int = 10,
-        overflow: int = 20,
+        overflow: int = 10,
+        asking: int = 10,
         application_name: str = "perdure",
         watch: StatementWatch | None = None,
     ) -> None:
         self.url = url
+        named: dict[str, Any] = {  # Any: as the driver takes it
+            "application_name": application_name,
+            "connect_timeout": 10,
+            "options": "-c jit=off -c timezone=UTC",
+        }
+        connections: type[AskingConnection] = psycopg.Connection if watch is None else watched_connection(watch)
         self._engine = create_engine(
             driver_url(url),
             pool_size=pool_size,
             max_overflow=overflow,
             isolation_level="READ COMMITTED",
             hide_parameters=True,  # an error in a log holds no digest of a password, no text of a user
-            connect_args={
-                "application_name": application_name,
-                "connect_timeout": 10,
-                "options": "-c jit=off -c timezone=UTC",
-            },
+            connect_args=named,
         )
         event.listen(self._engine, "checkout", _require_living)
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._pool_limit = pool_size + overflow
+        self._asking = AskingConnections(lambda: connections.connect(url, autocommit=True, **named), asking)
+        self._pool_limit = pool_size + overflow + asking
         if watch is not None:
-            connections = watched_connection(watch)
             event.listen(
                 self._engine, "do_connect", lambda _dialect, _record, given, named: connections.connect(*given, **named)
             )
@@ -119,24 +128,10 @@ class Database:
 
         Raises what `begin` raises.
         """
-        with _translated(), self._lent() as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
+        with _translated(), self._asking.lend() as connection:
+            cursor = connection.cursor(row_factory=question.rows_of)
             cursor.execute(question.sql, {**question.constants, **parameters}, prepare=True)
             return cursor.fetchone()
-
-    @contextmanager
-    def _lent(self) -> Iterator[psycopg.Connection[Any]]:  # Any: rows are what the cursor makes of them
-        lent = self._engine.raw_connection()
-        try:
-            connection = lent.driver_connection
-            assert isinstance(connection, psycopg.Connection)
-            connection.autocommit = True
-            yield connection
-            connection.autocommit = False
-        except BaseException:
-            lent.invalidate()
-            raise
-        finally:
-            lent.close()
 
     @contextmanager
     def connect_autocommit(self) -> Iterator[Connection]:
@@ -179,11 +174,13 @@ class Database:
         """Connections in use, connections that are open and idle, and how many there may be."""
         pool = self._engine.pool
         assert isinstance(pool, QueuePool)
-        return pool.checkedout(), pool.checkedin(), self._pool_limit
+        in_use, idle = self._asking.use()
+        return pool.checkedout() + in_use, pool.checkedin() + idle, self._pool_limit
 
     def dispose(self) -> None:
         """Close every pooled connection; the next transaction opens new ones."""
         self._engine.dispose()
+        self._asking.dispose()
 
 
 def driver_url(url: str) -> URL:
@@ -222,19 +219,9 @@ def _translated() -> Iterator[None]:
 
 
 def _require_living(connection: psycopg.Connection, *_: object) -> None:
-    """Let the pool replace a connection that its server has ended: a restarted server costs nobody a request.
-
-    Nothing is under way on a pooled connection, so whatever stands in its socket is its end, or a word before it. To
-    look there costs microseconds, where a query would cost each request a journey to the server.
-    """
-    if connection.closed or _has_input(connection.fileno()):
+    """Let the pool replace a connection that its server has ended."""
+    if not is_living(connection):
         raise exc.DisconnectionError("the server has ended the connection")
-
-
-def _has_input(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _find_translation(driver_error: BaseException | None, *, connection_lost: bool) -> TryAgainError | None:
