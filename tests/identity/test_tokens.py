@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from perdure.identity import AccessClass, Action, ArchiveThing, InstanceThing
-from perdure.identity.errors import BadCredentialsError, NotLoggedInError, TokenExpiredError
+from perdure.identity.errors import BadCredentialsError, NotLoggedInError, TokenExpiredError, TokenTooNarrowError
 from perdure.kernel.actor import ANONYMOUS, Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 from perdure.kernel.ids import new_id
@@ -91,6 +91,23 @@ def test_a_token_that_makes_no_sense_is_refused(house: House, wanted: dict[str, 
         wanted = {**wanted, "expires_at": house.clock.now() + timedelta(days=days)}
     with pytest.raises(BadInputError):
         bearer(house, **wanted)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"verbs": ["read", "manage"]}, "has not the verb admin"),
+        ({"verbs": ALL, "archives": [new_id()]}, "is limited to some archives"),
+    ],
+)
+def test_an_administrator_is_told_that_it_is_the_token(house: House, wanted: dict[str, object], said: str) -> None:
+    with house.db.begin() as tx:
+        with pytest.raises(TokenTooNarrowError, match=said) as refused:
+            house.identity.require(tx, bearer(house, **wanted), Action.ADMINISTER, InstanceThing())
+        assert "--verb admin" in refused.value.next_step
+        with pytest.raises(NotAllowedError, match="for administrators") as other:
+            house.identity.require(tx, house.join("ben"), Action.ADMINISTER, InstanceThing())
+    assert not isinstance(other.value, TokenTooNarrowError)
 
 
 def test_a_token_makes_no_wider_token(house: House) -> None:

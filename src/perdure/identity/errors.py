@@ -28,6 +28,17 @@ class TokenExpiredError(NotAllowedError):
     next_step = "Log in again, or make a new token with `perdure token create`."
 
 
+class TokenTooNarrowError(NotAllowedError):
+    """The person may do it; what he sent with the request says that it is not to be used for that."""
+
+    code = "token_too_narrow"
+    title = "This token is not meant for that"
+    next_step = (
+        "Log in anew with `perdure login`, or with a login make a token that has the verb which is named: "
+        "`perdure token create NAME --verb admin`."
+    )
+
+
 class LoginThrottledError(TryAgainError):
     """`retry_after` holds the seconds to wait."""
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, any_, bindparam,
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text, Uuid
 
-from perdure.identity.errors import NotLoggedInError
+from perdure.identity.errors import NotLoggedInError, TokenTooNarrowError
 from perdure.identity.model import (
     AccessClass,
     AccountThing,
@@ -165,6 +165,10 @@ def _refusal(actor: Actor, action: Action, thing: Thing, allowed: frozenset[Acti
     if actor.kind is ActorKind.ANONYMOUS:
         return NotLoggedInError(f"To {_words(action)} you need to log in.")
     if isinstance(thing, InstanceThing):
+        if actor.is_administrator:
+            narrowed = "has not the verb admin" if actor.scope.archives is None else "is limited to some archives"
+            told = f"You are an administrator, but the token you sent {narrowed}."
+            return TokenTooNarrowError(told, action=action.value, verb=Verb.ADMIN.value)
         return NotAllowedError("This is for administrators of the instance.", action=action.value)
     role = weakest_role_for(action, thing)
     if role is None:
