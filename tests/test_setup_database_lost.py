@@ -9,7 +9,10 @@ import pytest
 from sqlalchemy import text
 
 from perdure.app.supervisor import DatabaseLostError, _require_whole
+from perdure.archives.errors import DatabaseBehindError
 from perdure.db import Database
+from perdure.db.migrations import SchemaState
+from perdure.doors.admin import doctor
 from perdure.settings import Settings, StoreSettings, settings_from
 
 
@@ -46,3 +49,17 @@ def test_a_database_that_is_half_rebuilt_is_refused(settings: Settings, db: Data
         tx.execute(text("INSERT INTO export_state (name, position) VALUES ('rebuild', 0)"))
     with pytest.raises(DatabaseLostError, match="interrupted"):
         _require_whole(settings, db.url)
+
+
+def test_a_database_older_than_its_stores_is_refused(
+    settings: Settings, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "schema_state", lambda url: SchemaState.CURRENT)
+    settings.stores[1].path.mkdir()
+    (settings.stores[1].path / "position.json").write_bytes(b'{"events":1,"format":1}')
+    with pytest.raises(DatabaseBehindError, match="The store second knows of events up to 1"):
+        _require_whole(settings, db.url)
+    (finding,) = [one for one in doctor.examine(replace(settings, database_url=db.url)) if one.name == "database age"]
+    assert (finding.is_well, "rebuild" in finding.mend) == (False, True)
+    (settings.stores[1].path / "position.json").write_bytes(b'{"events":0,"format":1}')
+    _require_whole(settings, db.url)

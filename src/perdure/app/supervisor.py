@@ -22,12 +22,15 @@ from urllib.request import ProxyHandler, build_opener
 import structlog
 
 from perdure.app.metrics.asking import Asker
+from perdure.archives.exporting import POSITION_NAME, require_known
 from perdure.archives.rebuild import is_interrupted, knows_nothing
 from perdure.db import Database
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.errors import DataFolderInUseError, EmbeddedServerError
 from perdure.db.migrations import migrate, require_current_schema
 from perdure.doors.scrape import scraping
+from perdure.events import EventLog
+from perdure.kernel.clock import SystemClock
 from perdure.kernel.errors import ConflictError, TryAgainError
 from perdure.settings import Settings, plain_values, settings_from
 
@@ -212,7 +215,10 @@ def _roles(settings: Settings) -> list[str]:
 
 
 def _require_whole(settings: Settings, database_url: str) -> None:
-    """Raises DatabaseLostError for a new database over stores that are not, and for one that is half rebuilt."""
+    """Raises DatabaseLostError for a new database over stores that are not, and for one that is half rebuilt.
+
+    Raises DatabaseBehindError for one that is older than the stores.
+    """
     db = Database(database_url, application_name="perdure serve")
     try:
         if is_interrupted(db):
@@ -221,6 +227,10 @@ def _require_whole(settings: Settings, database_url: str) -> None:
             for store in settings.stores:
                 if next((store.path / "root").rglob("0=ocfl_object_*"), None) is not None:
                     raise DatabaseLostError(f"The database is new, and the store {store.name} holds objects.")
+        places = {store.name: store.path / POSITION_NAME for store in settings.stores}
+        with db.begin() as tx:
+            known = EventLog(db, SystemClock()).head(tx)[0]
+        require_known(known, {name: path.read_bytes() for name, path in places.items() if path.is_file()})
     finally:
         db.dispose()
 

@@ -164,6 +164,17 @@ class StoresNotEmptyError(ConflictError):
     next_step = "Rebuild into a new, migrated database, and compare the two before you switch."
 
 
+class DatabaseBehindError(ConflictError):
+    """An older database over newer stores: to go on would be to write over what it has never heard of."""
+
+    code = "database_behind"
+    title = "The stores know of more events than the database"
+    next_step = (
+        "The database was restored from a backup that is older than the stores. Restore a newer one, or run "
+        "`perdure admin rebuild` into an empty database; then start again."
+    )
+
+
 class UnknownIdentifierError(NotFoundError):
     code = "identifier_unknown"
     title = "The registrar does not know this identifier"

@@ -16,17 +16,20 @@ from sqlalchemy import Connection, Row, select
 from sqlalchemy.dialects.postgresql import insert
 
 from perdure.archives.documents import JsonObject
+from perdure.archives.errors import DatabaseBehindError
 from perdure.archives.heads import writer
 from perdure.archives.records import Context
 from perdure.archives.tables import export_state, profiles
 from perdure.events.model import SEGMENT_EVENTS
-from perdure.formats.canonical import canonical_line
+from perdure.formats.canonical import canonical_line, parse_json_object
+from perdure.kernel.clock import format_time
 from perdure.storage.errors import UnknownObjectError
 from perdure.storage.model import ObjectKind, object_uri
 
 REGISTRY_FILES = ("organisations", "identities", "groups", "accounts", "grants", "profiles")
 REGISTRY_FOLDER = "registry/"
 EVENTS_FOLDER = "events/"
+POSITION_NAME = "position.json"  # in each store: the last event that was numbered when it was written
 
 
 def registry_id(instance_id: UUID) -> UUID:
@@ -53,8 +56,10 @@ def export_registry(ctx: Context) -> int:
 def export_events(ctx: Context) -> int:
     """Bring the events that the stores lack to them, and return up to which number they have them.
 
-    A periodic job. Safe to call twice and to stop anywhere: the same segments get the same names and bytes.
+    A periodic job. Safe to call twice and to stop anywhere: the same segments get the same names and bytes. Raises
+    DatabaseBehindError.
     """
+    require_position(ctx)
     ctx.events.sequence_pending()
     target = log_id(ctx.settings.instance_id, ctx.clock.now())
     with ctx.db.begin() as tx:
@@ -71,6 +76,44 @@ def export_events(ctx: Context) -> int:
         is_full = last.last - last.first + 1 >= SEGMENT_EVENTS
         _save_state(tx, last.last if is_full else last.first - 1, target)
     return last.last
+
+
+def keep_position(ctx: Context, *, is_rebuilt: bool = False) -> int:
+    """Tell the stores up to which number there are events, so that an older database over them is recognised.
+
+    A periodic job. Raises DatabaseBehindError where a store knows of more, unless the database is rebuilt from them.
+    """
+    with ctx.db.begin() as tx:
+        number = ctx.events.head(tx)[0]
+    marks = ctx.storage.read_store_files(POSITION_NAME)
+    if not is_rebuilt:
+        require_known(number, marks)
+    if len(marks) < len(ctx.storage.stores()) or any(_marked(data) != number for data in marks.values()):
+        document = {"format": 1, "events": number, "written_at": format_time(ctx.clock.now())}
+        ctx.storage.write_store_file(POSITION_NAME, canonical_line(document))
+    return number
+
+
+def require_position(ctx: Context) -> None:
+    """Raises DatabaseBehindError when a store was told of events that the database does not know."""
+    with ctx.db.begin() as tx:
+        number = ctx.events.head(tx)[0]
+    require_known(number, ctx.storage.read_store_files(POSITION_NAME))
+
+
+def require_known(number: int, marks: Mapping[str, bytes]) -> None:
+    """The rule of `require_position`, given the database's last event and what each store holds as POSITION_NAME."""
+    for store, data in marks.items():
+        if _marked(data) > number:
+            raise DatabaseBehindError(
+                f"The store {store} knows of events up to {_marked(data)}, the database of those up to {number}.",
+                store=store,
+            )
+
+
+def _marked(data: bytes) -> int:
+    number = parse_json_object(data).get("events")
+    return number if isinstance(number, int) else 0
 
 
 def segment_range(path: str) -> tuple[int, int]:

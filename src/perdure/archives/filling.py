@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, select, update
 
 from perdure.archives import events
 from perdure.archives.entries import find_visible
@@ -38,6 +38,7 @@ from perdure.archives.items import (
 from perdure.archives.layers import list_layers
 from perdure.archives.model import Archive, ArchiveState, EntryKind, UploadState
 from perdure.archives.noting import owes_notes, write_owed_notes
+from perdure.archives.patience import Patience
 from perdure.archives.placing import (
     ACTIVE_UPLOADS,
     STREAM_LEASE,
@@ -59,6 +60,7 @@ from perdure.storage.errors import UnknownUploadError
 from perdure.storage.model import PartRef
 
 _MAX_UPLOAD_LIFETIME = timedelta(days=30)
+_EXPIRED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,13 +232,21 @@ class Filling:
             release(tx, self._ctx, archive, upload_id, state=UploadState.ABANDONED)
         self._ctx.storage.forget_upload(PartRef(row.archive_id, row.part_id), upload_id)
 
-    def expire_uploads(self) -> int:
-        """End every reservation that is past its time, and return how many; a periodic job."""
-        ctx = self._ctx
-        with ctx.db.begin() as tx:
-            query = _with_part_id(select(uploads)).where(uploads.c.expires_at < ctx.clock.now())
-            due = tx.execute(query.order_by(uploads.c.expires_at).limit(1000)).all()
-        return sum(self._expire(row) for row in due)
+    def expire_uploads(self, patience: Patience | None = None) -> int:
+        """End every reservation that is past its time, and return how many; a periodic job.
+
+        With `patience` an upload that may go on over many requests has its bytes for longer, by a clock of its own.
+        """
+        late = self._list_late(uploads.c.path.is_not(None))
+        ready = [row for row in late if patience is None or patience.is_over(row.id)]
+        if patience is not None:
+            patience.forget_all_but({row.id for row in late})
+        return sum(self._expire(row) for row in [*self._list_late(uploads.c.path.is_(None)), *ready])
+
+    def _list_late(self, condition: ColumnElement[bool]) -> Sequence[Row[Any]]:  # Any: rows of the table
+        with self._ctx.db.begin() as tx:
+            query = _with_part_id(select(uploads)).where(uploads.c.expires_at < self._ctx.clock.now(), condition)
+            return tx.execute(query.order_by(uploads.c.expires_at).limit(_EXPIRED_AT_ONCE)).all()
 
     def start_ingest(
         self, actor: Actor, archive_id: UUID, folder: str, into: bytes = b"", exclude: Sequence[str] = ()

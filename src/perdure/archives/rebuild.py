@@ -26,7 +26,7 @@ from perdure.archives.documents import (
 )
 from perdure.archives.entries import load_entries
 from perdure.archives.errors import StoresNotEmptyError
-from perdure.archives.exporting import EVENTS_FOLDER, REGISTRY_FOLDER, segment_range
+from perdure.archives.exporting import EVENTS_FOLDER, REGISTRY_FOLDER, keep_position, segment_range
 from perdure.archives.heads import ARCHIVE_FILE, METADATA_HISTORY, RECORD_HISTORY
 from perdure.archives.model import Archive, ArchiveState, PartState
 from perdure.archives.rebuild_found import FoundObject, RebuildReport, to_entry
@@ -120,6 +120,7 @@ def rebuild(ctx: Context, tell: Tell = lambda line: None) -> RebuildReport:
     _count_usage(ctx)
     _restore_events(ctx, found, report)
     report.objects = len(found)
+    keep_position(ctx, is_rebuilt=True)
     with ctx.db.begin() as tx:
         tx.execute(delete(export_state).where(_UNFINISHED))
     return report

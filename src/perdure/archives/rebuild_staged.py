@@ -20,6 +20,7 @@ from perdure.archives.records import Context
 from perdure.archives.tables import files, parts, superseded
 from perdure.formats.manifest import MANIFEST_NAME, iter_manifest, line_to_staged, line_to_superseded
 from perdure.kernel.digests import MultiDigest
+from perdure.kernel.errors import DamagedError
 from perdure.kernel.ids import short_form
 from perdure.kernel.paths import display_path, iter_ancestors
 from perdure.storage.errors import UnknownObjectError
@@ -52,6 +53,25 @@ def restore_staged(
     _report_contradictions(tx, archive.id, growing, report)
     if len(growing) < len(logs):
         defer_seal(tx, ctx, archive.id)
+
+
+def is_noted(ctx: Context, part: PartRef) -> bool:
+    """Whether the log of a staged part tells of an entry that it does not take back, or cannot be read."""
+    try:
+        lines = ctx.storage.read_staged_log(part).lines
+    except DamagedError:
+        return True
+    noted: dict[bytes, list[int]] = {}
+    for line in lines:
+        if b'"kind":' in line:
+            entry, after = line_to_staged(line + b"\n")
+            noted.setdefault(entry.path, []).append(after)
+            continue
+        gone = line_to_superseded(line + b"\n")
+        if gone.part_id in (None, part.part_id):
+            left = [after for after in noted.pop(gone.path, []) if gone.removal is not None and after >= gone.removal]
+            noted |= {gone.path: left} if left else {}
+    return bool(noted)
 
 
 @dataclass(slots=True)

@@ -190,6 +190,18 @@ class Storage:
         found = (store.read_store_file(name) for store in self._stores)
         return next((data for data in found if data is not None), None)
 
+    def read_store_files(self, name: str) -> dict[str, bytes]:
+        """The file of each store that has it and is there to be asked, by the store's name."""
+        found: dict[str, bytes] = {}
+        for store in self._stores:
+            try:
+                data = store.read_store_file(name)
+            except _OUT:
+                continue
+            if data is not None:
+                found[store.info.name] = data
+        return found
+
     # Staging
 
     def begin_file(self, part: PartRef, path: bytes, *, digests: frozenset[str]) -> FileWriter:

@@ -13,8 +13,8 @@ from perdure.adapters.posix.store import PosixStore
 from perdure.adapters.signing import FileSigner
 from perdure.archives import model
 from perdure.archives.closing import Closing
-from perdure.archives.errors import PathTakenError, StoresNotEmptyError
-from perdure.archives.exporting import export_events, export_registry, log_id
+from perdure.archives.errors import DatabaseBehindError, PathTakenError, StoresNotEmptyError
+from perdure.archives.exporting import export_events, export_registry, keep_position, log_id, require_position
 from perdure.archives.filling import Filling
 from perdure.archives.heads import Heads
 from perdure.archives.items import BatchItem
@@ -273,6 +273,21 @@ def test_rebuild_refuses_a_database_in_use(house: House, ada: Actor) -> None:
     house.open(ada)
     with pytest.raises(StoresNotEmptyError):
         rebuild(house.ctx)
+
+
+def test_a_rebuilt_database_is_not_behind_its_stores(house: House, fresh: Context, ada: Actor) -> None:
+    """The events since the last export are lost with the database that numbered them."""
+    house.open(ada)
+    export_registry(house.ctx)
+    exported = export_events(house.ctx)
+    house.open(ada)
+    house.ctx.events.sequence_pending()
+    assert keep_position(house.ctx) > exported
+    with pytest.raises(DatabaseBehindError):
+        require_position(fresh)
+    assert rebuild(fresh).problems == []
+    require_position(fresh)
+    assert keep_position(fresh) == exported
 
 
 def test_damage_is_reported_and_the_rest_comes_back(house: House, fresh: Context, ada: Actor) -> None:

@@ -15,9 +15,13 @@ from pathlib import Path
 
 import click
 
+from perdure.archives.errors import DatabaseBehindError
+from perdure.archives.exporting import POSITION_NAME, require_known
 from perdure.db import Database
 from perdure.db.embedded import EmbeddedServer, find_binaries
 from perdure.db.migrations import SchemaState, schema_state
+from perdure.events import EventLog
+from perdure.kernel.clock import SystemClock
 from perdure.kernel.errors import PerdureError
 from perdure.settings import Settings, StoreSettings
 
@@ -107,6 +111,8 @@ def _look_at_database(settings: Settings) -> Iterator[Finding]:
         SchemaState.CURRENT: "",
     }[state]
     yield Finding("database schema", state is SchemaState.CURRENT, str(state), mend)
+    if state is SchemaState.CURRENT:
+        yield _age_of(url, settings.stores)
     yield _clock_of(url)
 
 
@@ -175,6 +181,22 @@ def _distinct_devices(stores: tuple[StoreSettings, ...]) -> Finding:
 def _are_mounted(stores: tuple[StoreSettings, ...]) -> bool:
     """Whether the operator placed the stores: stores of the default data folder are for trying out."""
     return len({store.location for store in stores}) > 1 or len({store.medium for store in stores}) > 1
+
+
+def _age_of(url: str, stores: tuple[StoreSettings, ...]) -> Finding:
+    """Whether the database knows every event that the stores were told of."""
+    places = {store.name: store.path / POSITION_NAME for store in stores}
+    marks = {name: path.read_bytes() for name, path in places.items() if path.is_file()}
+    database = Database(url, pool_size=1)
+    try:
+        with database.begin() as tx:
+            known = EventLog(database, SystemClock()).head(tx)[0]
+        require_known(known, marks)
+    except DatabaseBehindError as error:
+        return Finding("database age", False, error.detail, error.next_step)
+    finally:
+        database.dispose()
+    return Finding("database age", True, f"it knows of {known} events, and the stores of no more")
 
 
 def _clock_of(url: str) -> Finding:
