@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from perdure.formats import ocfl
-from perdure.kernel.digests import make_digester
+from perdure.kernel.digests import digest_bytes, make_digester
 from perdure.kernel.errors import DamagedError
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import CopyDamagedError, StagedContentError
 from perdure.storage.model import StoredObject, object_uuid
 from perdure.storage.parallel import iter_batches, iter_in_threads, worker_count
 from perdure.storage.ports import Store
+from perdure.storage.staging import SMALL
 from perdure.storage.verifying import StoredInventory, read_inventory, read_whole
 
 TREES = "objects"  # the folder in staging for objects that grow outside an archive's own
@@ -129,7 +130,7 @@ def share_files(store: Store, tree: str, object_id: str, own: StoredInventory) -
 def put_documents(store: Store, tree: str, documents: Mapping[str, bytes]) -> None:
     for path, data in documents.items():
         if not store.put_file(tree, path, data):
-            raise StagedContentError(f"{path} of the tree {tree} cannot be written: the name is taken.")
+            raise _taken(tree, path)
 
 
 def install(store: Store, tree: str, object_id: str) -> None:
@@ -156,18 +157,34 @@ def _copy_content(
     digests: Mapping[str, str],
 ) -> None:
     def copy_batch(batch: list[tuple[str, int]]) -> None:
-        for path, _ in batch:
-            _copy_file(source, target, tree, object_id, path, digests[path])
+        for path, size in batch:
+            copy = _copy_small if size <= SMALL else _copy_file
+            copy(source, target, tree, object_id, path, digests[path])
 
     for _ in iter_in_threads(copy_batch, iter_batches(sizes), worker_count()):
         pass
 
 
+def _copy_small(source: Store, target: Store, tree: str, object_id: str, path: str, digest: str) -> None:
+    """`_copy_file` in one step: a file is written when it is known to be good."""
+    try:
+        data = read_whole(source, object_id, path)
+    except FileNotFoundError:
+        raise SourceDamagedError(source, object_id, path) from None
+    if digest_bytes(data, [_algorithm_of(digest)]) != {_algorithm_of(digest): digest.lower()}:
+        raise SourceDamagedError(source, object_id, path)
+    put_documents(target, tree, {path: data})
+
+
+def _algorithm_of(digest: str | None) -> str:
+    return "sha512" if digest is None or len(digest) == 128 else "sha256"
+
+
 def _copy_file(source: Store, target: Store, tree: str, object_id: str, path: str, digest: str | None) -> None:
     sink = target.create_file(tree, path)
     if sink is None:
-        raise StagedContentError(f"{path} of the tree {tree} cannot be written: the name is taken.")
-    digester = make_digester("sha512" if digest is None or len(digest) == 128 else "sha256")
+        raise _taken(tree, path)
+    digester = make_digester(_algorithm_of(digest))
     try:
         for block in source.read_object(object_id, path):
             digester.update(block)
@@ -182,6 +199,10 @@ def _copy_file(source: Store, target: Store, tree: str, object_id: str, path: st
     if digest is not None and digester.hexdigest() != digest.lower():
         sink.abort()
         raise SourceDamagedError(source, object_id, path)
+
+
+def _taken(tree: str, path: str) -> StagedContentError:
+    return StagedContentError(f"{path} of the tree {tree} cannot be written: the name is taken.")
 
 
 def _read_document(source: Store, object_id: str, path: str) -> bytes:
