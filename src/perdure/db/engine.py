@@ -54,8 +54,9 @@ class Question:
         compiled = statement.compile(dialect=_DIALECT)
         self.sql = str(compiled)
         self.constants = {name: value for name, value in compiled.params.items() if value is not None}
-        answer = namedtuple("Answer", statement.selected_columns.keys(), rename=True)
-        self._make_row: Callable[[Sequence[Any]], Any] = answer._make  # type: ignore[attr-defined]
+        names = statement.selected_columns.keys()
+        answer = namedtuple("Answer", names, rename=True)  # type: ignore[misc]  # it wants to know the names, too
+        self._make_row: Callable[[Sequence[Any]], Any] = answer._make
 
     def rows_of(self, cursor: object) -> Callable[[Sequence[Any]], Any]:  # Any: named tuples
         """What makes a row of the driver's values; the driver's own way names the columns anew for each answer."""
