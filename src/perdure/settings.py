@@ -63,6 +63,7 @@ class Settings:
     log_level: str = "info"
     log_format: str = "auto"
     session_hours: int = 12
+    web_processes: int = 0
     worker_concurrency: int = 4
     worker_queues: tuple[str, ...] = ()
     head_quiet_seconds: int = 120
@@ -73,6 +74,16 @@ class Settings:
     metrics_token: str | None = field(default=None, repr=False)
     slow_request_ms: int = 1000
     slow_query_ms: int = 500
+
+    @property
+    def web_process_count(self) -> int:
+        """How many processes answer on `port`: by itself one for each processor, at most two.
+
+        One only where it answers for the data plane, too, and where the system does not spread connections.
+        """
+        if not self.data_port or not sys.platform.startswith("linux"):
+            return 1
+        return self.web_processes or min(2, os.cpu_count() or 1)
 
     @property
     def postgres_dir(self) -> Path:
@@ -308,6 +319,7 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
     "session_hours": _number(1, 24 * 90),
+    "web_processes": _number(0, 64),
     "worker_concurrency": _number(1, 256),
     "worker_queues": _texts,
     "head_quiet_seconds": _number(0, 24 * 3600),

@@ -1,4 +1,4 @@
-"""One process of the tree under `perdure serve`: web, data or worker.
+"""One process of the tree under `perdure serve`: web, data or worker, or a further one, such as web-2.
 
 The supervisor gives its settings on standard input and keeps that pipe open: when it ends, however that happened, so
 does this process.
@@ -21,6 +21,7 @@ from perdure.app.composition import Application, opened
 from perdure.app.logs import configure_logging
 from perdure.app.metrics.asking import answer_on
 from perdure.app.metrics.telling import to_plain
+from perdure.app.priority import give_way
 from perdure.db.migrations import require_current_schema
 from perdure.doors.worker import work
 from perdure.settings import Settings, settings_from
@@ -31,26 +32,29 @@ _GRACE = 20  # seconds for requests and jobs under way
 _AFTER_GRACE = 5  # seconds more before a process ends itself the hard way
 
 
-def run(role: str, settings: Settings, database_url: str, channel: socket.socket) -> None:
+def run(name: str, settings: Settings, database_url: str, channel: socket.socket) -> None:
     """Do the work of one role until SIGTERM; the supervisor asks for its numbers over the channel."""
-    configure_logging(level=settings.log_level, style=settings.log_format, process=role)
+    role = name.partition("-")[0]
+    if role in _GIVES_WAY:
+        give_way()
+    configure_logging(level=settings.log_level, style=settings.log_format, process=name)
     require_current_schema(database_url)
-    with opened(settings, database_url, process=role, on_sync_failure=_start_anew) as application:
+    with opened(settings, database_url, process=name, on_sync_failure=_start_anew) as application:
         collect = application.numbers(with_facts=role == _TELLS_FACTS)
         answer_on(channel, lambda: to_plain(collect()))
         _PARTS[role](application)
 
 
-def _serve(application: Application, *, port: int, planes: frozenset[str]) -> None:
+def _serve(application: Application, *, port: int, planes: frozenset[str], is_shared: bool = False) -> None:
     from perdure.app.web import serve_planes  # noqa: PLC0415  # a worker has no doors, and starts sooner without them
 
-    serve_planes(application, port=port, planes=planes, grace=_GRACE)
+    serve_planes(application, port=port, planes=planes, grace=_GRACE, is_shared=is_shared)
 
 
 def _web(application: Application) -> None:
     settings = application.settings
     planes = frozenset({"api", "ui"}) if settings.data_port else frozenset({"api", "ui", "data"})
-    _serve(application, port=settings.port, planes=planes)
+    _serve(application, port=settings.port, planes=planes, is_shared=settings.web_process_count > 1)
 
 
 def _data(application: Application) -> None:
@@ -62,6 +66,7 @@ def _worker(application: Application) -> None:
 
 
 _PARTS: Mapping[str, Callable[[Application], None]] = {"web": _web, "data": _data, "worker": _worker}
+_GIVES_WAY = frozenset({"data", "worker"})  # to those whom people wait for: a flood of bytes shall not slow a page
 _TELLS_FACTS = "worker"  # what is true of the whole installation is told by one process of the tree
 
 

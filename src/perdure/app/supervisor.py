@@ -103,7 +103,7 @@ class _Child:
             self.died = now
             self.brief_lives = self.brief_lives + 1 if now - self.started < _BRIEF_LIFE else 0
             log.error("child_died", role=self.role, exit_code=self.process.returncode, brief_lives=self.brief_lives)
-        if now - self.started < min(_LONGEST_WAIT, 2.0 ** max(self.brief_lives - 4, 0) - 1):
+        if now - self.started < _pause_after(self.brief_lives):
             return
         self._let_go()
         self.start()
@@ -130,6 +130,44 @@ class _Child:
         if self.asker is not None:
             self.asker.close()
             self.asker = None
+
+
+class DatabaseCare:
+    """Starts an embedded server again that died; where that fails or is not for long, ever more slowly."""
+
+    def __init__(self, server: EmbeddedServer, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._server = server
+        self._clock = clock
+        self._brief_lives = 0
+        self._started = self._next_try = float("-inf")
+        self._is_dead = False
+
+    def look(self) -> None:
+        """See whether it runs; to be called again and again."""
+        if self._server.is_running():
+            self._is_dead = False
+            return
+        now = self._clock()
+        if not self._is_dead:
+            self._is_dead = True
+            self._brief_lives = self._brief_lives + 1 if now - self._started < _BRIEF_LIFE else 0
+        if now >= self._next_try:
+            self._start()
+            self._next_try = self._clock() + _pause_after(self._brief_lives)
+
+    def _start(self) -> None:
+        try:
+            if self._server.ensure():
+                log.error("database_server_was_restarted", brief_lives=self._brief_lives)
+            self._started, self._is_dead = self._clock(), False
+        except (EmbeddedServerError, OSError) as error:  # as on a full disk
+            self._brief_lives += 1
+            log.error("database_server_not_restarted", error=str(error), failures=self._brief_lives)
+
+
+def _pause_after(brief_lives: int) -> float:
+    """Seconds from a start that came to nothing to the next one: none at first, then twice as long each time."""
+    return min(_LONGEST_WAIT, 2.0 ** min(max(brief_lives - 4, 0), 10) - 1)
 
 
 def serve(settings: Settings, *, on_ready: Callable[[Settings, str], None], stop_event: threading.Event) -> None:
@@ -211,7 +249,9 @@ def _briefing(settings: Settings, database_url: str) -> Mapping[str, object]:
 
 
 def _roles(settings: Settings) -> list[str]:
-    return ["web", "data", "worker"] if settings.data_port else ["web", "worker"]
+    """What each child is called; the second of its kind is `web-2`."""
+    further = [f"web-{number}" for number in range(2, settings.web_process_count + 1)]
+    return ["web", *further, *(["data"] if settings.data_port else []), "worker"]
 
 
 def _require_whole(settings: Settings, database_url: str) -> None:
@@ -268,20 +308,12 @@ def _database(settings: Settings) -> Iterator[tuple[str, EmbeddedServer | None]]
 
 
 def _look_after(children: list[_Child], embedded: EmbeddedServer | None, stop_event: threading.Event) -> None:
+    care = None if embedded is None else DatabaseCare(embedded)
     while not stop_event.wait(_LOOK_EVERY):
-        if embedded is not None:
-            _keep_alive(embedded)
+        if care is not None:
+            care.look()
         for child in children:
             child.look_after()
-
-
-def _keep_alive(embedded: EmbeddedServer) -> None:
-    """Start the database again if it died; where that fails, as on a full disk, the next look tries once more."""
-    try:
-        if embedded.ensure():
-            log.error("database_server_was_restarted")
-    except (EmbeddedServerError, OSError) as error:
-        log.error("database_server_not_restarted", error=str(error))
 
 
 def _wait_until_ready(settings: Settings, children: list[_Child], stop_event: threading.Event) -> None:

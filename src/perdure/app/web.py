@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from importlib.metadata import version
 
 import uvicorn
@@ -16,6 +17,7 @@ from perdure.doors.http.services import Place, Services
 from perdure.doors.ui import open_pages
 
 _DOORS = {"api": (open_api,), "data": (open_data,), "ui": (open_pages,)}
+_BACKLOG = 2048  # connections that wait to be taken; the server's own number
 _FAULTS_REMEMBERED = 1.0  # anybody may ask for them, and each answer opens a connection to the database
 
 
@@ -47,8 +49,13 @@ def _make_services(application: Application) -> Services:
     )
 
 
-def serve_planes(application: Application, *, port: int, planes: frozenset[str], grace: int) -> None:
-    """Answer on that port until SIGTERM, then give requests under way so many seconds."""
+def serve_planes(
+    application: Application, *, port: int, planes: frozenset[str], grace: int, is_shared: bool = False
+) -> None:
+    """Answer on that port until SIGTERM, then give requests under way so many seconds.
+
+    `is_shared`: other processes of ours listen there, too, and the system spreads connections over them.
+    """
     configuration = uvicorn.Config(
         create_asgi(application, planes=planes),
         host=application.settings.host,
@@ -63,8 +70,14 @@ def serve_planes(application: Application, *, port: int, planes: frozenset[str],
         timeout_graceful_shutdown=grace,
     )
     _settle_heap()
-    # One process, its socket made by uvicorn: with `workers` or a socket of ours TCP_NODELAY would be lost
-    uvicorn.Server(configuration).run()
+    # Only uvloop sets TCP_NODELAY whoever made the socket: the loop of the standard library looks at its protocol
+    uvicorn.Server(configuration).run([listen_with_others(application.settings.host, port)] if is_shared else None)
+
+
+def listen_with_others(host: str, port: int) -> socket.socket:
+    """A socket on an address that several processes of one user listen on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=True)
 
 
 def _settle_heap() -> None:

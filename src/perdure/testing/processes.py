@@ -15,13 +15,13 @@ _CHILD = "perdure.app.process"
 
 
 def find_children(data_dir: Path) -> Mapping[str, int]:
-    """The process number of each child of the `perdure serve` on that folder, by its role.
+    """The process number of each child of the `perdure serve` on that folder, by its role; a second one is `web-2`.
 
     Found by what they were told, so also when their supervisor is gone.
     """
     numbers = [int(proc.name) for proc in Path("/proc").iterdir() if proc.name.isdecimal()]
     found = {words[-1]: pid for pid in numbers if _CHILD in (words := words_of(pid)) and _is_told(pid, data_dir)}
-    return {role: found[role] for role in ROLES if role in found}
+    return {name: found[name] for role in ROLES for name in sorted(found) if name.partition("-")[0] == role}
 
 
 def find_database_processes(data_dir: Path) -> list[int]:

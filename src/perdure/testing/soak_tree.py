@@ -50,6 +50,7 @@ class Tree:
             "data_port": str(self.data_port),
             "log_format": "json",
             "disk_reserve_bytes": "0",
+            "web_processes": "1",  # a second one is no other program, and takes seconds to start
             "ingest_roots": str(self.sources),
             **settings,
         }
