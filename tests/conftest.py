@@ -85,12 +85,23 @@ def _refuse_unexpected_skip(report: pytest.TestReport | pytest.CollectReport) ->
         report.longrepr = f"{report.nodeid} may not be skipped here: {reason}"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that starts commands and servers of its own as slow."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Mark every test that starts commands and servers of its own as slow; the longest come first, the rest at random.
+
+    A test of minutes that happens to be the last one would leave the other processors nothing to do.
+    """
     for item in items:
         if "end_to_end" in item.path.parts:
             item.add_marker(pytest.mark.slow)
+    yield
+    items.sort(key=_minutes_given, reverse=True)
+
+
+def _minutes_given(item: pytest.Item) -> float:
+    """The minutes that a test may take where it is given several, 0 for all others."""
+    given = item.get_closest_marker("timeout")
+    return given.args[0] / 60 if given and given.args[0] >= 180 else 0.0
 
 
 @pytest.fixture(scope="session")

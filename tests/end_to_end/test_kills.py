@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -23,8 +24,9 @@ from perdure_client.settings import Session
 from .running import PROGRAM, Command, Server, running, wait_for
 
 RECORD: dict[str, Any] = {"creators": [{"name": "Ada Example"}], "publisher": "Example Source", "licence": "CC0-1.0"}
-_LARGE = 200 << 20
+_LARGE = 200 << 20  # more than three of the stretches that the server makes durable at once
 _BLOCK = 4 << 20
+_MOMENT = 0.02  # seconds
 
 
 @pytest.fixture
@@ -64,13 +66,13 @@ def test_an_upload_goes_on_after_the_data_plane_was_killed(server: Server, tmp_p
             return sum(int(upload["offset"]) for upload in items)
 
         with _putting(perdure, archive) as put:  # lives through the death of the process it sends to
-            wait_for(durable)
+            let_creep(put, lambda: durable() > 0)
             server.kill_child("data")
-            first = wait_for(durable)
-            wait_for(lambda: durable() > first)
+            wait_for(lambda: _answers(server.data_port))
+            first = durable()
+            let_creep(put, lambda: durable() > first)
             assert put.poll() is None
-        wait_for(lambda: _answers(server.data_port))  # killed itself, and the data plane once more
-        server.kill_child("data")
+        server.kill_child("data")  # once more, after the command itself
         wait_for(lambda: _answers(server.data_port))
         assert first < durable() < _LARGE
         said = perdure("put", archive, "large.bin", "--json").json
@@ -79,6 +81,18 @@ def test_an_upload_goes_on_after_the_data_plane_was_killed(server: Server, tmp_p
     perdure("get", archive, "--to", "back")
     assert hashlib.sha512((tmp_path / "back" / "large.bin").read_bytes()).hexdigest() == digest
     perdure("archive", "close", archive)
+
+
+def let_creep(process: subprocess.Popen[bytes], is_far_enough: Callable[[], bool]) -> None:
+    """Let a process run for moments only, and stop it: it cannot come to its end while somebody looks how far it is."""
+
+    def is_there() -> bool:
+        process.send_signal(signal.SIGCONT)
+        time.sleep(_MOMENT)
+        process.send_signal(signal.SIGSTOP)
+        return is_far_enough()
+
+    wait_for(is_there)
 
 
 @contextmanager
