@@ -61,6 +61,16 @@ def test_rows_come_back_from_the_lines_in_any_portions(module_db: Database, thin
         assert get(tx, thing) == {"a": 7, "t": {"date": "2026-11-20"}}
 
 
+def test_lines_that_come_twice_are_taken_once(module_db: Database, thing: UUID) -> None:
+    """A process that ends between the writing of its lines and the note of it leaves them to be written again."""
+    lines = fill(module_db, thing)
+    with module_db.begin() as tx:
+        rows = rows_of(tx, thing)
+        METADATA.remove(tx, thing)
+        assert METADATA.restore(tx, thing, [lines[number] for number in (0, 0, 1, 2, 0, 1, 2, 3)]).sequence == 4
+        assert rows_of(tx, thing) == rows
+
+
 @pytest.mark.parametrize(
     "wrong", [b"", b"{}", b"[]", b"\xff", b"null", b'{"a":', b'{"a":1,"a":2}', b'{"sequence":true}']
 )

@@ -229,8 +229,9 @@ class Metadata:
     def restore(self, tx: Connection, thing: UUID, lines: Iterable[bytes]) -> State:
         """Rebuild the rows from the lines of an exported history, in order from the first or from where it stands.
 
-        Lines that are here already are compared, so it may be called again. Raises BrokenHistoryError when a line
-        does not follow from the one before it or does not fit the values.
+        Lines that are here already are compared, so it may be called again; so are lines that come twice, as a process
+        leaves them that ended after it wrote them. Raises BrokenHistoryError when a line does not follow from the one
+        before it or does not fit the values.
         """
         for batch in in_batches(map(line_to_change, lines), CHANGES_AT_ONCE):
             self._restore_batch(tx, thing, batch)
@@ -297,7 +298,7 @@ class Metadata:
     def _restore_batch(self, tx: Connection, thing: UUID, batch: Sequence[Change]) -> None:
         sequence, _, _ = lock_state(tx, thing)
         self._compare_known(tx, thing, [change for change in batch if change.sequence <= sequence])
-        fresh = [change for change in batch if change.sequence > sequence]
+        fresh = _each_once(change for change in batch if change.sequence > sequence)
         leaf_changes: dict[bytes, list[LeafChange]] = {}
         for change in fresh:
             leaf_changes.setdefault(change.path, []).extend(change.changes)
@@ -313,9 +314,7 @@ class Metadata:
         present = {row.sequence: _to_change(row) for row in tx.execute(query)} if wanted else {}
         for change in known:
             if present.get(change.sequence) != change:
-                raise BrokenHistoryError(
-                    f"Change {change.sequence} differs from the one that is kept.", sequence=change.sequence
-                )
+                raise _different(change)
 
 
 def matching(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
@@ -425,6 +424,19 @@ def _leaves_in_order(thing: UUID, path: bytes | None) -> Select[tuple[object, ..
         .order_by(subjects.c.path, whole_pointer)
     )
     return query if path is None else query.where(subjects.c.path_key == path_key(path))
+
+
+def _each_once(given: Iterable[Change]) -> list[Change]:
+    """The changes without those that come again; raises BrokenHistoryError for two of one number that differ."""
+    found: dict[int, Change] = {}
+    for change in given:
+        if found.setdefault(change.sequence, change) != change:
+            raise _different(change)
+    return list(found.values())
+
+
+def _different(change: Change) -> BrokenHistoryError:
+    return BrokenHistoryError(f"Change {change.sequence} differs from the one that is kept.", sequence=change.sequence)
 
 
 def _to_change(row: Row[tuple[object, ...]]) -> Change:
