@@ -161,6 +161,12 @@ def verify(lab: Lab) -> tuple[int, int, list[tuple[str, str]]]:
     return report.files, report.bytes, sorted((one.kind.value, one.content) for one in report.findings)
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Helpers are started for few files."""
+    monkeypatch.setattr("perdure.storage.verifying._FILES_FOR_A_HELPER", 10)
+
+
 def make_damaged_part(lab: Lab, damaged: set[str]) -> None:
     damaged.add("first")
     final = lab.make_part({b"%04d" % number: os.urandom(number * 90) for number in range(MANY)} | {b"odd\n": b"odd"})
@@ -174,6 +180,7 @@ def make_damaged_part(lab: Lab, damaged: set[str]) -> None:
     (folder / final[b"odd\n"]).write_bytes(b"ODD")
 
 
+@pytest.mark.usefixtures("eager")
 def test_helpers_find_the_damage_that_we_find(lab: Lab, damaged: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     make_damaged_part(lab, damaged)
     asked: list[int] = []
@@ -192,17 +199,21 @@ def test_helpers_find_the_damage_that_we_find(lab: Lab, damaged: set[str], monke
     assert len(beside[2]) == 5
 
 
+@pytest.mark.usefixtures("eager")
 def test_damage_is_found_when_the_helpers_die(lab: Lab, damaged: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     make_damaged_part(lab, damaged)
+    killed: list[int] = []
 
     class Short(HelperProcess):
         def __init__(self, staging: bytes, root: bytes, medium_read: str) -> None:
             super().__init__(staging, root, medium_read)
             os.kill(self.pid, signal.SIGKILL)
+            killed.append(self.pid)
 
     expected = verify(lab)
     monkeypatch.setattr("perdure.adapters.posix.store.HelperProcess", Short)
     assert verify(lab) == expected
+    assert killed
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 1 << 20, (4 << 20) + 1])

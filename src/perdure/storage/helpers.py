@@ -55,8 +55,12 @@ class Helper(Protocol):
         """
         ...
 
+    def dismiss(self) -> None:
+        """Let the process end; safe to call twice."""
+        ...
+
     def close(self) -> None:
-        """End the process; safe to call twice."""
+        """Let the process end and wait for it; safe to call twice."""
         ...
 
 
@@ -73,7 +77,7 @@ class Helpers:
     """At most `count` helpers of a store, started when they are first needed; `close` them. Safe to share."""
 
     def __init__(self, store: Store, count: int) -> None:
-        self._store = store
+        self._store, self.count = store, count
         self._free: LifoQueue[Helper | None] = LifoQueue()  # as many may run; one not started is None
         for _ in range(count):
             self._free.put(None)
@@ -81,7 +85,7 @@ class Helpers:
     def ask(self, things: int, act: Callable[[Helper], list[Result | None]]) -> Sequence[Result | None]:
         """What a helper answers for so many things; None for each where there is none, or it was lost."""
         store = self._store
-        if things < _WORTH_A_HELPER or not isinstance(store, StartsHelpers):
+        if not self.count or things < _WORTH_A_HELPER or not isinstance(store, StartsHelpers):
             return [None] * things
         helper = self._free.get()
         try:
@@ -98,7 +102,8 @@ class Helpers:
 
     def close(self) -> None:
         """End them, after the last `ask`."""
-        while not self._free.empty():
-            helper = self._free.get()
-            if helper is not None:
-                helper.close()
+        helpers = [helper for _ in range(self._free.qsize()) if (helper := self._free.get()) is not None]
+        for helper in helpers:
+            helper.dismiss()  # all at once, before the first is waited for
+        for helper in helpers:
+            helper.close()

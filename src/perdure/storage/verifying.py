@@ -33,6 +33,9 @@ from perdure.storage.staging import SMALL
 Progress = Callable[[int, int], None]
 ShouldStop = Callable[[], bool]
 
+_MOST_HELPERS = 16
+_FILES_FOR_A_HELPER = 500  # reading fewer takes less than starting one
+
 
 @dataclass(frozen=True, slots=True)
 class StoredInventory:
@@ -200,13 +203,13 @@ def _verify_content(
     expected = inventory.content_paths()
     to_read = [(path, present[path]) for path in expected if present.get(path, -1) >= 0 and (not only or only(path))]
     wrong: list[tuple[str, str, int]] = []
-    helpers = Helpers(store, os.cpu_count() or 1)
+    helpers = Helpers(store, min(_MOST_HELPERS, 4 * (os.cpu_count() or 1), len(to_read) // _FILES_FOR_A_HELPER))
 
     def digest_batch(batch: list[tuple[str, int]]) -> list[tuple[str, str, int]]:
         return list(_digest_files(store, helpers, object_id, batch, inventory.digest_algorithm, should_stop))
 
     with closing(helpers):
-        for results in iter_in_threads(digest_batch, iter_batches(to_read), worker_count()):
+        for results in iter_in_threads(digest_batch, iter_batches(to_read), max(worker_count(), helpers.count)):
             checked.files += len(results)
             checked.bytes += sum(size for _, _, size in results)
             wrong += [result for result in results if result[1] != expected[result[0]].lower()]

@@ -71,8 +71,11 @@ class HelperProcess:
             raise HelperLostError(f"a process that does small files has ended: {error}") from error
         return answer
 
-    def close(self) -> None:
+    def dismiss(self) -> None:
         self._channel.close()
+
+    def close(self) -> None:
+        self.dismiss()
         try:
             self._process.wait(_END_TIMEOUT)
         except subprocess.TimeoutExpired:
