@@ -11,14 +11,18 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, Update, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from perdure.storage.errors import ForeignStoreError
 from perdure.storage.model import Abilities, Copy, CopyState, ObjectKind, StoredObject, StoreInfo
 from perdure.storage.tables import copies, objects, stores
 
 
 def save_store(tx: Connection, info: StoreInfo, abilities: Abilities) -> None:
-    """Insert or renew a store's row."""
+    """Insert or renew a store's row; safe for several at once. Raises ForeignStoreError when its name is another's."""
     values = {**asdict(info), "abilities": asdict(abilities)}
-    tx.execute(insert(stores).values(values).on_conflict_do_update(index_elements=["id"], set_=values))
+    # No update in the same statement: it minds one key only, and two that begin at once collide in the other, too
+    tx.execute(insert(stores).values(values).on_conflict_do_nothing())
+    if not tx.execute(update(stores).where(stores.c.id == info.id).values(values)).rowcount:
+        raise ForeignStoreError(f"Another store than {info.id} is called {info.name}.")
 
 
 def find_store_id(tx: Connection, name: str) -> UUID | None:
