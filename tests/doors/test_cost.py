@@ -7,15 +7,19 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import uvicorn
 from sqlalchemy import make_url
 
+from perdure.app import web
+from perdure.app.composition import Application
 from perdure.testing.app import RunningApplication, start_application
+from perdure.testing.processes import free_ports
 
 from .callers import CITABLE, Caller
 
@@ -100,13 +104,45 @@ def test_connections_that_the_server_ended_cost_no_request(alone: RunningApplica
             assert ada.get(f"/archives/{archive}").status_code == 200
 
 
-def test_answers_wait_for_no_acknowledgement(alone: RunningApplication) -> None:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_answers_wait_for_no_acknowledgement(
+    alone: RunningApplication, is_shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Head and body are two writes: without TCP_NODELAY the second waits up to 40 ms for the client's delayed ACK."""
-    place = urlsplit(alone.url)
-    with socket.create_connection((place.hostname, place.port)) as client:
+    with (
+        _serving(alone.application, monkeypatch, is_shared=is_shared) as port,
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 200")
         assert _find_options(client.getsockname()) == [1]
+
+
+@contextmanager
+def _serving(application: Application, monkeypatch: pytest.MonkeyPatch, *, is_shared: bool) -> Iterator[int]:
+    """The doors as a web process opens them, alone on its port or beside others; yields the port."""
+    made: list[uvicorn.Server] = []
+
+    class Kept(uvicorn.Server):
+        def __init__(self, config: uvicorn.Config) -> None:
+            super().__init__(config)
+            made.append(self)
+
+    monkeypatch.setattr(web, "_settle_heap", lambda: None)  # this process goes on, and has other garbage
+    monkeypatch.setattr(uvicorn, "Server", Kept)
+    (port,) = free_ports(1)
+    given = {"port": port, "planes": frozenset({"api"}), "grace": 5, "is_shared": is_shared}
+    thread = Thread(target=web.serve_planes, args=(application,), kwargs=given)
+    thread.start()
+    try:
+        while not (made and made[0].started):
+            assert thread.is_alive()
+            time.sleep(0.005)
+        yield port
+    finally:
+        for server in made:
+            server.should_exit = True
+        thread.join()
 
 
 def _find_options(peer: object) -> list[int]:
