@@ -13,20 +13,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+from uuid import UUID
 
 import pytest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from perdure.adapters.posix.store import PosixStore
 from perdure.app.metrics.asking import Asker, answer_on
-from perdure.app.metrics.facts import Fact
+from perdure.app.metrics.facts import Fact, Facts
 from perdure.app.metrics.instruments import Counts, Distribution
 from perdure.app.metrics.meters import JobMeter, RequestMeter
 from perdure.app.metrics.telling import render, render_tree, to_plain
+from perdure.db import Database
 from perdure.doors.http.watching import FinishedRequest
 from perdure.doors.scrape import scraping
+from perdure.kernel.clock import SystemClock
 from perdure.kernel.tally import Tally
+from perdure.storage.errors import StoreFailedError
+from perdure.storage.service import Storage
+from perdure.testing.faults import FaultPlan
+from perdure.testing.system import failing_system
 
 ROOT = Path(__file__).parents[2]
 OPERATE = ROOT / "docs" / "operate"
@@ -103,12 +111,17 @@ def test_what_no_route_takes_has_one_name_and_needs_no_answer() -> None:
 
 def test_a_job_that_never_ran_is_told_as_zeros() -> None:
     meter = JobMeter()
-    meter.know(["archives.close"])
+    meter.know(["archives.close"], receiving=["archives.ingest"])
     meter.began("archives.close")
     meter.ended("archives.close", "failed", 2.0)
     found = samples(render(meter.collect()))
     ended = {labels[1][1]: value for (name, labels), value in found.items() if name == "perdure_jobs_ended_total"}
     assert ended == {"succeeded": 0, "failed": 1, "retried": 0}
+    received = ("perdure_jobs_received_bytes_total", (("kind", "archives.ingest"),))
+    assert found[received] == 0
+    for byte_count in (5, 7):
+        meter.received("archives.ingest", byte_count)
+    assert samples(render(meter.collect()))[received] == 12
 
 
 def child(collect: Callable[[], list[Metric]]) -> Asker:
@@ -211,6 +224,48 @@ def test_a_look_is_remembered_and_one_that_fails_or_hangs_is_left_out(monkeypatc
         monkeypatch.setattr("perdure.app.metrics.facts._STUCK_AFTER", 0.1)
         assert answer(patience=0.3) is None
         held.set()
+
+
+def test_a_store_is_reachable_while_it_is_the_one_that_was_opened_and_lost_no_writes(
+    db: Database, tmp_path: Path
+) -> None:
+    stores = [PosixStore(name, tmp_path / name) for name in ("one", "two")]
+    storage = Storage(db, stores, instance_id=UUID(int=1))
+    storage.prepare()
+
+    def reachable() -> dict[str, float]:
+        found = samples(render(look(db, storage).collect()))
+        told = {labels[0][1] for name, labels in found if name == "perdure_store_free_bytes"}
+        answers = {labels[0][1]: value for (name, labels), value in found.items() if name == "perdure_store_reachable"}
+        assert told == {name for name, value in answers.items() if value}
+        return answers
+
+    assert reachable() == {"one": 1, "two": 1, "never there": 0}
+    (tmp_path / "two").rename(tmp_path / "unmounted")
+    (tmp_path / "two").mkdir()
+    assert reachable() == {"one": 1, "two": 0, "never there": 0}
+    (tmp_path / "two").rmdir()
+    (tmp_path / "unmounted").rename(tmp_path / "two")
+    assert reachable() == {"one": 1, "two": 1, "never there": 0}
+    with failing_system(FaultPlan(at=1, counts=lambda call: call == "fsync")), pytest.raises(StoreFailedError):
+        stores[0].write_store_file("lost", b"")
+    assert reachable() == {"one": 0, "two": 1, "never there": 0}
+
+
+def look(db: Database, storage: Storage) -> Facts:
+    """Fresh facts: what was looked at is remembered."""
+    names = ["one", "two", "never there"]
+    return Facts(
+        db,
+        SystemClock(),
+        stores=names,
+        prepared=storage.stores,
+        is_sound=storage.is_sound,
+        room=storage.room,
+        reserve=0,
+        kinds=(),
+        periodic={},
+    )
 
 
 def alerts() -> list[str]:

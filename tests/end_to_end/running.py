@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.request import urlopen
 
 import ocfl
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from perdure.testing.soak_tree import Tree
 from perdure_client import Client
@@ -76,6 +78,22 @@ class Server(Tree):
         ran = self.run(*words, stdin=stdin)
         assert ran.returncode == code, f"{words} ended with {ran.returncode}: {ran.stdout}{ran.stderr}"
         return ran.stdout + ran.stderr
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is told to Prometheus at a port of this machine."""
+
+    port: int
+
+    def scrape(self) -> dict[str, Any]:  # Any: the families of the parser, which has no types for its samples
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            return {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of the samples with these labels, whatever other labels they have."""
+        samples = [sample for family in self.scrape().values() for sample in family.samples]
+        return float(sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items()))
 
 
 class Command:

@@ -15,11 +15,10 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from perdure.testing.processes import free_ports
 
-from .running import Server, running, wait_for
+from .running import Numbers, Server, running, wait_for
 
 DOCS = Path(__file__).parents[2] / "docs" / "operate"
 ALERTS = DOCS / "prometheus" / "alerts.yml"
@@ -35,19 +34,9 @@ NAME = re.compile(r"\b(?:perdure|process)_[a-z0-9_]+\b(?!=)")
 
 
 @dataclass(frozen=True)
-class Watched:
+class Watched(Numbers):
     server: Server
-    port: int
     asked: int
-
-    def scrape(self) -> dict[str, Any]:  # Any: the families of the parser, which has no types for its samples
-        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
-            return {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
-
-    def value(self, name: str, **labels: str) -> float:
-        """The sum of the samples with these labels, whatever other labels they have."""
-        samples = [sample for family in self.scrape().values() for sample in family.samples]
-        return float(sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items()))
 
     def ask(self, path: str, **fields: str) -> Any:  # Any: the JSON of Prometheus
         with urlopen(f"http://127.0.0.1:{self.asked}/api/v1/{path}?{urlencode(fields)}", timeout=10) as answer:
@@ -64,7 +53,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with running(metrics_port=str(port)) as server:
         folder = tmp_path_factory.mktemp("prometheus")
         with prometheus(folder, port, listening):
-            yield Watched(server, port, listening)
+            yield Watched(port, server, listening)
 
 
 @contextmanager
@@ -110,11 +99,13 @@ def expressions() -> Mapping[str, list[str]]:
 def test_the_dashboard_is_full_and_a_damaged_copy_alerts(watched: Watched, tmp_path: Path) -> None:
     wait_for(lambda: any(target["health"] == "up" for target in watched.ask("targets")["activeTargets"]))
     (tmp_path / "scan.dat").write_bytes(b"counts " * 100_000)
+    (watched.server.sources / "table.csv").write_bytes(b"1,2\n" * 50_000)
     with watched.server.client() as client:
         archive = client.open_archive(
             title="Watched", creators=[{"name": "Ada Example"}], publisher="Example Source", licence="CC0-1.0"
         ).id
         client.put(archive, tmp_path / "scan.dat")
+        client.ingest(archive, str(watched.server.sources))
         assert client.read(archive, "scan.dat", 0, 6) == b"counts"
         client.close(archive)
         client.receipt(archive, wait_seconds=60)
@@ -140,9 +131,10 @@ def numbers_follow(watched: Watched) -> None:
     """What was done is what is told."""
     wait_for(lambda: watched.value("perdure_archives", state="closed") == 1.0 or None)
     assert watched.value("perdure_http_requests_total", operation="close_archive", status="2xx") == 1.0
-    assert watched.value("perdure_files_stored") == 1.0
-    assert watched.value("perdure_content_bytes") == 700_000
+    assert watched.value("perdure_files_stored") == 2.0
+    assert watched.value("perdure_content_bytes") == 900_000
     assert watched.value("perdure_http_received_bytes_total", process="data") >= 700_000
+    assert watched.value("perdure_jobs_received_bytes_total", kind="archives.ingest", process="worker") == 200_000
     assert watched.value("perdure_jobs_ended_total", kind="archives.close", outcome="succeeded") == 1.0
     assert watched.value("perdure_store_reachable", store="second") == 1.0
     assert watched.value("perdure_database_up") == 1.0

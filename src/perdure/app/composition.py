@@ -18,6 +18,7 @@ from perdure.adapters.signing import KEYS_NAME, FileSigner
 from perdure.app.metrics.facts import Facts
 from perdure.app.metrics.meters import Meters
 from perdure.archives.exporting import export_events, export_registry
+from perdure.archives.ingesting import INGEST_JOB
 from perdure.archives.profiles import seed_shipped
 from perdure.archives.records import ArchiveSettings, Context, make_context
 from perdure.archives.service import Archives, make_archives
@@ -72,6 +73,7 @@ class Application:
             self.clock,
             stores=[store.name for store in self.settings.stores],
             prepared=self.storage.stores,
+            is_sound=self.storage.is_sound,
             room=self.storage.room,
             reserve=self.settings.disk_reserve_bytes,
             kinds=self.jobs.kinds(),
@@ -180,7 +182,7 @@ def _wire(
         lifelines=Lifelines(settings.data_dir / "alive"),
     )
     archives = make_archives(context, signer)
-    meters.jobs.know(jobs.kinds())
+    meters.jobs.know(jobs.kinds(), receiving=[INGEST_JOB])
     return Application(
         settings=settings,
         db=db,

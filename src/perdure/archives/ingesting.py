@@ -100,15 +100,17 @@ class IngestReport:
         if len(self.reasons) < _NAMED_REFUSALS:
             self.reasons.append((display_path(path), reason))
 
-    def add(self, landed: _Landed) -> None:
-        """Count what became of a batch."""
+    def add(self, landed: _Landed) -> int:
+        """Count what became of a batch; returns the bytes that were stored of it."""
         result = landed.result
         for path, reason in landed.unread:
             self.refuse(path, reason)
         self.stored += len(result.stored)
-        self.byte_count += sum(entry.size for entry in result.stored)
+        stored = sum(entry.size for entry in result.stored)
+        self.byte_count += stored
         for path, reason in result.refused.items():
             self.refuse(path, reason)
+        return stored
 
     def as_json(self) -> dict[str, Json]:
         return {
@@ -182,10 +184,10 @@ class Ingesting:
                 if taken is not None:
                     landing.append(settler.submit(taken.land))
                 while len(landing) > _BATCHES_ON_THE_WAY:
-                    report.add(landing.popleft().result())
+                    job.count_received(report.add(landing.popleft().result()))
                 job.progress(done=report.byte_count, unit="bytes", message=f"{report.counted} names")
             for one in landing:
-                report.add(one.result())
+                job.count_received(report.add(one.result()))
         job.progress(done=report.byte_count, unit="bytes", message=f"{report.counted} names")
         with self._ctx.db.begin() as tx:
             told: dict[str, object] = {name: value for name, value in report.as_json().items() if name != "refusals"}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
@@ -49,13 +50,21 @@ class PeriodicKind:
 class JobContext:
     """What a running handler knows of its job; belongs to the one thread that runs it."""
 
-    def __init__(self, db: Database, job_id: UUID, attempt: int, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        job_id: UUID,
+        attempt: int,
+        is_stopping: Callable[[], bool],
+        received: Callable[[int], None] | None = None,
+    ) -> None:
         self.job_id = job_id
         self.attempt = attempt
         self.latest = Progress()
         self.outcome = "broken"
         self._db = db
         self._is_stopping = is_stopping
+        self._received = received
         self._started = time.monotonic()
         self._written = 0.0
         self._looked = time.monotonic()
@@ -75,6 +84,11 @@ class JobContext:
             self.latest = replace(self.latest, rate=round(self.latest.done / elapsed, 3))
         if time.monotonic() - self._written >= _PROGRESS_EVERY:
             self._write()
+
+    def count_received(self, byte_count: int) -> None:
+        """Have bytes counted that the job took in from outside."""
+        if self._received is not None:
+            self._received(byte_count)
 
     def should_stop(self) -> bool:
         """Whether to end soon: the worker stops, the job was cancelled, or another worker has taken it over."""
@@ -104,6 +118,8 @@ class JobWatch(Protocol):
     when the database went away."""
 
     def began(self, kind: str) -> None: ...
+
+    def received(self, kind: str, byte_count: int) -> None: ...
 
     def ended(self, kind: str, outcome: str, seconds: float) -> None: ...
 
@@ -253,7 +269,8 @@ class Jobs:
         if claimed is None:
             return None
         kind, payload, attempt = claimed
-        context = JobContext(self.db, job_id, attempt, is_stopping)
+        received = None if self._watch is None else partial(self._watch.received, kind)
+        context = JobContext(self.db, job_id, attempt, is_stopping, received)
         with structlog.contextvars.bound_contextvars(job_id=str(job_id), job_kind=kind), self._watched(context, kind):
             return self._attempt(context, kind, payload, on_unforeseen)
 

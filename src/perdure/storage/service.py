@@ -167,6 +167,13 @@ class Storage:
                 f"The store {store.info.name} has no room for {bytes_wanted} bytes more.", wanted=bytes_wanted
             )
 
+    def is_sound(self, store_id: UUID) -> bool:
+        """Whether this process may use a store: its place is the one that was opened, and it lost no writes.
+
+        Raises UnknownStoreError.
+        """
+        return self._store(store_id).is_sound
+
     def room(self, store_id: UUID) -> Room:
         """Bytes on the medium of a store; raises UnknownStoreError and StoreUnavailableError."""
         return self._store(store_id).room()

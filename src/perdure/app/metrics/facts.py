@@ -98,12 +98,14 @@ class Facts:
         *,
         stores: Iterable[str],
         prepared: Callable[[], Iterable[StoreInfo]],
+        is_sound: Callable[[UUID], bool],
         room: Callable[[UUID], Room],
         reserve: int,
         kinds: Iterable[str],
         periodic: Mapping[str, timedelta],
     ) -> None:
         self._prepared = prepared
+        self._is_sound = is_sound
         self._reserve = reserve
         turn = threading.Lock()  # one connection at a time
         often: Mapping[str, Callable[[Connection], Iterable[Metric]]] = {
@@ -134,7 +136,7 @@ class Facts:
 
     def _look_at_store(self, name: str, room: Callable[[UUID], Room]) -> Iterator[Metric]:
         found = next((store for store in self._prepared() if store.name == name), None)
-        if found is None:
+        if found is None or not self._is_sound(found.id):  # the room of another medium would mislead
             return
         now = room(found.id)
         for metric, told, value in (
@@ -153,7 +155,9 @@ class Facts:
         yield from (up, took)
         yield _level("perdure_database_up", "Whether the database answers.", {}, answers["database"] is not None)
         reachable = GaugeMetricFamily(
-            "perdure_store_reachable", "Whether the store's file system answers.", labels=("store",)
+            "perdure_store_reachable",
+            "Whether the store answers, is the right one, and lost no writes.",
+            labels=("store",),
         )
         for name, fact in self._rooms.items():
             reachable.add_metric((name,), bool(answers[fact.name]))

@@ -146,17 +146,24 @@ class JobMeter:
         self._started = Counts("perdure_jobs_started", "Attempts that began.", ("kind",))
         self._running = Counts("perdure_jobs_running", "Attempts under way in this process.", ("kind",), is_level=True)
         self._ended = Counts("perdure_jobs_ended", "Attempts that ended, by outcome.", ("kind", "outcome"))
+        told = "Bytes that jobs took in from outside, as from a folder of the server."
+        self._received = Counts("perdure_jobs_received_bytes", told, ("kind",))
         self._seconds = Distribution("perdure_job_seconds", "Seconds of an attempt.", ("kind",), bounds=_JOB_SECONDS)
 
-    def know(self, kinds: Iterable[str]) -> None:
-        """Tell zeros for these kinds: what appears with a one is no increase to Prometheus."""
+    def know(self, kinds: Iterable[str], *, receiving: Iterable[str] = ()) -> None:
+        """Tell zeros for these kinds, and for those that take in bytes: what appears with a one is no increase."""
         for kind in kinds:
             for outcome in _OUTCOMES:
                 self._ended.add(0, kind, outcome)
+        for kind in receiving:
+            self._received.add(0, kind)
 
     def began(self, kind: str) -> None:
         self._started.add(1, kind)
         self._running.add(1, kind)
+
+    def received(self, kind: str, byte_count: int) -> None:
+        self._received.add(byte_count, kind)
 
     def ended(self, kind: str, outcome: str, seconds: float) -> None:
         self._running.add(-1, kind)
@@ -164,7 +171,7 @@ class JobMeter:
         self._seconds.observe(seconds, kind)
 
     def collect(self) -> Iterator[Metric]:
-        for part in (self._started, self._running, self._ended, self._seconds):
+        for part in (self._started, self._running, self._received, self._ended, self._seconds):
             yield from part.collect()
 
 
