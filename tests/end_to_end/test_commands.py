@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from perdure.testing.processes import free_ports
 from perdure_client import ApiError, Client
 from perdure_client.cli.main import _COMMANDS
 from perdure_client.cli.main import perdure as root
@@ -26,6 +27,7 @@ from .running import (
     TRY_AGAIN,
     USAGE,
     Command,
+    Numbers,
     Server,
     wait_for,
 )
@@ -262,7 +264,7 @@ def test_the_operators_commands(server: Server) -> None:
     assert "problem" not in server.admin("doctor")
 
 
-def test_a_further_worker_comes_and_stops(server: Server, tmp_path: Path) -> None:
+def test_a_further_worker_comes_tells_its_numbers_and_stops(server: Server, tmp_path: Path) -> None:
     with psycopg.connect(server.database_url, autocommit=True) as connection, (tmp_path / "log").open("w") as log:
 
         def workers() -> int:
@@ -270,11 +272,15 @@ def test_a_further_worker_comes_and_stops(server: Server, tmp_path: Path) -> Non
             return int(found)
 
         before = workers()
-        worker = subprocess.Popen(
-            [str(PROGRAM), "worker", "--concurrency", "1"], env=server.environment, cwd=tmp_path, stderr=log
-        )
+        (port,) = free_ports(1)
+        words = [str(PROGRAM), "worker", "--concurrency", "1", "--metrics-port", str(port)]
+        worker = subprocess.Popen(words, env=server.environment, cwd=tmp_path, stderr=log)
         try:
             wait_for(lambda: workers() > before)
+            told = Numbers(port)
+            assert told.value("perdure_build_info", process="worker") == 1
+            assert told.value("perdure_store_reachable", process="worker") == len(server.roots())
+            assert told.value("process_resident_memory_bytes") > 0
         finally:
             worker.terminate()
         assert worker.wait(60) == 0, (tmp_path / "log").read_text()
