@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from urllib.request import Request, urlopen
 
-import pytest
-
 from perdure.testing.processes import free_ports
 
 from .running import Numbers, running, wait_for
@@ -19,7 +17,6 @@ _ASKED = 40  # each over a connection of its own: that one process gets all of t
 _BOTH = ("web", "web-2")
 
 
-@pytest.mark.slow
 def test_two_web_processes_share_a_port_and_one_may_die() -> None:
     (port,) = free_ports(1)
     with running(web_processes="2", metrics_port=str(port)) as server, server.client() as client:
