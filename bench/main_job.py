@@ -22,12 +22,12 @@ class Fetch:
     """The work of fetching an archive that is filled once."""
 
     def __init__(self, bench: Bench, source: Source, options: Options) -> None:
-        self._bench, self._folder = bench, options.folder
+        self._bench, self._folder, self._is_many = bench, options.folder, source.shape.is_many
         self._archive = bench.open()
         bench.client.ingest(self._archive, str(source.folder))
 
     def __call__(self) -> Cost:
-        with scratch_folder(self._folder) as target:
+        with scratch_folder(self._folder, is_many=self._is_many) as target:
             return self._bench.timed(lambda: self._bench.command("get", self._archive, "--to", str(target), "--json"))
 
 

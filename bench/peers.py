@@ -101,7 +101,7 @@ def peer(name: str, source: Source, scratch: Path) -> Work:
     require_program(program)
 
     def work() -> Cost:
-        with scratch_folder(scratch) as target:
+        with scratch_folder(scratch, is_many=source.shape.is_many) as target:
             if name in _IN_PLACE:
                 shutil.copytree(source.folder, target / source.folder.name)
                 os.sync()

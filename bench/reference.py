@@ -35,7 +35,7 @@ class SinglePass:
 
     def __call__(self) -> Cost:
         self._source.warm()
-        with scratch_folder(self._scratch) as target:
+        with scratch_folder(self._scratch, is_many=self._source.shape.is_many) as target:
             return measured(lambda: self._copy(target))
 
     def _copy(self, target: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +20,7 @@ import httpx
 import psycopg
 from harness import Cost, own_cpu, run_program
 from processes import Tree
-from sources import Source
+from sources import Source, discard
 
 from perdure.db.embedded import EmbeddedServer
 from perdure_client import Client, connect
@@ -163,7 +162,8 @@ class Bench:
         stages = {name: job_seconds(job) for name, job in jobs.items()}
         stages |= {f"{name}.{stage}": took for name, job in jobs.items() for stage, took in stage_seconds(job).items()}
         self.client.receipt(archive, wait_seconds=120)
-        self.remove(archive)
+        if not source.shape.is_many:
+            self.remove(archive)
         return Cost(stages["ingest"] + stages["close"], cost.cpu, stages)
 
     def put(self, source: Source) -> Cost:
@@ -175,7 +175,8 @@ class Bench:
         held = self.client.archive(archive)
         if (held.file_count, held.byte_count) != (source.shape.count, source.shape.total):
             raise RuntimeError(f"{held.file_count} files and {held.byte_count} bytes arrived")
-        self.remove(archive)
+        if not source.shape.is_many:
+            self.remove(archive)
         return cost
 
     def remove(self, archive: str) -> None:
@@ -227,7 +228,7 @@ def serving(folder: Path, **settings: object) -> Iterator[Bench]:
         raise
     finally:
         server.stop()
-        shutil.rmtree(server.data, ignore_errors=True)
+        discard(server.data, is_many=True)
 
 
 def _send(pid: int, sign: signal.Signals) -> None:

@@ -34,6 +34,11 @@ class Shape:
         return self.count * self.size
 
     @property
+    def is_many(self) -> bool:
+        """Whether the file system takes notice when they are removed; see `discard`."""
+        return self.count >= _MANY
+
+    @property
     def described(self) -> str:
         return f"{self.count:,} × {_described_size(self.size)}"
 
@@ -61,7 +66,7 @@ class Source:
 
     def warm(self) -> None:
         """Read everything, so that each contender finds it in the page cache."""
-        if self.shape.count >= _MANY:
+        if self.shape.is_many:
             forget_deleted()
         local = threading.local()
 
@@ -74,14 +79,14 @@ class Source:
         in_threads(read, self.names, 2)
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder)
+        discard(self.folder, is_many=self.shape.is_many)
 
 
 def forget_deleted() -> None:
-    """Let the file system forget what was deleted last, where we may.
+    """Let the file system forget what was deleted before, where we may.
 
     ext4 passes over an inode for minutes after its file was deleted as long as it has the inode in memory, and after
-    many deletions that takes longer than all else: the turn of one contender would pay for the cleaning up of another.
+    many deletions that takes longer than all else.
     """
     os.sync()
     with suppress(OSError):
@@ -110,14 +115,25 @@ def chunks_of(things: Sequence[Thing], workers: int) -> list[Sequence[Thing]]:
 
 
 @contextmanager
-def scratch_folder(inside: Path) -> Iterator[Path]:
-    """A folder on a settled disk, removed at the end."""
+def scratch_folder(inside: Path, *, is_many: bool) -> Iterator[Path]:
+    """A folder on a settled disk for few or many files, discarded at the end."""
     os.sync()
     target = Path(tempfile.mkdtemp(dir=inside, prefix="scratch-"))
     try:
         yield target
     finally:
-        shutil.rmtree(target)
+        discard(target, is_many=is_many)
+
+
+def discard(folder: Path, *, is_many: bool) -> None:
+    """Remove a folder; one of many files is only renamed, and removed by the harness when the section is over.
+
+    The turn of one contender would pay for the cleaning up of another: see `forget_deleted`.
+    """
+    if is_many:
+        folder.rename(Path(tempfile.mkdtemp(dir=folder.parent, prefix="discarded-")) / folder.name)
+    else:
+        shutil.rmtree(folder)
 
 
 def _described_size(size: int) -> str:
