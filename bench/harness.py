@@ -32,7 +32,6 @@ from pathlib import Path
 PAIRS = 5
 GB = 10**9
 _MIB = 1 << 20
-_FORGETTING = 65.0  # seconds; ext4 remembers a deleted inode for one minute once its deletion is on the disk
 _HEADING = ("what", "ours", "peer", "ratio", "± spread", "limit", "verdict")
 
 
@@ -267,7 +266,6 @@ def main(document: str | None, sections: Mapping[str, Section]) -> None:
         for section in names:
             print(f"{section}:", file=sys.stderr, flush=True)
             problem = _run(sections[section], options, found)
-            _clear(options.folder)
             if problem:
                 problems[section] = problem
             if chosen.result is not None:
@@ -302,16 +300,6 @@ def _run(section: Section, options: Options, found: list[Finding]) -> str | None
         traceback.print_exc()
         return f"failed: {type(error).__name__}: {error}"
     return None
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a section has left, and let the file system forget many deletions before the next one."""
-    is_many = any(place.name.startswith("discarded-") for place in folder.iterdir())
-    for place in folder.iterdir():
-        shutil.rmtree(place) if place.is_dir() else place.unlink()
-    os.sync()
-    if is_many:
-        time.sleep(_FORGETTING)
 
 
 def _write(to: Path, options: Options, found: list[Finding], problems: dict[str, str], told: dict[str, object]) -> None:

@@ -85,8 +85,8 @@ class Source:
 def forget_deleted() -> None:
     """Let the file system forget what was deleted before, where we may.
 
-    ext4 passes over an inode for minutes after its file was deleted as long as it has the inode in memory, and after
-    many deletions that takes longer than all else.
+    ext4 passes over an inode for up to six minutes after its file was deleted as long as it has the inode in memory,
+    and after many deletions that takes longer than all else.
     """
     os.sync()
     with suppress(OSError):
@@ -126,7 +126,7 @@ def scratch_folder(inside: Path, *, is_many: bool) -> Iterator[Path]:
 
 
 def discard(folder: Path, *, is_many: bool) -> None:
-    """Remove a folder; one of many files is only renamed, and removed by the harness when the section is over.
+    """Remove a folder; one of many files is only renamed, and removed with everything else at the end.
 
     The turn of one contender would pay for the cleaning up of another: see `forget_deleted`.
     """

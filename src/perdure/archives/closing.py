@@ -30,7 +30,15 @@ from perdure.archives.errors import (
 )
 from perdure.archives.heads import STATEMENT_FILE, Heads, list_part_summaries, list_superseded
 from perdure.archives.manifests import iter_sealed
-from perdure.archives.model import Archive, ArchiveState, EntryKind, PartState, UploadState, missing_for_close
+from perdure.archives.model import (
+    Archive,
+    ArchiveState,
+    EntryKind,
+    Part,
+    PartState,
+    UploadState,
+    missing_for_close,
+)
 from perdure.archives.placing import defer_seal, is_leased, list_parts, release, select_active_uploads
 from perdure.archives.ports import Signer
 from perdure.archives.reading import to_counts
@@ -220,21 +228,12 @@ class Closing:
         archive_id = UUID(payload["archive"])
         with self._ctx.db.begin() as tx:
             archive = load(tx, archive_id)
-            numbers = [part.number for part in list_parts(tx, archive_id)]
         if archive.state is ArchiveState.CLOSED:
             return _outcome(archive)
         require_state(archive, ArchiveState.CLOSING)
         self._wait_for_landings(job, archive_id)
         stages = Stages()
-        for number in numbers:
-            job.raise_if_stopping()
-            job.progress(message=f"sealing part {number} of {len(numbers)}")
-            if not self._sealing.seal(archive_id, number):
-                raise TransfersLandingError(f"Something is on its way into part {number}.")
-        stages.end("seal")
-        crash_point("close.sealed")
-        self._place_copies(job, archive)
-        stages.end("copies")
+        self._seal_and_copy(job, archive, stages)
         crash_point("close.copied")
         job.progress(message="building the closing statement")
         with tempfile.TemporaryDirectory(prefix="closing-") as folder:
@@ -245,20 +244,34 @@ class Closing:
         stages.end("commit")
         return {**_outcome(closed), "seconds": stages.as_json()}
 
-    def _place_copies(self, job: JobContext, archive: Archive) -> None:
+    def _seal_and_copy(self, job: JobContext, archive: Archive, stages: Stages) -> None:
         with self._ctx.db.begin() as tx:
-            sealed = [part for part in list_parts(tx, archive.id) if part.state is PartState.SEALED]
+            listed = list_parts(tx, archive.id)
         each = archive.profile.copies
-        total, done = sum(part.byte_count for part in sealed) * each, 0
-        job.progress(done=0, total=total, unit="bytes", message="verifying copies")
-        for part in sealed:
-            so_far = _Meter(job, done)
-            object_id = PartRef(archive.id, part.id).object_id
-            ensure_copies(self._ctx, archive, object_id, progress=so_far, should_stop=job.should_stop)
-            done += part.byte_count * each
-            job.progress(done=done, message=f"copies of part {part.number} of {len(sealed)} are verified")
+        total, done = sum(part.byte_count for part in listed) * each, 0
+        job.progress(done=0, total=total, unit="bytes", message=f"sealing {len(listed)} parts and verifying copies")
+        for number, is_sealed in self._sealing.iter_sealed(archive.id, [part.number for part in listed]):
+            if not is_sealed:
+                raise TransfersLandingError(f"Something is on its way into part {number}.")
+            crash_point("close.sealed")
+            stages.end("seal")
+            job.raise_if_stopping()
+            part = self._find_sealed(archive.id, number)
+            if part is not None:
+                told = _Meter(job, done)
+                object_id = PartRef(archive.id, part.id).object_id
+                ensure_copies(self._ctx, archive, object_id, progress=told, should_stop=job.should_stop)
+                done += part.byte_count * each
+                job.progress(done=done, message=f"copies of part {number} of {len(listed)} are verified")
+            stages.end("copies")
         # before the statement is written to some stores and must be written anew
         ensure_copies(self._ctx, archive, object_uri(archive.id), should_stop=job.should_stop)
+        stages.end("copies")
+
+    def _find_sealed(self, archive_id: UUID, number: int) -> Part | None:
+        """The part; None for one that held nothing and is no object."""
+        with self._ctx.db.begin() as tx:
+            return next((part for part in list_parts(tx, archive_id) if part.number == number), None)
 
     def _commit(self, archive_id: UUID, actor: Actor, tree: MerkleTree, lists: Mapping[str, Path]) -> Archive:
         """Write and sign the statement, put the checksum list beside it, and make the archive closed with it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -35,7 +37,6 @@ from perdure.kernel.actor import SYSTEM
 from perdure.storage.crash_points import crash_point
 from perdure.storage.model import PartRef, SealedPart
 
-_COPIED_AT_ONCE = 10 << 30  # bytes of a part
 _FILLED = (ArchiveState.OPEN, ArchiveState.CLOSING)
 _QUIET = timedelta(minutes=5)
 
@@ -79,33 +80,49 @@ class Sealing:
         ctx.storage.forget_staged_log(ref)
         return True
 
+    def iter_sealed(self, archive_id: UUID, numbers: Sequence[int]) -> Iterator[tuple[int, bool]]:
+        """Seal parts in their order, and tell of each what `seal` says when it is done.
+
+        A thread does it, so that the caller copies one part while the next is sealed. The first error ends it.
+        """
+        with ThreadPoolExecutor(1, "seal") as sealer:
+            sealing = [sealer.submit(copy_context().run, self.seal, archive_id, number) for number in numbers]
+            try:
+                for number, one in zip(numbers, sealing, strict=True):
+                    yield number, one.result()
+            finally:
+                sealer.shutdown(cancel_futures=True)
+
     def _run(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler
-        """Seal the full parts of an archive that is still open, and place and verify copies of what need not wait."""
+        """Seal the full parts of an archive that is still open, and place and verify the copies of what is sealed."""
         archive_id = UUID(payload["archive"])
         with self._ctx.db.begin() as tx:
             archive = load(tx, archive_id)
-            waiting = [part for part in list_parts(tx, archive_id) if part.state in (PartState.FULL, PartState.SEALING)]
-        stages, sealed = Stages(), 0
-        for part in waiting if archive.state in _FILLED else []:
+            listed = list_parts(tx, archive_id) if archive.state in _FILLED else []
+        full = [part.number for part in listed if part.state in (PartState.FULL, PartState.SEALING)]
+        stages, sealed, copied = Stages(), 0, set[UUID]()
+        if listed and not full:
+            self._copy_sealed(job, archive, copied)
+            stages.end("copies")
+        for _, is_sealed in self.iter_sealed(archive_id, full):
+            stages.end("seal")
             job.raise_if_stopping()
-            sealed += self.seal(archive_id, part.number)
-        stages.end("seal")
-        for part in self._list_to_copy(archive_id) if archive.state in _FILLED else []:
-            job.progress(message=f"copies of part {part.number}")
-            ensure_copies(self._ctx, archive, PartRef(archive_id, part.id).object_id, should_stop=job.should_stop)
-        stages.end("copies")
+            sealed += is_sealed
+            self._copy_sealed(job, archive, copied)
+            stages.end("copies")
         return {"sealed": sealed, "seconds": stages.as_json()}
 
-    def _list_to_copy(self, archive_id: UUID) -> list[Part]:
-        """The sealed parts that are copied before the closing.
+    def _copy_sealed(self, job: JobContext, archive: Archive, copied: set[UUID]) -> None:
+        """Place and verify the copies of the sealed parts that are not in `copied`."""
+        for part in self._list_sealed(archive.id):
+            if part.id not in copied:
+                job.progress(message=f"copies of part {part.number}")
+                ensure_copies(self._ctx, archive, PartRef(archive.id, part.id).object_id, should_stop=job.should_stop)
+                copied.add(part.id)
 
-        Reading many small files back takes the processor from those that come in, and is soon done at the closing: a
-        part of them waits while something is on its way.
-        """
+    def _list_sealed(self, archive_id: UUID) -> list[Part]:
         with self._ctx.db.begin() as tx:
-            is_busy = tx.execute(select_active_uploads(archive_id).limit(1)).first() is not None
-            sealed = [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
-        return [part for part in sealed if not is_busy or part.byte_count >= _COPIED_AT_ONCE]
+            return [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
 
     def _fence(self, archive_id: UUID, number: int) -> Part | None:
         """Let nothing into or out of the part from here on."""

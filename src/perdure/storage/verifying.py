@@ -203,7 +203,7 @@ def _verify_content(
     expected = inventory.content_paths()
     to_read = [(path, present[path]) for path in expected if present.get(path, -1) >= 0 and (not only or only(path))]
     wrong: list[tuple[str, str, int]] = []
-    helpers = Helpers(store, min(_MOST_HELPERS, 4 * (os.cpu_count() or 1), len(to_read) // _FILES_FOR_A_HELPER))
+    helpers = Helpers(store, min(_MOST_HELPERS, 2 * (os.cpu_count() or 1), len(to_read) // _FILES_FOR_A_HELPER))
 
     def digest_batch(batch: list[tuple[str, int]]) -> list[tuple[str, str, int]]:
         return list(_digest_files(store, helpers, object_id, batch, inventory.digest_algorithm, should_stop))

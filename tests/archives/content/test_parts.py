@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from perdure.archives import model, sealing
+from perdure.archives import model
 from perdure.archives.closing import Closing
 from perdure.archives.errors import ArchiveClosingError, CopiesMissingError, NotReopenableError, UploadsUnfinishedError
 from perdure.archives.model import ArchiveState, PartState
@@ -69,19 +69,13 @@ def test_full_parts_are_sealed_early_and_closing_accounts_for_all(shop: Workshop
 
 
 @pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize("is_large", [False, True])
-def test_the_copies_of_a_small_part_wait_while_something_comes_in(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch, is_large: bool
-) -> None:
-    if is_large:
-        monkeypatch.setattr(sealing, "_COPIED_AT_ONCE", 1)
+def test_a_full_part_is_copied_while_something_comes_in(shop: Workshop) -> None:
     archive = shop.open()
     for number in range(2):
         shop.put_all(archive, {b"%d/%d" % (number, file): b"%d" % file for file in range(3)})
     coming = shop.filling.begin_file(shop.ada, archive.id, b"late", 1)
     shop.run()
-    states = {copy.state for copy in shop.reading.copies(shop.ada, archive.id) if copy.part == 1}
-    assert states == {CopyState.VERIFIED if is_large else CopyState.WRITTEN}
+    assert {copy.state for copy in shop.reading.copies(shop.ada, archive.id) if copy.part == 1} == {CopyState.VERIFIED}
     coming.write(b"1")
     coming.finish()
     closed = shop.close(archive)
@@ -255,7 +249,7 @@ def test_closed_means_that_the_statement_has_its_copies(shop: Workshop, monkeypa
     archive = shop.open()
     shop.put(archive, b"a", b"1")
     second = shop.ctx.storage._stores[1]
-    exchange, copied = second.exchange, Closing._place_copies
+    exchange, copied = second.exchange, Closing._seal_and_copy
 
     def fail(tree: str, object_id: str) -> None:
         raise StoreUnavailableError("The store went away.")
@@ -264,12 +258,12 @@ def test_closed_means_that_the_statement_has_its_copies(shop: Workshop, monkeypa
         copied(*arguments)
         monkeypatch.setattr(second, "exchange", fail)
 
-    monkeypatch.setattr(Closing, "_place_copies", copy_and_fail)
+    monkeypatch.setattr(Closing, "_seal_and_copy", copy_and_fail)
     job = shop.closing.close(shop.ada, archive.id)
     run_pending(shop.ctx.jobs, limit=5, raise_unforeseen=False)
     assert shop.look(archive).state is ArchiveState.CLOSING
     assert "copies of the record" in str(shop.job(job).error)
-    monkeypatch.setattr(Closing, "_place_copies", copied)
+    monkeypatch.setattr(Closing, "_seal_and_copy", copied)
     monkeypatch.setattr(second, "exchange", exchange)
     shop.run()
     require_success(shop.job(job))
