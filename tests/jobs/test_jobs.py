@@ -26,6 +26,7 @@ from perdure.jobs import (
     RetryRule,
     run_pending,
     run_worker,
+    worker,
 )
 from perdure.jobs.model import plan_retry
 from perdure.jobs.worker import forget_finished, retry_stalled
@@ -74,6 +75,17 @@ def wait_until_over(jobs: Jobs, job_id: UUID, seconds: float = 60.0) -> JobView:
     return view
 
 
+def wait_until_listening(jobs: Jobs) -> None:
+    listening = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE 'LISTEN %'"
+    deadline = time.monotonic() + 60
+    while True:
+        with jobs.db.begin() as tx:
+            if tx.execute(text(listening)).first():
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_job_runs_with_its_payload_and_keeps_its_result(jobs: Jobs) -> None:
     thing, requester = new_id(), new_id()
     jobs.register("test.work", lambda context, payload: {"doubled": payload["number"] * 2})
@@ -116,6 +128,29 @@ def test_the_same_queueing_lock_queues_once_while_the_job_waits(jobs: Jobs) -> N
     assert defer(jobs, payload={"number": 3}, queueing_lock="fold") != first
     run_pending(jobs)
     assert seen == [1, 3]
+
+
+@pytest.mark.parametrize("queues", [None, ["other"]])
+def test_a_job_that_waited_for_a_lock_runs_when_the_lock_is_free(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, queues: list[str] | None
+) -> None:
+    monkeypatch.setattr(worker, "_POLL_EVERY", 3600.0)
+    is_first_running, is_second_there = threading.Event(), threading.Event()
+
+    def wait_for_second(context: JobContext, payload: object) -> None:
+        is_first_running.set()
+        assert is_second_there.wait(60)
+
+    jobs.register("test.first", wait_for_second, queue="other")
+    jobs.register("test.second", lambda context, payload: None, queue="other")
+    defer(jobs, "test.first", lock="one")
+    with working(jobs, queues=queues):
+        assert is_first_running.wait(60)
+        wait_until_listening(jobs)
+        second = defer(jobs, "test.second", lock="one")
+        time.sleep(0.2)  # for the worker to see that it cannot have it yet
+        is_second_there.set()
+        assert wait_until_over(jobs, second).state is JobState.SUCCEEDED
 
 
 def test_a_joined_job_is_held_back_until_the_joining_transaction_ends(jobs: Jobs) -> None:

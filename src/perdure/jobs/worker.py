@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from uuid import UUID
 
 import procrastinate
 import structlog
-from procrastinate.jobs import Job
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from sqlalchemy import text
@@ -48,8 +50,14 @@ class _AsWeDecided(BaseRetryStrategy):
         return RetryDecision(retry_at=at)
 
 
+_TELL_WAITING = """
+    SELECT pg_notify(channel, %(payload)s)
+    FROM unnest(ARRAY['procrastinate_any_queue_v1', 'procrastinate_queue_v1#' || %(queue)s]) AS channel
+"""
+
+
 class _ToldManager(JobManager):
-    """Holds the lifeline of a worker before it may take a job."""
+    """Holds the lifeline of a worker before it may take a job, and tells all of them when a job's lock is free."""
 
     def __init__(self, connector: procrastinate.PsycopgConnector, lifelines: Lifelines | None) -> None:
         super().__init__(connector)
@@ -60,6 +68,13 @@ class _ToldManager(JobManager):
         if self._lifelines is not None:
             self._lifelines.hold_worker(worker)
         return worker
+
+    async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:
+        await super().finish_job(job, status, delete_job)
+        if job.lock is not None:  # whoever waited for the lock would be found at the next poll only
+            payload = json.dumps({"type": "job_inserted", "job_id": job.id})
+            with suppress(ConnectorException):
+                await self.connector.execute_query_async(_TELL_WAITING, payload=payload, queue=job.queue)
 
 
 def run_worker(
