@@ -64,6 +64,7 @@ class Settings:
     log_format: str = "auto"
     session_hours: int = 12
     web_processes: int = 0
+    worker_processes: int = 0
     worker_concurrency: int = 4
     worker_queues: tuple[str, ...] = ()
     head_quiet_seconds: int = 120
@@ -84,6 +85,11 @@ class Settings:
         if not self.data_port or not sys.platform.startswith("linux"):
             return 1
         return self.web_processes or min(2, os.cpu_count() or 1)
+
+    @property
+    def worker_process_count(self) -> int:
+        """How many processes of `perdure serve` take jobs: by itself one for each processor, at most two."""
+        return self.worker_processes or min(2, os.cpu_count() or 1)
 
     @property
     def postgres_dir(self) -> Path:
@@ -320,6 +326,7 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "log_format": _one_of(LOG_FORMATS),
     "session_hours": _number(1, 24 * 90),
     "web_processes": _number(0, 64),
+    "worker_processes": _number(0, 64),
     "worker_concurrency": _number(1, 256),
     "worker_queues": _texts,
     "head_quiet_seconds": _number(0, 24 * 3600),

@@ -19,11 +19,11 @@ _BOTH = ("web", "web-2")
 
 def test_two_web_processes_share_a_port_and_one_may_die() -> None:
     (port,) = free_ports(1)
-    with running(web_processes="2", metrics_port=str(port)) as server, server.client() as client:
+    with running(web_processes="2", worker_processes="2", metrics_port=str(port)) as server, server.client() as client:
         numbers = Numbers(port)
         headers = {"Authorization": f"Bearer {client.session.token}"}
         request = Request(f"{server.url}/api/v1/me", headers=headers)  # noqa: S310  # our own address
-        wait_for(lambda: all(count(numbers, "perdure_process_up", name) == 1 for name in _BOTH))
+        wait_for(lambda: all(count(numbers, "perdure_process_up", name) == 1 for name in (*_BOTH, "worker-2")))
         wait_for(lambda: ask(request) and all(answered(numbers, name) for name in _BOTH))
         before = sum(answered(numbers, name) for name in _BOTH)
         for _ in range(_ASKED):

@@ -40,7 +40,7 @@ def run(name: str, settings: Settings, database_url: str, channel: socket.socket
     configure_logging(level=settings.log_level, style=settings.log_format, process=name)
     require_current_schema(database_url)
     with opened(settings, database_url, process=name, on_sync_failure=_start_anew) as application:
-        collect = application.numbers(with_facts=role == _TELLS_FACTS)
+        collect = application.numbers(with_facts=name == _TELLS_FACTS)
         answer_on(channel, lambda: to_plain(collect()))
         _PARTS[role](application)
 

@@ -94,9 +94,15 @@ class _Child:
             self.process.stdin.write(briefing)
             self.process.stdin.flush()
 
+    @property
+    def is_further(self) -> bool:
+        """Whether another one does the same, so that the service is ready without it."""
+        return "-" in self.role
+
     def look_after(self) -> None:
-        assert self.process is not None
-        if self.process.poll() is None:
+        if self.process is None:
+            self.start()
+        if self.process is None or self.process.poll() is None:
             return
         now = time.monotonic()
         if self.died is None:
@@ -183,7 +189,8 @@ def serve(settings: Settings, *, on_ready: Callable[[Settings, str], None], stop
         children = [_Child(role, _briefing(settings, url)) for role in _roles(settings)]
         try:
             for child in children:
-                child.start()
+                if not child.is_further:
+                    child.start()
             _wait_until_ready(settings, children, stop_event)
             with _watched(settings, children):
                 if not stop_event.is_set():
@@ -250,8 +257,12 @@ def _briefing(settings: Settings, database_url: str) -> Mapping[str, object]:
 
 def _roles(settings: Settings) -> list[str]:
     """What each child is called; the second of its kind is `web-2`."""
-    further = [f"web-{number}" for number in range(2, settings.web_process_count + 1)]
-    return ["web", *further, *(["data"] if settings.data_port else []), "worker"]
+    web = _name_all("web", settings.web_process_count)
+    return [*web, *(["data"] if settings.data_port else []), *_name_all("worker", settings.worker_process_count)]
+
+
+def _name_all(role: str, count: int) -> list[str]:
+    return [role, *(f"{role}-{number}" for number in range(2, count + 1))]
 
 
 def _require_whole(settings: Settings, database_url: str) -> None:

@@ -51,6 +51,7 @@ class Tree:
             "log_format": "json",
             "disk_reserve_bytes": "0",
             "web_processes": "1",  # a second one is no other program, and takes seconds to start
+            "worker_processes": "1",
             "ingest_roots": str(self.sources),
             **settings,
         }
