@@ -13,6 +13,8 @@ from uuid import UUID
 import pytest
 
 from perdure.adapters.posix.store import PosixStore
+from perdure.formats.ocfl import sidecar_bytes
+from perdure.kernel.digests import digest_bytes
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import NoGoodCopyError, StoreUnavailableError, UnknownObjectError
 from perdure.storage.model import Abilities, object_uri
@@ -245,3 +247,32 @@ def test_a_head_without_a_good_copy_is_not_written(lab: Lab, archive: UUID) -> N
         tx.exec_driver_sql("UPDATE copies SET state = 'suspect'")
     with pytest.raises((NoGoodCopyError, StoreUnavailableError)):
         lab.write_head(archive, {"a": b"2"})
+
+
+def test_a_version_more_by_an_interrupted_writer_is_no_damage(lab: Lab) -> None:
+    archive = new_id()
+    lab.write_head(archive, {"record.json": b"one"})
+    change = {"record.json": b"two"}
+    assert lab.crash_at("exchange.old_removed", lambda storage: lab.write_head(archive, change, storage))
+    for store in (lab.first, lab.second):
+        assert lab.storage.verify_copy(object_uri(archive), store).is_good
+    assert lab.write_head(archive, change).version == 2
+    assert lab.states(object_uri(archive)) == {"first": "verified", "second": "verified"}
+
+
+def test_a_version_more_that_changes_what_was_there_is_damage(lab: Lab, damaged: set[str]) -> None:
+    archive = new_id()
+    lab.write_head(archive, {"record.json": b"one", "kept.json": b"kept"})
+    assert lab.crash_at("exchange.old_removed", lambda storage: lab.write_head(archive, {"more.json": b"2"}, storage))
+    damaged.add("first")
+    folder = lab.object_folder("first", object_uri(archive))
+    kept = next(
+        place for place in (folder / "v1" / "content").rglob("*") if place.is_file() and place.read_bytes() == b"kept"
+    )
+    kept.write_bytes(b"KEPT")
+    old, new = (digest_bytes(data, ("sha512",))["sha512"] for data in (b"kept", b"KEPT"))
+    for inventory in (folder / "inventory.json", folder / "v2" / "inventory.json"):
+        data = inventory.read_bytes().replace(old.encode(), new.encode())
+        inventory.write_bytes(data)
+        (inventory.parent / "inventory.json.sha512").write_bytes(sidecar_bytes(data, "sha512"))
+    assert not lab.storage.verify_copy(object_uri(archive), lab.first).is_good

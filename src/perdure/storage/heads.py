@@ -78,7 +78,7 @@ def find_newest(stores: Iterable[Store], object_id: str, known: StoredObject | N
         number = ocfl.version_number(held.inventory.head)
         if known and number == known.version and held.digest != known.inventory_digest:
             continue  # the same number from a line that was never acknowledged
-        if known and number > known.version and not _stands_on(store, object_id, held, known):
+        if known and number > known.version and not stands_on(store, object_id, held, known):
             continue  # a longer line that was never acknowledged
         if best is None or number > best[0]:
             best = number, held, store
@@ -87,14 +87,16 @@ def find_newest(stores: Iterable[Store], object_id: str, known: StoredObject | N
     return Found(best[1], best[2], failures) if best else Found(None, None, failures)
 
 
-def _stands_on(store: Store, object_id: str, held: StoredInventory, known: StoredObject) -> bool:
-    """Whether the version that the database knows is one of those that the store's newest was added to."""
+def stands_on(store: Store, object_id: str, held: StoredInventory, known: StoredObject) -> bool:
+    """Whether the store's newest version was added to the one that the database knows, and keeps all of its content."""
     try:
         data = read_whole(store, object_id, f"v{known.version}/{ocfl.INVENTORY_NAME}")
     except (FileNotFoundError, StoreFailedError):
         return False
     algorithm = held.inventory.digest_algorithm
-    return digest_bytes(data, (algorithm,))[algorithm] == known.inventory_digest
+    if digest_bytes(data, (algorithm,))[algorithm] != known.inventory_digest:
+        return False
+    return ocfl.parse_inventory(data).content_paths().items() <= held.inventory.content_paths().items()
 
 
 def plan_next(object_id: str, base: StoredInventory | None, change: HeadChange) -> ocfl.NextVersion | None:

@@ -439,7 +439,7 @@ class Storage:
             own = next((copy for copy in copies if copy.store_id == store_id), None)
             if own is None:
                 raise UnknownObjectError(f"The store {store.info.name} has no copy of {object_id}.")
-            known = stored.inventory_digest if own.version == stored.version else None
+            known = _find_known_digest(store, stored) if own.version == stored.version else None
             report = verify_object(
                 store, object_id, self._clock, known_digest=known, progress=progress, should_stop=should_stop
             )
@@ -891,3 +891,18 @@ def _read_checked(store: Store, object_id: str, inventory: ocfl.Inventory, path:
     if digest_bytes(data, (inventory.digest_algorithm,))[inventory.digest_algorithm] != expected.lower():
         raise placing.SourceDamagedError(store, object_id, path)
     return data
+
+
+def _find_known_digest(store: Store, stored: StoredObject) -> str:
+    """The digest that the inventory in a store must have: that of the version which the database knows.
+
+    A writer that was interrupted before its commit leaves a version more in a head, which the next writer adopts: it is
+    no damage, and what it was added to is read with it.
+    """
+    if stored.kind is ObjectKind.PART:
+        return stored.inventory_digest
+    try:
+        held = read_inventory(store, stored.object_id)
+    except (DamagedError, FileNotFoundError, StoreFailedError):
+        return stored.inventory_digest
+    return held.digest if heads.stands_on(store, stored.object_id, held, stored) else stored.inventory_digest
