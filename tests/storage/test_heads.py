@@ -15,6 +15,7 @@ import pytest
 from perdure.adapters.posix.store import PosixStore
 from perdure.formats.ocfl import sidecar_bytes
 from perdure.kernel.digests import digest_bytes
+from perdure.kernel.errors import DamagedError
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import NoGoodCopyError, StoreUnavailableError, UnknownObjectError
 from perdure.storage.model import Abilities, object_uri
@@ -257,6 +258,19 @@ def test_a_version_more_by_an_interrupted_writer_is_no_damage(lab: Lab) -> None:
     for store in (lab.first, lab.second):
         assert lab.storage.verify_copy(object_uri(archive), store).is_good
     assert lab.write_head(archive, change).version == 2
+    assert lab.states(object_uri(archive)) == {"first": "verified", "second": "verified"}
+
+
+def test_a_store_that_was_behind_when_a_writer_died_is_sound(lab: Lab, archive: UUID) -> None:
+    """The first store has the next version already while the second is brought to the one before it."""
+    lab.write_head(archive, {"record.json": b"one"})
+    for point, said in (("head.installed", b"two"), ("place.published", b"three")):
+        assert lab.crash_at(point, partial(lab.write_head, archive, {"record.json": said}))
+    for store in (lab.first, lab.second):
+        held = dict(lab.storage.iter_objects(store))[object_uri(archive)]
+        assert not isinstance(held, DamagedError), held
+        assert lab.storage.verify_copy(object_uri(archive), store).is_good
+    assert lab.write_head(archive, {"record.json": b"four"}).behind == ()
     assert lab.states(object_uri(archive)) == {"first": "verified", "second": "verified"}
 
 

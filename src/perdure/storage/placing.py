@@ -82,8 +82,7 @@ def bring_object(source: Store, target: Store, object_id: str, held: StoredInven
     if missing:
         raise SourceDamagedError(source, object_id, min(missing))
     crash_point("place.copied")
-    documents = {path: _read_document(source, object_id, path) for path in sorted(wanted - digests.keys())}
-    documents[ocfl.INVENTORY_NAME] = held.data
+    documents = _gather_documents(source, object_id, held, wanted - digests.keys())
     put_documents(target, tree, documents)
     crash_point("place.documents_written")
     if {path for path, _ in target.walk_tree(tree)} != ocfl.expected_files(held.inventory):
@@ -199,6 +198,14 @@ def _copy_file(source: Store, target: Store, tree: str, object_id: str, path: st
     if digest is not None and digester.hexdigest() != digest.lower():
         sink.abort()
         raise SourceDamagedError(source, object_id, path)
+
+
+def _gather_documents(source: Store, object_id: str, held: StoredInventory, paths: Iterable[str]) -> dict[str, bytes]:
+    """What is no content; inventory and sidecar in the root are those of `held`: the source may be a version ahead."""
+    algorithm = held.inventory.digest_algorithm
+    sidecar = ocfl.sidecar_bytes(held.data, algorithm)
+    root = {ocfl.INVENTORY_NAME: held.data, ocfl.sidecar_name(algorithm): sidecar}
+    return root | {path: _read_document(source, object_id, path) for path in sorted(set(paths) - root.keys())}
 
 
 def _taken(tree: str, path: str) -> StagedContentError:
