@@ -246,7 +246,9 @@ def _verify(act: acts.Verify, instance: Instance) -> Mapping[str, object]:
         job = application.jobs.get(tx, job_id)
     assert job.state is JobState.SUCCEEDED, job.error
     assert job.result is not None
-    return {"good": job.result["good"]}
+    copies = job.result["copies"]
+    assert isinstance(copies, list)
+    return {"good": job.result["good"], "copies": len(copies)}
 
 
 @_do.register

@@ -304,6 +304,19 @@ def test_a_closing_that_died_and_is_taken_back_is_read_again(make_world: Callabl
     world.check_contents()
 
 
+def test_what_is_withdrawn_before_it_is_verified_has_no_copy_to_read(make_world: Callable[[], World]) -> None:
+    world = make_world()
+    world.act(acts.Open("first", "One"))
+    (archive,) = world.model.layers
+    world.act(acts.Put(archive, Given(b"a", "file", b"1")))
+    world.act(acts.Close(archive))
+    world.act(acts.Work())
+    world.act(acts.Verify(archive))
+    world.act(acts.Withdraw(archive))
+    world.act(acts.Verify(archive))
+    assert world.model.layers[archive].state == "withdrawn"
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_a_removal_that_dies_never_shows_what_an_ancestor_has(make_world: Callable[[], World], steps: int) -> None:
     world = make_world()

@@ -210,7 +210,7 @@ class World:
             _require_same(outcome, Refused(late))
         else:
             assert isinstance(outcome, Done), f"{outcome} was not foreseen"
-            self._accept_answer(act, outcome.answer)
+            self._accept_answer(act, expected, outcome.answer)
         self._settle(self.model, expected)
         self.model = expected
         if isinstance(outcome, Done):
@@ -227,12 +227,14 @@ class World:
             return outcome == Refused("uploads_unfinished")
         return False
 
-    def _accept_answer(self, act: acts.Act, answer: Any) -> None:  # Any: what each act answers
+    def _accept_answer(self, act: acts.Act, after: Estate, answer: Any) -> None:  # Any: what each act answers
         if isinstance(act, acts.Batch):
             taken = accepted(self.model.layers[act.archive].entries, act.items)
             _require_same([act.items[index] for index in answer["stored"]], taken)
         if isinstance(act, acts.Verify):
-            _require_same(answer["good"], not self.model.layers[act.archive].is_damaged)
+            was_read = answer["copies"] > 0  # none, if a withdrawal that waited was carried out before
+            assert was_read or after.layers[act.archive].state == "withdrawn", "no copy was read"
+            _require_same(answer["good"], was_read and not self.model.layers[act.archive].is_damaged)
 
     def _learn(self, act: acts.Act, answer: Any) -> None:  # Any: as above
         if isinstance(act, acts.Open | acts.Append) and answer["id"] not in self.model.layers:
