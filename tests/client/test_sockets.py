@@ -14,7 +14,7 @@ from perdure_client.transport import Transport
 
 
 def serve(answers: list[bytes]) -> tuple[str, Callable[[], None]]:
-    """A server that gives one answer to each request, all on connections that it keeps."""
+    """A server that gives one answer to each request, all on connections that it keeps; no bytes end one instead."""
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -25,7 +25,7 @@ def serve(answers: list[bytes]) -> tuple[str, Callable[[], None]]:
                 while answers and connection.recv(65536):
                     answer = answers.pop(0).replace(b"URL", url.encode())
                     connection.sendall(answer)
-                    if b"Connection: close" in answer:
+                    if not answer or b"Connection: close" in answer:
                         break
 
     thread = threading.Thread(target=run, daemon=True)
@@ -81,6 +81,23 @@ def test_a_connection_that_the_server_ended_is_replaced() -> None:
     url, end = serve([instance(), answer(b"first", more="X: Connection: close\r\n"), answer(b"second")])
     transport = Transport(Session(url, None))
     assert (read(transport), read(transport)) == (b"first", b"second")
+    transport.close()
+    end()
+
+
+def test_a_connection_that_the_server_ends_while_it_is_asked_is_replaced() -> None:
+    url, end = serve([instance(), answer(b"first"), b"", answer(b"second")])
+    transport = Transport(Session(url, None))
+    assert (read(transport), read(transport)) == (b"first", b"second")
+    transport.close()
+    end()
+
+
+def test_a_server_that_ends_a_new_connection_is_not_asked_again() -> None:
+    url, end = serve([instance(), b""])
+    transport = Transport(Session(url, None))
+    with pytest.raises(ConnectionLostError):
+        read(transport)
     transport.close()
     end()
 

@@ -6,6 +6,7 @@ import http.client
 import select
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.request import getproxies, proxy_bypass
@@ -43,14 +44,15 @@ class Sockets:
         self._is_closed = False
 
     def get(self, url: httpx.URL, headers: Mapping[str, str]) -> Asked:
-        """Ask and read the head of the answer; raises OSError and http.client.HTTPException."""
-        connection = self._take(url)
-        try:
-            connection.request("GET", url.raw_path.decode("ascii"), headers=dict(headers))
-            return Asked(url, connection, connection.getresponse())
-        except BaseException:
-            connection.close()
-            raise
+        """Ask and read the head of the answer; raises OSError and http.client.HTTPException.
+
+        A server may end a connection that was kept while the next question is on its way: that one is asked again.
+        """
+        kept = self._take_kept(url)
+        if kept is not None:
+            with suppress(ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected):
+                return _ask(url, kept, headers)
+        return _ask(url, self._connect(*_place(url)), headers)
 
     def send(
         self, method: str, url: httpx.URL, headers: Mapping[str, str], pieces: Iterable[Piece]
@@ -60,7 +62,7 @@ class Sockets:
         Raises OSError and http.client.HTTPException, and what `pieces` raise. A server may answer before the end of
         the body: then no more of it is sent.
         """
-        connection, response, is_reusable = self._take(url), None, False
+        connection, response, is_reusable = self._take_kept(url) or self._connect(*_place(url)), None, False
         try:
             connection.putrequest(method, url.raw_path.decode("ascii"), skip_accept_encoding=True)
             for name, value in headers.items():
@@ -86,10 +88,9 @@ class Sockets:
         finally:
             self._give_back(asked.url, asked.connection, response, is_reusable=is_reusable)
 
-    def _take(self, url: httpx.URL) -> _Connection:
-        """An idle connection that the server has not ended, or a new one."""
-        place = _place(url)
-        idle = self._idle.setdefault(place, [])
+    def _take_kept(self, url: httpx.URL) -> _Connection | None:
+        """An idle connection that the server has not ended, as far as it is known here."""
+        idle = self._idle.setdefault(_place(url), [])
         while idle:
             try:
                 connection = idle.pop()
@@ -98,7 +99,7 @@ class Sockets:
             if not _has_news(connection):
                 return connection
             connection.close()
-        return self._connect(*place)
+        return None
 
     def _give_back(
         self,
@@ -136,6 +137,15 @@ def is_proxied(url: httpx.URL) -> bool:
     """Whether the environment sends requests to this address through a proxy."""
     proxies = getproxies()
     return (url.scheme in proxies or "all" in proxies) and not proxy_bypass(url.host)
+
+
+def _ask(url: httpx.URL, connection: _Connection, headers: Mapping[str, str]) -> Asked:
+    try:
+        connection.request("GET", url.raw_path.decode("ascii"), headers=dict(headers))
+        return Asked(url, connection, connection.getresponse())
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _place(url: httpx.URL) -> tuple[str, str, int]:
