@@ -101,8 +101,9 @@ class Application:
             self._export()
 
     def _export(self) -> None:
-        """Bring what changed since the last export to the stores, so that a stopped installation rebuilds whole."""
+        """Bring what the stores lack to them, so that a stopped installation rebuilds whole."""
         try:
+            self.archives.heads.catch_up()  # what others left unwritten when they died
             export_registry(self.context)
             export_events(self.context)
         except PerdureError as error:

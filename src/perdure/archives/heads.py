@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -77,6 +77,21 @@ class HeadChange:
     needs_copies: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An archive's row with the `number` of changes that its head lacks and whether its journal `lags`, and the
+    version that its head has in the stores as far as those who wrote it could tell."""
+
+    row: Row[Any]  # Any: a row of archives
+    stored_version: int
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether there is no head, or one whose writer died before the archive's row told of it."""
+        known: int = self.row.head_version
+        return known == 0 or self.stored_version > known
+
+
 class Heads:
     """Writes head versions; safe to share between threads and to call twice."""
 
@@ -112,10 +127,20 @@ class Heads:
 
     def fold_quiet(self) -> int:
         """Write the journals that lag and fold what is due; returns how many heads were written. A periodic job."""
+        return self._write_pending(self._is_due)
+
+    def catch_up(self) -> int:
+        """Write what stands in the database only, and note the heads that are ahead of it; returns how many heads.
+
+        For a process that ends: what stands in a journal goes on gathering there.
+        """
+        return self._write_pending(lambda tx, pending: pending.is_unsettled)
+
+    def _write_pending(self, is_due: Callable[[Connection, _Pending], bool]) -> int:
         written = 0
-        for archive_id, is_due in self._iter_pending():
+        for archive_id, is_head in self._iter_pending(is_due):
             try:
-                if is_due:
+                if is_head:
                     self.fold(archive_id)
                     written += 1
                 else:
@@ -124,23 +149,32 @@ class Heads:
                 log.warning("head_not_written", archive=short_form(archive_id), error=error.detail)
         return written
 
-    def _iter_pending(self) -> Iterator[tuple[UUID, bool]]:
+    def _iter_pending(self, is_due: Callable[[Connection, _Pending], bool]) -> Iterator[tuple[UUID, bool]]:
+        """The archives whose head, or else whose journal, is to be written; whether it is the head."""
         last = UUID(int=0)
-        while batch := self._find_pending(last):
-            yield from batch
-            last = batch[-1][0]
+        while True:
+            with self._ctx.db.begin() as tx:
+                batch = [(pending, is_due(tx, pending)) for pending in self._find_pending(tx, last)]
+            if not batch:
+                return
+            yield from ((pending.row.id, is_head) for pending, is_head in batch if is_head or pending.row.lags)
+            last = batch[-1][0].row.id
 
-    def _find_pending(self, after: UUID) -> list[tuple[UUID, bool]]:
+    def _find_pending(self, tx: Connection, after: UUID) -> list[_Pending]:
         a = archives.c
-        settings = self._ctx.settings
-        quiet_since = self._ctx.clock.now() - settings.head_quiet
-        pending = (a.revision - a.head_revision) + (a.metadata_sequence - a.metadata_folded)
-        is_due = or_(a.head_version == 0, pending >= settings.head_max_changes)
-        query = select(archives, is_due.label("due"), (a.changed_at <= quiet_since).label("quiet"))
-        query = query.where(pending > 0, a.id > after).order_by(a.id).limit(_FOUND_AT_ONCE)
-        with self._ctx.db.begin() as tx:
-            rows = tx.execute(query).all()
-            return [(row.id, row.due or (row.quiet and self._has_gathered(tx, row))) for row in rows]
+        number = (a.revision - a.head_revision) + (a.metadata_sequence - a.metadata_folded)
+        lags = or_(a.journalled < a.revision, a.metadata_journalled < a.metadata_sequence)
+        query = select(archives, number.label("number"), lags.label("lags")).where(number > 0, a.id > after)
+        rows = tx.execute(query.order_by(a.id).limit(_FOUND_AT_ONCE)).all()
+        stored = self._ctx.storage.find_objects(tx, [object_uri(row.id) for row in rows])
+        versions = {one.object_id: one.version for one in stored}
+        return [_Pending(row, versions.get(object_uri(row.id), 0)) for row in rows]
+
+    def _is_due(self, tx: Connection, pending: _Pending) -> bool:
+        row, settings = pending.row, self._ctx.settings
+        if pending.is_unsettled or row.number >= settings.head_max_changes:
+            return True
+        return row.changed_at <= self._ctx.clock.now() - settings.head_quiet and self._has_gathered(tx, row)
 
     def _has_gathered(self, tx: Connection, row: Row[Any]) -> bool:  # Any: a row of archives
         """Whether the oldest change that the head lacks has waited for others as long as it should."""

@@ -91,6 +91,10 @@ def find_object(tx: Connection, object_id: str) -> StoredObject | None:
     return _to_object(row) if row is not None else None
 
 
+def find_objects(tx: Connection, object_ids: Iterable[str]) -> list[StoredObject]:
+    return [_to_object(row) for row in tx.execute(select(objects).where(objects.c.object_id.in_(list(object_ids))))]
+
+
 def find_objects_of_archive(tx: Connection, archive_id: UUID) -> list[StoredObject]:
     query = select(objects).where(objects.c.archive_id == archive_id).order_by(objects.c.object_id)
     return [_to_object(row) for row in tx.execute(query)]

@@ -385,6 +385,10 @@ class Storage:
     def find_object(self, tx: Connection, object_id: str) -> StoredObject | None:
         return records.find_object(tx, object_id)
 
+    def find_objects(self, tx: Connection, object_ids: Iterable[str]) -> list[StoredObject]:
+        """Those of the objects that were ever written."""
+        return records.find_objects(tx, object_ids)
+
     def objects_of(self, tx: Connection, archive_id: UUID) -> list[StoredObject]:
         """The objects of an archive: its head and its sealed parts."""
         return records.find_objects_of_archive(tx, archive_id)
