@@ -40,6 +40,15 @@ def opened(house: House, contents: dict[bytes, bytes]) -> Life:
     return life
 
 
+def remove_without_a_note(house: House, life: Life, path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends after the commit; five minutes later nobody waits for it any more."""
+    with monkeypatch.context() as patched:
+        patched.setattr(removing, "carry_out", end)
+        with pytest.raises(_EndedError):
+            house.archives.filling.remove(house.ada, life._archive, [path])
+    house.clock.ahead += timedelta(minutes=5)
+
+
 def rebuilt(house: House, other: Database, archive: UUID) -> list[str]:
     """How a database made from the stores differs, in what the archive holds."""
     report = rebuild(house.over(other).ctx)
@@ -51,12 +60,8 @@ def test_a_removal_is_noted_after_its_process_ended(
     house: House, make_database: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     life = opened(house, {b"kept": b"1", b"gone": b"2"})
-    with monkeypatch.context() as patched:
-        patched.setattr(removing, "carry_out", end)
-        with pytest.raises(_EndedError):
-            house.archives.filling.remove(house.ada, life._archive, [b"gone"])
+    remove_without_a_note(house, life, b"gone", monkeypatch)
     assert set(house.tree(life._archive)) == {b"kept"}
-    house.clock.ahead += timedelta(minutes=5)
     house.archives.filling.expire_uploads()
     with house.db.begin() as tx:
         assert tx.execute(select(uploads)).all() == []
@@ -67,12 +72,8 @@ def test_what_is_put_at_the_path_again_stays(
     house: House, make_database: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     life = opened(house, {b"p": b"old"})
-    with monkeypatch.context() as patched:
-        patched.setattr(removing, "carry_out", end)
-        with pytest.raises(_EndedError):
-            house.archives.filling.remove(house.ada, life._archive, [b"p"])
+    remove_without_a_note(house, life, b"p", monkeypatch)
     life._put(life._archive, b"p", b"new")
-    house.clock.ahead += timedelta(minutes=5)
     house.archives.filling.expire_uploads()
     assert house.read(life._archive, b"p") == b"new"
     assert rebuilt(house, make_database(), life._archive) == []
@@ -83,11 +84,7 @@ def test_what_is_on_its_way_meanwhile_stays(
 ) -> None:
     """The note is written although an entry may be in the log already, and in no row yet."""
     life = opened(house, {b"p": b"old"})
-    with monkeypatch.context() as patched:
-        patched.setattr(removing, "carry_out", end)
-        with pytest.raises(_EndedError):
-            house.archives.filling.remove(house.ada, life._archive, [b"p"])
-    house.clock.ahead += timedelta(minutes=5)
+    remove_without_a_note(house, life, b"p", monkeypatch)
     view = house.archives.filling.create_upload(house.ada, life._archive, b"p", 3)
     house.archives.filling.expire_uploads()
     with house.db.begin() as tx:
@@ -103,11 +100,8 @@ def test_a_note_without_a_number_waits_for_what_is_on_its_way(house: House, monk
     """One that a release owed which did not number them: its place in the log decides what it takes away."""
     life = opened(house, {b"p": b"old"})
     with monkeypatch.context() as patched:
-        patched.setattr(removing, "carry_out", end)
         patched.setattr(layers, "number_removals", lambda tx, archive_id, removed: removed)
-        with pytest.raises(_EndedError):
-            house.archives.filling.remove(house.ada, life._archive, [b"p"])
-    house.clock.ahead += timedelta(minutes=5)
+        remove_without_a_note(house, life, b"p", monkeypatch)
     view = house.archives.filling.create_upload(house.ada, life._archive, b"p", 3)
     house.archives.filling.expire_uploads()
     with house.db.begin() as tx:
