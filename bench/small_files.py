@@ -1,7 +1,8 @@
 """150,000 files of 1 KiB, and 10,000 of 10 KiB by HTTP: `python bench/small_files.py [result.json]`.
 
-`closed`: server-side from nothing to a closed archive of one copy, read-back included, against the single pass (at most
-2.5) and `rclone copy` with `sync` and `rclone check` (less), and the memory of every process (PSS, at most 400 MB).
+`closed`: server-side from nothing to a closed archive of one copy, read-back included, against the single pass by
+processes (at most 2.5) and by threads, and `rclone copy` with `sync` and `rclone check` (less), and the memory of every
+process (PSS, at most 400 MB).
 `beside`: borg, restic and bagit-python over the same files, `annex`: git-annex over 5,000 of them; what each does is
 told with it.
 `put`: by HTTP with the command (at least 2,000 files a second).
@@ -21,6 +22,7 @@ from sources import Shape
 
 _MB = 10**6
 _RCLONE = "rclone copy + sync + check"
+_BY_THREADS = "single pass by threads"
 _PACKERS = ("borg create", "restic backup", "bagit-python")
 _BESIDE_ROUNDS = 2  # nothing is claimed
 
@@ -33,6 +35,7 @@ def _closed(options: Options) -> Iterator[Finding]:
         works: dict[str, Work] = {
             "ours": lambda: bench.ingest_and_close(source),
             "single pass": SinglePass(source, options.folder),
+            _BY_THREADS: SinglePass(source, options.folder, processes=False),
         }
         if is_installed(_RCLONE):
             works[_RCLONE] = peer(_RCLONE, source, options.folder)
@@ -40,6 +43,7 @@ def _closed(options: Options) -> Iterator[Finding]:
     source.remove()
     name, ours = f"{source.shape.described}, ingest and close", seconds(costs["ours"])
     yield against(name, ours, "single pass", seconds(costs["single pass"]), at_most=2.5)
+    yield against(name, ours, _BY_THREADS, seconds(costs[_BY_THREADS]))
     if _RCLONE in costs:
         yield against(name, ours, _RCLONE, seconds(costs[_RCLONE]), at_most=1.0, note=DOES[_RCLONE])
     for stage in costs["ours"][0].stages:
@@ -80,6 +84,7 @@ def _put(options: Options) -> Iterator[Finding]:
         works: dict[str, Work] = {
             "ours": lambda: bench.put(source),
             "single pass": SinglePass(source, options.folder),
+            _BY_THREADS: SinglePass(source, options.folder, processes=False),
         }
         costs = take_turns(works, options.rounds)
     source.remove()
