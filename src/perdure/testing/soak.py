@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import perdure
+from perdure.db import Database
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.migrations import migrate
+from perdure.jobs.measures import measure_queue
 from perdure.storage.crash_points import EXIT_STATUS
 from perdure.testing.invariants import (
     Breach,
@@ -33,7 +35,7 @@ from perdure.testing.invariants import (
 )
 from perdure.testing.processes import ROLES
 from perdure.testing.soak_acts import Crowd, Person
-from perdure.testing.soak_tree import Tree, TreeError
+from perdure.testing.soak_tree import Tree, TreeError, wait_until
 from perdure_client import Client
 from perdure_client.errors import ClientError
 from perdure_client.settings import Session
@@ -54,6 +56,7 @@ KILLS: Mapping[str, int] = {  # each way to die, and how often it is chosen
 _TRIES = 12  # a death each, until an act must succeed
 _ROUND = 900.0  # seconds between two rebuilds
 _LAST_TRAPS = 20.0  # seconds
+_JOBS_WITHIN = 180.0  # seconds: the wait before another attempt doubles
 
 Outcome = TypeVar("Outcome")
 
@@ -160,6 +163,7 @@ class Soak:
 
     def finish(self) -> None:
         """Stop, judge the stores, throw the database away and rebuild it; raises BreachError."""
+        self._wait_for_jobs()  # what one has begun stands in the stores before the database tells of it
         self.look()
         self.tree.stop()
         self._complain(find_breaches_in_roots(self.tree.roots(), self.ledger))
@@ -188,6 +192,19 @@ class Soak:
             self.tree.wait_until_ready()
         problem = Breach("I7", f"asked {_TRIES} times, it did not succeed: {what}")
         raise BreachError(self.report([*person.take_breaches(), problem]))
+
+    def _wait_for_jobs(self) -> None:
+        """Let everything that was asked for come to its end; raises TreeError."""
+        db = Database(self.tree.database_url)
+
+        def is_idle() -> bool:
+            with db.begin() as tx:
+                return not measure_queue(tx)
+
+        try:
+            wait_until(is_idle, "no job waits", seconds=_JOBS_WITHIN)
+        finally:
+            db.dispose()
 
     def _wait_for_traps(self) -> set[str]:
         """The traps that nobody comes to, also after what still goes on behind has had its time."""
