@@ -43,15 +43,15 @@ class Aftermath:
 class PutResult:
     """Which entries are in the layer now, and why the others are not, by path.
 
-    `removals` counts those from their part before this; `is_late` says that the log does not tell that the entries came
-    after what was there, so that it is to be told before the commit.
+    `removals` counts those from their part before this; `untold` are entries of the part of which its log does not tell
+    that they are what is at their paths, so that it is to be told before the commit.
     """
 
     stored: list[Entry]
     refused: dict[bytes, str]
     aftermath: Aftermath
     removals: int
-    is_late: bool
+    untold: list[Entry]
 
 
 def list_layers(tx: Connection, archive_id: UUID) -> list[UUID]:
@@ -111,6 +111,8 @@ def put_entries(
     load_entries(ctx.db, tx, stored, content_digest=archive.profile.digests[0], added_at=at)
     removals = _count(tx, archive, reservation.number, stored, sign=1)
     is_late = removals != reservation.removals or _changes_kind(stored, present, reservation.number)
+    kept = [present[p] for p in refused if p in present and present[p].part == reservation.number]
+    untold = [*(stored if is_late else ()), *kept]  # a line of each that is refused stands in the log already
     aftermath = retire(tx, archive, old, at=at, part=reservation)
     dropped = [entry.content for entry in entries if entry.path in refused and entry.content is not None]
     if dropped:
@@ -120,7 +122,7 @@ def put_entries(
         elsewhere = (p for p in refused if p not in present or present[p].part != reservation.number)
         gone = [SupersededEntry(reservation.number, path, part.part_id) for path in elsewhere]
         aftermath.removed.setdefault(part, []).extend(gone)
-    return PutResult(stored, refused, aftermath, removals, is_late and bool(stored))
+    return PutResult(stored, refused, aftermath, removals, untold)
 
 
 def retire(tx: Connection, archive: Archive, old: Sequence[Entry], *, at: datetime, part: Reservation) -> Aftermath:

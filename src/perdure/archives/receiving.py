@@ -141,8 +141,7 @@ class Landing:
                     replace=replace,
                     refusals=dict.fromkeys(strange, UNEXPECTED),
                 )
-                if result.is_late:
-                    self._log([lines[entry.path] for entry in result.stored], result.removals)
+                self._log([entry_to_line(to_manifest_entry(entry)) for entry in result.untold], result.removals)
                 owe_aftermath(tx, ctx, archive, self.reservation.number, result.aftermath)
                 if result.stored:
                     told = _describe(result.stored, lines)

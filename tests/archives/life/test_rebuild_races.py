@@ -179,3 +179,26 @@ def test_a_note_without_a_number_takes_away_what_stands_before_it(
     assert b'"removal"' not in b"".join(lines)
     require_same(house, fresh)
     assert shown(fresh) == {(b"q", 1)}
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        BatchItem(b"file", EntryKind.DIRECTORY),
+        BatchItem(b"link", EntryKind.DIRECTORY),
+        BatchItem(b"full", EntryKind.SYMLINK, target=b"there"),
+    ],
+)
+def test_what_was_refused_and_has_no_bytes_takes_nothing_away(
+    house: House, filling: Filling, fresh: Context, ada: Actor, refused: BatchItem
+) -> None:
+    """Its line stands in the log after that of what it did not replace; no missing bytes tell that it was refused."""
+    archive = house.open(ada)
+    put(filling, ada, archive.id, {b"file": b"1", b"full/file": b"2"})
+    link(filling, ada, archive, b"link")
+    results = [
+        filling.begin_batch(ada, archive.id, [item]).finish()[0].stored
+        for item in (BatchItem(b"full", EntryKind.DIRECTORY), refused)
+    ]
+    assert results == [True, False]
+    require_same(house, fresh)
