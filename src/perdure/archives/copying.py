@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from perdure.archives import events
@@ -67,7 +68,7 @@ def ensure_copies(
         if len(verified) >= archive.profile.copies:
             return verified
         if store.id not in {copy.store_id for copy in verified}:
-            failure = _try_copy(ctx, archive, object_id, store, progress, should_stop)
+            failure = _try_copy(ctx, archive.id, object_id, store, progress, should_stop)
             failures += [failure] if failure else []
     verified = _find_verified(ctx, object_id, stores)
     if len(verified) < archive.profile.copies:
@@ -105,18 +106,30 @@ def mend_copies(
 
     The bytes of a suspect copy go to quarantine. Where no other copy is verified, nothing is touched.
     """
-    stores = require_stores(ctx, archive.profile)
-    verified = {copy.store_id for copy in _find_verified(ctx, object_id, stores)}
-    with ctx.db.begin() as tx:
-        copies = ctx.storage.copies(tx, [object_id])[object_id]
-    broken = {copy.store_id for copy in copies if copy.state in BROKEN} if verified else set()
-    tried = [_try_copy(ctx, archive, object_id, s, None, should_stop) for s in stores if s.id in broken - verified]
+    broken = [store for store, _ in _find_mendable(ctx, object_id, require_stores(ctx, archive.profile))]
+    tried = [_try_copy(ctx, archive.id, object_id, store, None, should_stop) for store in broken]
     return tried.count(None), [failure for failure in tried if failure is not None]
+
+
+def keep_sound(ctx: Context, object_id: str, *, read_before: datetime) -> list[Copy]:
+    """Read the copies of an object that is no archive's back from their media, and mend those that are broken.
+
+    Left are those that were read since, and those that broke within a day of being written: their store is in doubt.
+    Returns the copies that are broken after it; a store that cannot be reached keeps what it has.
+    """
+    stores = ctx.storage.stores()
+    for store in _find_unread(ctx, object_id, stores, read_before):
+        with suppress(TryAgainError, StoreFailedError):
+            verify_one(ctx, None, object_id, store.id)
+    for store, copy in _find_mendable(ctx, object_id, stores):
+        if not was_tried(ctx, copy):
+            _try_copy(ctx, None, object_id, store, None, None)
+    return [copy for copy in _load(ctx, object_id) if copy.state in BROKEN]
 
 
 def verify_one(
     ctx: Context,
-    archive_id: UUID,
+    archive_id: UUID | None,
     object_id: str,
     store_id: UUID,
     progress: Progress | None = None,
@@ -134,9 +147,29 @@ def verify_one(
     return report
 
 
+def _find_mendable(ctx: Context, object_id: str, stores: Sequence[StoreInfo]) -> list[tuple[StoreInfo, Copy]]:
+    """Broken copies beside which there is a verified one."""
+    if not _find_verified(ctx, object_id, stores):
+        return []
+    here = {store.id: store for store in stores}
+    broken = [copy for copy in _load(ctx, object_id) if copy.state in BROKEN]
+    return [(here[copy.store_id], copy) for copy in broken if copy.store_id in here]
+
+
+def _find_unread(ctx: Context, object_id: str, stores: Sequence[StoreInfo], before: datetime) -> list[StoreInfo]:
+    readable = [copy for copy in _load(ctx, object_id) if copy.state in (CopyState.WRITTEN, CopyState.VERIFIED)]
+    late = {copy.store_id for copy in readable if copy.verified_at is None or copy.verified_at < before}
+    return [store for store in stores if store.id in late]
+
+
+def _load(ctx: Context, object_id: str) -> list[Copy]:
+    with ctx.db.begin() as tx:
+        return ctx.storage.copies(tx, [object_id])[object_id]
+
+
 def _try_copy(
     ctx: Context,
-    archive: Archive,
+    archive_id: UUID | None,
     object_id: str,
     store: StoreInfo,
     progress: Progress | None,
@@ -145,7 +178,7 @@ def _try_copy(
     """Place and verify one copy; what went wrong, in words, or None."""
     try:
         is_mended = _place(ctx, object_id, store)
-        report = verify_one(ctx, archive.id, object_id, store.id, progress, should_stop)
+        report = verify_one(ctx, archive_id, object_id, store.id, progress, should_stop)
     except VerificationStoppedError:
         raise
     except (TryAgainError, StoreFailedError, DamagedError) as error:
@@ -153,7 +186,7 @@ def _try_copy(
     if report.is_good and is_mended:
         with ctx.db.begin() as tx:
             told = {"object": object_id, "store": str(store.id)}
-            ctx.events.record(tx, events.COPY_MENDED, archive.id, SYSTEM, told)
+            ctx.events.record(tx, events.COPY_MENDED, archive_id, SYSTEM, told)
     return None if report.is_good else f"{store.name}: the copy is damaged"
 
 
@@ -163,9 +196,7 @@ def _place(ctx: Context, object_id: str, store: StoreInfo) -> bool:
     Where there is none to place it from, the store's own in doubt is to be read once more: a medium that failed for a
     moment may give every byte now; what it gives is compared as ever.
     """
-    with ctx.db.begin() as tx:
-        copies = ctx.storage.copies(tx, [object_id])[object_id]
-    own = next((copy.state for copy in copies if copy.store_id == store.id), None)
+    own = next((copy.state for copy in _load(ctx, object_id) if copy.store_id == store.id), None)
     try:
         ctx.storage.place_copy(object_id, store.id)
     except NoGoodCopyError:

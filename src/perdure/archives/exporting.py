@@ -8,13 +8,15 @@ so that a rebuild finds them by what they hold and a second export by where they
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
+import structlog
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.dialects.postgresql import insert
 
+from perdure.archives.copying import keep_sound
 from perdure.archives.documents import JsonObject
 from perdure.archives.errors import DatabaseBehindError
 from perdure.archives.heads import writer
@@ -26,9 +28,12 @@ from perdure.kernel.clock import format_time
 from perdure.storage.errors import UnknownObjectError
 from perdure.storage.model import ObjectKind, object_uri
 
+log = structlog.get_logger(__name__)
+
 REGISTRY_FILES = ("organisations", "identities", "groups", "accounts", "grants", "profiles")
 REGISTRY_FOLDER = "registry/"
 EVENTS_FOLDER = "events/"
+_READ_EVERY = timedelta(days=30)
 POSITION_NAME = "position.json"  # in each store: the last event that was numbered when it was written
 
 
@@ -92,6 +97,23 @@ def keep_position(ctx: Context, *, is_rebuilt: bool = False) -> int:
         document = {"format": 1, "events": number, "written_at": format_time(ctx.clock.now())}
         ctx.storage.write_store_file(POSITION_NAME, canonical_line(document))
     return number
+
+
+def keep_exports(ctx: Context) -> int:
+    """Read the registry and the event log back from every store once a month, and mend them; how many stay broken.
+
+    A periodic job.
+    """
+    with ctx.db.begin() as tx:
+        kept = ctx.storage.objects_of_none(tx)
+    broken = 0
+    for stored in kept:
+        copies = keep_sound(ctx, stored.object_id, read_before=ctx.clock.now() - _READ_EVERY)
+        broken += bool(copies)
+        if copies:
+            stores = [str(copy.store_id) for copy in copies]
+            log.error("export_damaged", object=stored.object_id, kind=stored.kind.value, stores=stores)
+    return broken
 
 
 def require_position(ctx: Context) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from perdure.archives.exporting import export_events, export_registry, keep_position
+from perdure.archives.exporting import export_events, export_registry, keep_exports, keep_position
 from perdure.archives.heads import Heads
 from perdure.archives.lifetime import warn_of_ends
 from perdure.archives.records import Context, forget_answers
@@ -39,5 +39,6 @@ def register_life_jobs(ctx: Context, heads: Heads) -> None:
     ctx.jobs.register_periodic("archives.warn_of_ends", timedelta(hours=6), lambda: warn_of_ends(ctx))
     ctx.jobs.register_periodic("archives.forget_answers", timedelta(hours=1), lambda: forget_answers(ctx))
     ctx.jobs.register_periodic("archives.export_registry", timedelta(minutes=1), lambda: export_registry(ctx))
+    ctx.jobs.register_periodic("archives.keep_exports", timedelta(hours=6), lambda: keep_exports(ctx))
     ctx.jobs.register_periodic("archives.keep_position", timedelta(minutes=1), lambda: keep_position(ctx))
     ctx.jobs.register_periodic("archives.export_events", timedelta(minutes=5), lambda: export_events(ctx))

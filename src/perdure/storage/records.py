@@ -100,6 +100,11 @@ def find_objects_of_archive(tx: Connection, archive_id: UUID) -> list[StoredObje
     return [_to_object(row) for row in tx.execute(query)]
 
 
+def find_objects_of_none(tx: Connection) -> list[StoredObject]:
+    query = select(objects).where(objects.c.archive_id.is_(None)).order_by(objects.c.object_id)
+    return [_to_object(row) for row in tx.execute(query)]
+
+
 def load_copies(tx: Connection, object_ids: Iterable[str]) -> dict[str, list[Copy]]:
     """The copies of each object; an object without copies has an empty list."""
     found: dict[str, list[Copy]] = {object_id: [] for object_id in object_ids}

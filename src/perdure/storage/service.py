@@ -393,6 +393,10 @@ class Storage:
         """The objects of an archive: its head and its sealed parts."""
         return records.find_objects_of_archive(tx, archive_id)
 
+    def objects_of_none(self, tx: Connection) -> list[StoredObject]:
+        """The objects that are no archive's: the registry, and the log of events by months."""
+        return records.find_objects_of_none(tx)
+
     def due_copies(self, tx: Connection, store_id: UUID, before: datetime, limit: int = 100) -> list[Copy]:
         """Copies that were last verified before a time or never, the most urgent first."""
         return records.find_due_copies(tx, store_id, before, limit)

@@ -9,6 +9,7 @@ import pytest
 
 from perdure.archives import model, sealing
 from perdure.archives.copying import ensure_copies
+from perdure.archives.exporting import export_registry, keep_exports
 from perdure.archives.model import Archive, ArchiveState
 from perdure.archives.registering import mend_closed
 from perdure.archives.sealing import copy_quiet
@@ -160,3 +161,36 @@ def test_a_sealed_part_with_a_damaged_copy_is_mended_while_the_archive_is_open(s
     assert all(
         copy.state is CopyState.VERIFIED for one in objects for copy in ensure_copies(shop.ctx, shop.look(sealed), one)
     )
+
+
+def test_the_registry_is_read_back_by_itself_and_mended(shop: Workshop) -> None:
+    ctx = shop.ctx
+    export_registry(ctx)
+    with ctx.db.begin() as tx:
+        (registry,) = ctx.storage.objects_of_none(tx)
+    path = next(file for file in (shop.roots[1] / "root").rglob("profiles.ndjson") if file.is_file())
+    good = path.read_bytes()
+    path.write_bytes(good[:-2] + b"?\n")
+    assert keep_exports(ctx) == 0  # read when it was written
+    assert path.read_bytes() != good
+    shop.clock.ahead += timedelta(days=31)
+    assert keep_exports(ctx) == 0
+    assert path.read_bytes() == good
+    ctx.events.sequence_pending()
+    with ctx.db.begin() as tx:
+        copies = ctx.storage.copies(tx, [registry.object_id])[registry.object_id]
+        told = [event.type for event in ctx.events.read(tx, after=0, limit=1000)]
+    assert [copy.state for copy in copies] == [CopyState.VERIFIED] * 2
+    assert told.count("copy.mended") == 1
+
+
+def test_a_registry_that_no_store_has_whole_is_left_as_it_is(shop: Workshop) -> None:
+    shop.damaged = True
+    export_registry(shop.ctx)
+    paths = [next(f for f in (root / "root").rglob("profiles.ndjson") if f.is_file()) for root in shop.roots]
+    for path in paths:
+        path.write_bytes(b"spoilt")
+    shop.clock.ahead += timedelta(days=31)
+    assert keep_exports(shop.ctx) == 1
+    assert keep_exports(shop.ctx) == 1
+    assert [path.read_bytes() for path in paths] == [b"spoilt"] * 2
