@@ -108,3 +108,6 @@ class VerificationStoppedError(TryAgainError):
     code = "verification_stopped"
     title = "The verification was stopped before its end"
     next_step = "Start it again; a part of a verification counts for nothing."
+
+
+OUT = (StoreFailedError, StoreFullError, StoreUnavailableError)  # what a store beside the primary may be for a while

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,12 +22,12 @@ from perdure.formats.manifest import ManifestEntry
 from perdure.kernel.clock import Clock, SystemClock
 from perdure.kernel.digests import content_digest_name, digest_bytes
 from perdure.kernel.errors import DamagedError, PerdureError
-from perdure.storage import heads, placing, records, sealing
+from perdure.storage import journals, placing, records, sealing
 from perdure.storage.copying import CopyIn
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import (
+    OUT,
     CopyDamagedError,
-    JournalDamagedError,
     NoGoodCopyError,
     StoreFailedError,
     StoreFullError,
@@ -36,7 +35,7 @@ from perdure.storage.errors import (
     UnknownObjectError,
     UnknownStoreError,
 )
-from perdure.storage.heads import Content
+from perdure.storage.heads import Content, HeadChange
 from perdure.storage.model import (
     DATA_PREFIX,
     META_PREFIX,
@@ -61,15 +60,12 @@ from perdure.storage.ports import Buffer, Store
 from perdure.storage.recovering import examine_store
 from perdure.storage.sealing import SealRequest
 from perdure.storage.sources import Sources
+from perdure.storage.spreading import Spreading, find_known_digest
 from perdure.storage.staging import FileWriter, Staging, UploadWriter, log_of, tree_of
 from perdure.storage.sweeping import Known, find_part, sweep_store
 from perdure.storage.verifying import Progress, ShouldStop, StoredInventory, read_inventory, read_whole, verify_object
 
 log = structlog.get_logger(__name__)
-
-_WHOLE_HEAD_READ = 8 << 20  # of a larger head only the new files are read back after each version
-_OUT = (StoreFailedError, StoreFullError, StoreUnavailableError)  # what a store beside the primary may be for a while
-_HEADS_AT_ONCE = 1000
 
 __all__ = ["FileWriter", "SealRequest", "Storage", "UploadWriter"]
 
@@ -99,6 +95,7 @@ class Storage:
         self._reserve = reserve_bytes
         self._staging = Staging(self._all[0])
         self._sources = Sources(db, self._clock)
+        self._spreading = Spreading(db, self._clock, self._sources, lambda: self._stores)
 
     # Stores
 
@@ -113,7 +110,7 @@ class Storage:
                 continue
             try:
                 self._prepare(store)
-            except _OUT as error:
+            except OUT as error:
                 if store is self._all[0]:
                     raise
                 log.warning("store_left_out", store=store.name, error=error.detail)
@@ -187,7 +184,7 @@ class Storage:
         for store in self._stores:
             try:
                 store.write_store_file(name, data)
-            except _OUT as error:
+            except OUT as error:
                 if store is self._stores[0]:
                     raise
                 log.warning("store_file_not_written", store=store.name, file=name, error=error.detail)
@@ -203,7 +200,7 @@ class Storage:
         for store in self._stores:
             try:
                 data = store.read_store_file(name)
-            except _OUT:
+            except OUT:
                 continue
             if data is not None:
                 found[store.info.name] = data
@@ -286,8 +283,7 @@ class Storage:
         """
         removed = self._staging.store.remove_tree(str(archive_id))
         self._staging.store.forget_set_aside(str(archive_id))
-        for store in self._stores:
-            store.replace_log(_journal_of(archive_id), [])
+        journals.discard(self._stores, archive_id)
         return removed
 
     def read_staged(self, part: PartRef, content: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -447,7 +443,7 @@ class Storage:
             own = next((copy for copy in copies if copy.store_id == store_id), None)
             if own is None:
                 raise UnknownObjectError(f"The store {store.info.name} has no copy of {object_id}.")
-            known = _find_known_digest(store, stored) if own.version == stored.version else None
+            known = find_known_digest(store, stored) if own.version == stored.version else None
             report = verify_object(
                 store, object_id, self._clock, known_digest=known, progress=progress, should_stop=should_stop
             )
@@ -601,55 +597,22 @@ class Storage:
         nothing, also because an interrupted call had written them, no version is added. A store that fails or holds a
         suspect copy is left behind and named in the answer; the call fails only when no store took the version.
         """
-        change = heads.HeadChange(changes, created, message, user, algorithm)
-        with self._db.begin() as tx:
-            records.lock_object(tx, object_id)
-            known = records.find_object(tx, object_id)
-            usable = self._undoubted(records.load_copies(tx, [object_id])[object_id])
-            found = heads.find_newest(usable, object_id, known)
-            planned = heads.plan_next(object_id, found.base, change)
-            answer = self._spread(tx, object_id, kind, archive_id, usable, found, planned, changes)
-        crash_point("head.committed")
-        return answer
+        change = HeadChange(changes, created, message, user, algorithm)
+        return self._spreading.write(object_id, archive_id, kind, change)
 
     def reconcile_head(self, object_id: str) -> HeadVersion:
         """Bring the head object in every undoubted store to the newest version; safe to call at any time."""
-        with self._db.begin() as tx:
-            records.lock_object(tx, object_id)
-            known = records.find_object(tx, object_id)
-            if known is None:
-                raise UnknownObjectError(f"There is no object {object_id}.")
-            usable = self._undoubted(records.load_copies(tx, [object_id])[object_id])
-            found = heads.find_newest(usable, object_id, known)
-            return self._spread(tx, object_id, known.kind, known.archive_id, usable, found, None, {})
+        return self._spreading.reconcile(object_id)
 
     def reconcile_heads(self) -> int:
         """Bring heads up that some store is behind with, and return how many; a store that fails is left for later."""
-        done, failing = 0, set[UUID]()
-        for object_id, store_ids in self._find_heads_behind():
-            if not set(store_ids) - failing:
-                continue
-            try:
-                failing |= set(self.reconcile_head(object_id).behind)
-                done += 1
-            except PerdureError as error:
-                log.warning("head_not_reconciled", object=object_id, error=error.detail)
-        return done
-
-    def _find_heads_behind(self) -> list[tuple[str, list[UUID]]]:
-        present = [store.info.id for store in self._stores if store.is_sound]
-        with self._db.begin() as tx:
-            return records.find_heads_behind(tx, present, _HEADS_AT_ONCE)
+        return self._spreading.reconcile_all()
 
     # Journals
 
     def append_journal(self, archive_id: UUID, lines: list[bytes]) -> None:
         """Append lines (no newline in them) to an archive's journal, durably, on the primary and on all that are up."""
-        name = _journal_of(archive_id)
-        self._stores[0].append_log(name, lines, durable=True)
-        crash_point("journal.appended")
-        for store in self._stores[1:]:
-            self._follow_journal(store, name)
+        journals.append(self._stores, archive_id, lines)
 
     def read_journal(self, archive_id: UUID) -> JournalRead:
         """Every whole line of the journal, from the primary or else from the store that has most of it.
@@ -658,37 +621,11 @@ class Storage:
         whose journal is not read: the caller reports both. Raises JournalDamagedError when no other store has a whole
         journal that is at least as long as what is whole of a damaged one.
         """
-        name = _journal_of(archive_id)
-        found: dict[str, JournalRead] = {}
-        failures: dict[str, JournalDamagedError] = {}
-        for store in self._stores:
-            try:
-                found[store.info.name] = one = store.read_log(name)
-            except JournalDamagedError as error:
-                failures[store.info.name] = error
-                continue
-            if store is self._stores[0] and one.lines and not one.torn:
-                return one
-        best = max(found.values(), key=lambda one: len(one.lines), default=JournalRead([]))
-        for failure in failures.values():
-            if not best.lines or len(best.lines) < failure.whole_lines:
-                raise failure
-        damaged = {place: failure.detail for place, failure in failures.items()}
-        for place, one in found.items():
-            if one.torn and len(one.lines) < len(best.lines):  # the primary is written first: it had these lines, too
-                damaged[place] = (
-                    f"It ends in {len(one.torn)} bytes that are no line, after {len(one.lines)} whole lines."
-                )
-        return replace(best, damaged=damaged)
+        return journals.read(self._stores, archive_id)
 
     def reset_journal(self, archive_id: UUID, keep: list[bytes]) -> None:
         """Replace the journal in one durable step in each store, after its changes were folded into a head version."""
-        for store in reversed(self._stores):
-            try:
-                store.replace_log(_journal_of(archive_id), keep)
-            except _OUT:
-                if store is self._stores[0]:
-                    raise
+        journals.reset(self._stores, archive_id, keep)
 
     # Inside
 
@@ -777,95 +714,6 @@ class Storage:
             copies = records.load_copies(tx, [object_id])[object_id]
             yield not any(copy.store_id == store.info.id and copy.state is CopyState.WRITING for copy in copies)
 
-    def _undoubted(self, copies: list[Copy]) -> list[Store]:
-        doubted = {copy.store_id for copy in copies if copy.state in (CopyState.SUSPECT, CopyState.LOST)}
-        return [store for store in self._stores if store.info.id not in doubted]
-
-    def _spread(
-        self,
-        tx: Connection,
-        object_id: str,
-        kind: ObjectKind,
-        archive_id: UUID | None,
-        usable: list[Store],
-        found: heads.Found,
-        planned: ocfl.NextVersion | None,
-        changes: Mapping[str, Content | None],
-    ) -> HeadVersion:
-        """Write a version (None: the newest there is) to each store, read it back, and record where it stands."""
-        earlier = {copy.store_id: copy for copy in records.load_copies(tx, [object_id])[object_id]}
-        done: list[tuple[Store, heads.Written]] = []
-        failures: list[PerdureError] = []
-        for store in usable:
-            try:
-                done.append((store, heads.write_one(store, object_id, found, planned, changes)))
-            except PerdureError as error:
-                failures.append(error)
-        if not done:
-            raise failures[0] if failures else NoGoodCopyError(f"{object_id} has no undoubted copy to write to.")
-        written = done[0][1]
-        records.save_object(
-            tx, StoredObject(object_id, kind, archive_id, written.version, written.digest, written.byte_count)
-        )
-        copies = [self._read_back(store, object_id, each, earlier.get(store.info.id)) for store, each in done]
-        for copy in copies:
-            records.save_copy(tx, copy)
-        self._sources.forget(object_id)
-        if not any(copy.state is CopyState.VERIFIED for copy in copies):
-            raise CopyDamagedError(f"Version {written.version} of {object_id} cannot be read back from any store.")
-        current = {copy.store_id for copy in copies if copy.state is CopyState.VERIFIED}
-        behind = tuple(store.info.id for store in self._stores if store.info.id not in current)
-        return HeadVersion(written.version, written.digest, behind)
-
-    def _read_back(self, store: Store, object_id: str, written: heads.Written, earlier: Copy | None) -> Copy:
-        """Verify what was written: all of it, or of a large head only the new files if the old ones are verified."""
-        now = self._clock.now()
-        is_new_only = (
-            written.byte_count > _WHOLE_HEAD_READ
-            and earlier is not None
-            and earlier.state is CopyState.VERIFIED
-            and earlier.version >= written.version - 1
-        )
-        prefix = f"v{written.version}/"
-        report = verify_object(
-            store,
-            object_id,
-            self._clock,
-            known_digest=written.digest,
-            only=(lambda path: path.startswith(prefix)) if is_new_only else None,
-        )
-        # reading only what is new does not put off the next reading of the whole
-        verified_at = earlier.verified_at if is_new_only and earlier is not None else self._clock.now()
-        state = CopyState.VERIFIED if report.is_good else CopyState.SUSPECT
-        return Copy(object_id, store.info.id, written.version, state, now, verified_at, report.evidence)
-
-    def _follow_journal(self, store: Store, name: str) -> None:
-        """Give another store the lines it lacks; one that is out gets them with a later append.
-
-        The primary has all of them, so a damaged journal of another store is kept aside there and written anew.
-        """
-        try:
-            lines = self._stores[0].read_log(name).lines
-            have = self._read_follower(store, name)
-            if have is not None and lines[: len(have)] == have:
-                store.append_log(name, lines[len(have) :], durable=True)
-            else:
-                store.replace_log(name, lines)
-        except _OUT as error:
-            log.warning("journal_behind", store=store.name, journal=name, error=error.detail)
-
-    def _read_follower(self, store: Store, name: str) -> list[bytes] | None:
-        """The lines that a store other than the primary has, or None when its journal is damaged."""
-        try:
-            return store.read_log(name).lines
-        except JournalDamagedError as error:
-            log.error("journal_damaged", store=store.name, journal=name, error=error.detail)
-            return None
-
-
-def _journal_of(archive_id: UUID) -> str:
-    return f"journal/{archive_id}.ndjson"
-
 
 def _wrong_length(store: Store, object_id: str, content: str) -> CopyDamagedError:
     where = {"object_id": object_id, "store": store.info.name, "path": content}
@@ -899,18 +747,3 @@ def _read_checked(store: Store, object_id: str, inventory: ocfl.Inventory, path:
     if digest_bytes(data, (inventory.digest_algorithm,))[inventory.digest_algorithm] != expected.lower():
         raise placing.SourceDamagedError(store, object_id, path)
     return data
-
-
-def _find_known_digest(store: Store, stored: StoredObject) -> str:
-    """The digest that the inventory in a store must have: that of the version which the database knows.
-
-    A writer that was interrupted before its commit leaves a version more in a head, which the next writer adopts: it is
-    no damage, and what it was added to is read with it.
-    """
-    if stored.kind is ObjectKind.PART:
-        return stored.inventory_digest
-    try:
-        held = read_inventory(store, stored.object_id)
-    except (DamagedError, FileNotFoundError, StoreFailedError):
-        return stored.inventory_digest
-    return held.digest if heads.stands_on(store, stored.object_id, held, stored) else stored.inventory_digest

@@ -13,7 +13,7 @@ from perdure.archives.rebuild import compare, rebuild
 from perdure.archives.records import Context
 from perdure.kernel.actor import Actor
 from perdure.storage import heads as storing
-from perdure.storage import service as storage
+from perdure.storage import spreading
 
 from .house import House
 
@@ -21,7 +21,7 @@ POINTS = {
     "head.shared": storing,
     "head.written": storing,
     "head.installed": storing,
-    "head.committed": storage,
+    "head.committed": spreading,
     "head.journal_reset": writing,
 }
 
