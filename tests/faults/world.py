@@ -211,7 +211,7 @@ class World:
         else:
             assert isinstance(outcome, Done), f"{outcome} was not foreseen"
             self._accept_answer(act, expected, outcome.answer)
-        self._settle(self.model, expected)
+        self._settle(act, self.model, expected)
         self.model = expected
         if isinstance(outcome, Done):
             self._learn(act, outcome.answer)
@@ -316,21 +316,23 @@ class World:
 
         They also know of what would have been refused.
         """
-        if isinstance(act, acts.Batch):
-            for item in act.items:
-                known = before.layers[act.archive].entries.get(item.path)
-                self._unsure.setdefault((act.archive, item.path), set()).update({item, known})
+        for target, item in _offered(act, before):
+            known = before.layers[target].entries.get(item.path)
+            self._unsure.setdefault((target, item.path), set()).update({item, known})
         for archive, layer in before.layers.items():
             new = after.layers[archive].entries
             for path in layer.entries.keys() | new.keys():
                 if layer.entries.get(path) != new.get(path):
                     self._unsure.setdefault((archive, path), set()).update({layer.entries.get(path), new.get(path)})
 
-    def _settle(self, before: Estate, after: Estate) -> None:
+    def _settle(self, act: acts.Act, before: Estate, after: Estate) -> None:
         """What an acknowledged act has put at a path is what a rebuild shows."""
+        offered = {(archive, item.path): item for archive, item in _offered(act, before)}
         for archive, path in list(self._unsure):
             old, new = before.layers[archive], after.layers[archive]
-            if old.entries.get(path) != new.entries.get(path) or new.state not in ("open", "closing"):
+            found = new.entries.get(path)
+            is_put = found is not None and found == offered.get((archive, path))
+            if is_put or old.entries.get(path) != found or new.state not in ("open", "closing"):
                 del self._unsure[archive, path]
 
     def _find_out_what_returned(self) -> None:
@@ -428,6 +430,19 @@ def _comparable(lost: Database) -> Mapping[str, tuple[str, ...]]:
         return DERIVED
     numbered = {"files": ("added_at", "part"), "superseded": ("at", "part")}
     return {name: numbered.get(name, left_out) for name, left_out in DERIVED.items() if name != "parts"}
+
+
+def _offered(act: acts.Act, before: Estate) -> list[tuple[UUID, Given]]:
+    """What the act would put where, whether or not that is taken; the same content again is noted again, too."""
+    if isinstance(act, acts.Put):
+        return [(act.archive, act.given)]
+    if isinstance(act, acts.Batch):
+        return [(act.archive, item) for item in act.items]
+    if isinstance(act, acts.Send):
+        upload = before.uploads[act.upload]
+        sent = upload.sent + act.data
+        return [(upload.archive, Given(upload.path, "file", sent))] if len(sent) == upload.size else []
+    return []
 
 
 def _mark(given: Given) -> str:
