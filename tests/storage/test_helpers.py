@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -9,20 +11,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from perdure.adapters.posix import files, small_files
+from perdure.adapters.posix import files, medium, small_files
 from perdure.adapters.posix.helper import HelperProcess
+from perdure.adapters.posix.medium import ManyReader, MediumReader
 from perdure.adapters.posix.store import PosixStore
 from perdure.adapters.posix.syncing import Syncer
+from perdure.adapters.posix.system import filesystem_of
 from perdure.kernel.digests import digest_bytes
 from perdure.storage.copying import CopyIn
 from perdure.storage.errors import SourceRefusedError
 from perdure.storage.helpers import SourceFile
 from perdure.storage.model import DATA_PREFIX, Received
 from perdure.storage.ports import Buffer
-from perdure.storage.staging import SMALL, tree_of
+from perdure.storage.source_files import SMALL
+from perdure.storage.staging import tree_of
 
 from .conftest import Lab
 
@@ -128,9 +134,9 @@ def test_a_file_that_changes_while_it_is_copied_leaves_nothing(
 
     monkeypatch.setattr(files, "put", slow)
     top = os.fsencode(lab.folder / "first" / "staging")
-    names = sorted(lab.digests)
-    assert small_files.try_copy(top, tree_of(lab.part), opened, b"0005", b"in/0005", names) is None
-    assert not os.path.lexists(top + f"/{tree_of(lab.part)}/{DATA_PREFIX}in/0005".encode())
+    data = top + f"/{tree_of(lab.part)}/{DATA_PREFIX}".encode()
+    assert small_files.try_copy(top, data, opened, b"0005", b"in/0005", sorted(lab.digests)) is None
+    assert not os.path.lexists(data + b"in/0005")
 
 
 def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
@@ -221,5 +227,122 @@ def test_damage_is_found_when_the_helpers_die(lab: Lab, damaged: set[str], monke
 def test_the_medium_gives_files_of_every_size(tmp_path: Path, size: int, method: str) -> None:
     path, data = tmp_path / "file", os.urandom(size)
     path.write_bytes(data)
-    found = small_files.try_digest(files.MediumReader(method), os.fsencode(path), "sha512")
+    found = small_files.try_digest(MediumReader(method), os.fsencode(path), "sha512")
     assert found == (digest_bytes(data, ("sha512",))["sha512"], size)
+
+
+SIZES = [0, 1, 4095, 4096, 4097, 65536, (1 << 20) - 1, 1 << 20, (4 << 20) - 4096, (4 << 20) - 4095]
+
+
+@pytest.fixture
+def many() -> Iterator[ManyReader]:
+    try:
+        reader = ManyReader()
+    except OSError as error:
+        pytest.skip(f"this system reads files one by one: {error}")
+    yield reader
+    reader.close()
+
+
+def make_files(folder: Path, contents: Sequence[bytes]) -> list[bytes]:
+    for number, data in enumerate(contents):
+        (folder / f"{number:04d}").write_bytes(data)
+    return [b"%04d" % number for number in range(len(contents))]
+
+
+def read_many(many: ManyReader, folder: Path, names: Sequence[bytes]) -> list[bytes | None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return [None if data is None else bytes(data) for data in many.read(descriptor, names)]
+    finally:
+        os.close(descriptor)
+
+
+def test_many_files_are_read_with_few_calls_in_any_sizes(many: ManyReader, tmp_path: Path) -> None:
+    contents = [os.urandom(size) for size in (*SIZES, *range(300), *SIZES)]
+    names = make_files(tmp_path, contents)
+    found = read_many(many, tmp_path, names)
+    for data, expected in zip(found, contents, strict=True):
+        assert data == (expected if len(expected) <= (4 << 20) - 4096 else None)
+    assert read_many(many, tmp_path, names[::-1]) == found[::-1]
+
+
+def test_what_is_no_file_at_rest_is_not_among_many(many: ManyReader, tmp_path: Path) -> None:
+    names = make_files(tmp_path, [b"0", b"1", b"2"])
+    (tmp_path / "link").symlink_to("0000")
+    (tmp_path / "folder").mkdir()
+    odd = [b"0000", b"missing", b"0001", b"link", b"folder", b"0002"]
+    assert read_many(many, tmp_path, odd) == [b"0", None, b"1", None, None, b"2"]
+    assert read_many(many, tmp_path, []) == []
+    assert read_many(many, tmp_path, names) == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("size", [0, 4096, 5000, 9000])
+def test_a_file_of_another_size_than_it_said_is_not_among_many(
+    many: ManyReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    names = make_files(tmp_path, [b"a" * 100, b"b" * 4096, b"c" * 100])
+    fstat = os.fstat
+
+    def stale(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        if found.st_size == 4096:
+            os.truncate(tmp_path / "0001", size)
+        return found
+
+    monkeypatch.setattr(os, "fstat", stale)
+    found = read_many(many, tmp_path, names)
+    assert found == [b"a" * 100, (b"b" * 4096 if size == 4096 else None), b"c" * 100]
+
+
+def test_many_files_come_from_the_medium_and_not_from_the_cache(many: ManyReader, tmp_path: Path) -> None:
+    if filesystem_of(tmp_path) not in ("ext4", "xfs"):
+        pytest.skip("whether the medium was read is not told here")
+    names = make_files(tmp_path, [os.urandom(1000) for _ in range(MANY)])
+    os.sync()
+    for name in names:
+        (tmp_path / os.fsdecode(name)).read_bytes()
+    before = read_from_medium()
+    read_many(many, tmp_path, names)
+    assert read_from_medium() - before >= MANY * 1000
+
+
+def read_from_medium() -> int:
+    """The bytes that this process had the devices read."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["read_bytes"])
+
+
+@pytest.mark.parametrize("refused", ["setup", "submit", "half"])
+def test_a_system_that_refuses_to_read_many_files_is_asked_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    call = medium._call
+    setup, submit, *_ = medium._CALLS[os.uname().machine]
+
+    def confined(number: int, *arguments: Any) -> int:
+        if (number, refused) in ((setup, "setup"), (submit, "submit")):
+            raise OSError(errno.EAGAIN, "not for you")
+        if (number, refused) == (submit, "half"):
+            context, asked, places = arguments
+            return call(number, context, ctypes.c_long(asked.value // 2), places)
+        return call(number, *arguments)
+
+    contents = [os.urandom(number) for number in range(MANY)]
+    names = make_files(tmp_path, contents)
+    monkeypatch.setattr(medium, "_call", confined)
+    found = list(small_files.Digesting().iter_digests(os.fsencode(tmp_path), "direct", "sha512", names))
+    assert found == [(digest_bytes(data, ("sha512",))["sha512"], len(data)) for data in contents]
+
+
+@pytest.mark.parametrize("method", ["direct", "dropped", "plain"])
+def test_what_is_not_given_is_none_among_what_is(tmp_path: Path, method: str) -> None:
+    names = make_files(tmp_path, [b"0", b"1"])
+    digesting = small_files.Digesting()
+    found = list(digesting.iter_digests(os.fsencode(tmp_path), method, "sha256", [names[0], b"missing", names[1]]))
+    assert found == [
+        (digest_bytes(b"0", ("sha256",))["sha256"], 1),
+        None,
+        (digest_bytes(b"1", ("sha256",))["sha256"], 1),
+    ]
+    assert list(digesting.iter_digests(os.fsencode(tmp_path / "no"), method, "sha256", names)) == [None, None]

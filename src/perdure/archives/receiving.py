@@ -36,7 +36,8 @@ from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import WrongSizeError
 from perdure.storage.model import PartRef, Received
 from perdure.storage.ports import Buffer
-from perdure.storage.staging import SMALL, FileWriter, UploadWriter
+from perdure.storage.source_files import SMALL
+from perdure.storage.staging import FileWriter, UploadWriter
 
 CHECKPOINT_EVERY = 64 << 20  # bytes of an upload that a crash of the process may cost
 FINISH_LEASE = timedelta(minutes=5)

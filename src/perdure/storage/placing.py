@@ -12,7 +12,7 @@ from perdure.storage.errors import CopyDamagedError, StagedContentError
 from perdure.storage.model import StoredObject, object_uuid
 from perdure.storage.parallel import iter_batches, iter_in_threads, worker_count
 from perdure.storage.ports import Store
-from perdure.storage.staging import SMALL
+from perdure.storage.source_files import SMALL
 from perdure.storage.verifying import StoredInventory, read_inventory, read_whole
 
 TREES = "objects"  # the folder in staging for objects that grow outside an archive's own

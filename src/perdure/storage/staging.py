@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import cast
 from uuid import UUID
 
-from perdure.formats.content_paths import hashed_content_path, natural_content_path
 from perdure.kernel.digests import MultiDigest, digest_bytes
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.paths import display_path
@@ -27,13 +25,12 @@ from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import SourceChangedError, SourceRefusedError, UnknownUploadError, WrongSizeError
 from perdure.storage.model import DATA_PREFIX, PartRef, Received
 from perdure.storage.ports import Buffer, Sink, Store, Upload
+from perdure.storage.source_files import OPEN_SOURCE, SMALL, iter_content_names, mark_of
 
 BLOCK = 1 << 20
-SMALL = 1 << 20  # a file up to this size is read and written in one step
 _COPY_BLOCK = 4 << 20
 _BLOCKS_IN_FLIGHT = 3
 _KEPT_DIGESTS = 256
-OPEN_SOURCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hold us up
 
 
 def tree_of(part: PartRef) -> str:
@@ -339,16 +336,6 @@ class Staging:
                 self._progress.popitem(last=False)
 
 
-def iter_content_names(path: bytes, random_hex: Callable[[int], str] = secrets.token_hex) -> Iterator[str]:
-    """Where a file may be staged: under its own name if that is safe, then under names that nobody else has."""
-    natural = natural_content_path(path)
-    if natural is not None:
-        yield natural
-    hashed = hashed_content_path(path)
-    while True:
-        yield f"{hashed}.{random_hex(6)}"
-
-
 def _open_source(source: bytes | Path, shown: bytes, dir_fd: int | None) -> int:
     try:
         return os.open(source, OPEN_SOURCE, dir_fd=dir_fd)
@@ -356,11 +343,6 @@ def _open_source(source: bytes | Path, shown: bytes, dir_fd: int | None) -> int:
         raise _changed(shown) from None
     except OSError as error:
         raise SourceRefusedError(f"{display_path(shown)} cannot be read: {error.strerror}.") from error
-
-
-def mark_of(found: os.stat_result) -> tuple[int, int, int, int]:
-    """What of a file's status changes when its bytes do."""
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _changed(shown: bytes) -> SourceChangedError:

@@ -28,7 +28,7 @@ from perdure.storage.model import (
 )
 from perdure.storage.parallel import iter_batches, iter_in_threads, worker_count
 from perdure.storage.ports import Store
-from perdure.storage.staging import SMALL
+from perdure.storage.source_files import SMALL
 
 Progress = Callable[[int, int], None]
 ShouldStop = Callable[[], bool]
@@ -203,7 +203,9 @@ def _verify_content(
     expected = inventory.content_paths()
     to_read = [(path, present[path]) for path in expected if present.get(path, -1) >= 0 and (not only or only(path))]
     wrong: list[tuple[str, str, int]] = []
-    helpers = Helpers(store, min(_MOST_HELPERS, 2 * (os.cpu_count() or 1), len(to_read) // _FILES_FOR_A_HELPER))
+    # a direct read waits for many files at once, any other for each
+    useful = (os.cpu_count() or 1) * (1 if store.abilities.medium_read == "direct" else 2)
+    helpers = Helpers(store, min(_MOST_HELPERS, useful, len(to_read) // _FILES_FOR_A_HELPER))
 
     def digest_batch(batch: list[tuple[str, int]]) -> list[tuple[str, str, int]]:
         return list(_digest_files(store, helpers, object_id, batch, inventory.digest_algorithm, should_stop))

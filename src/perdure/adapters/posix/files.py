@@ -1,27 +1,25 @@
-"""Files: written in order or at an offset, read in blocks or past the page cache, folders made and removed."""
+"""Files: small ones written at once, read in blocks, folders made and removed. Imports little."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import stat
-from collections import deque
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from perdure.adapters.posix.direct import BlockWriter
-from perdure.adapters.posix.syncing import Syncer
-from perdure.adapters.posix.system import translated
+from perdure.adapters.posix.medium import READ_FILE
 from perdure.storage.errors import StoreUnavailableError
-from perdure.storage.ports import Buffer
+
+if TYPE_CHECKING:  # they bring much that a helper process does not need
+    from perdure.adapters.posix.syncing import Syncer
+    from perdure.storage.ports import Buffer
 
 BLOCK = 1 << 20
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
-_MEDIUM_BLOCK = 4 << 20
 _TAKEN = (FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
@@ -108,43 +106,6 @@ def remove_file(path: bytes) -> bool:
     return True
 
 
-class FileSink:
-    """A new file that takes bytes in order."""
-
-    def __init__(self, fd: int, path: bytes, store: str, syncer: Syncer) -> None:
-        self._fd: int | None = fd
-        self._path = path
-        self._store = store
-        self._syncer = syncer
-        self._writer = BlockWriter(fd)
-
-    def write(self, data: Buffer) -> None:
-        with translated(self._store):
-            self._writer.write(data)
-
-    def close(self) -> None:
-        if self._fd is None:
-            return
-        fd, self._fd = self._fd, None
-        with translated(self._store):
-            try:
-                self._writer.flush()
-                if not self._syncer.batch:
-                    self._syncer.sync_file(fd)
-            finally:
-                self._writer.close()
-                os.close(fd)
-        self._syncer.note(os.path.dirname(self._path))
-
-    def abort(self) -> None:
-        if self._fd is not None:
-            self._writer.close()
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
-            self._fd = None
-        remove_file(self._path)
-
-
 def read_blocks(path: bytes, offset: int, length: int | None) -> Iterator[bytes]:
     """Blocks of a regular file; raises FileNotFoundError."""
     fd = os.open(path, READ_FILE)
@@ -159,42 +120,6 @@ def read_blocks(path: bytes, offset: int, length: int | None) -> Iterator[bytes]
             left = None if left is None else left - len(block)
     finally:
         os.close(fd)
-
-
-class MediumReader:
-    """Reads files as their medium gives them, into aligned buffers that are used again."""
-
-    def __init__(self, method: str) -> None:
-        self._flags = READ_FILE | (os.O_DIRECT if method == "direct" else 0)
-        self._drops = method == "dropped"
-        self._buffers: deque[mmap.mmap] = deque()
-
-    def read(self, path: bytes) -> Iterator[memoryview]:
-        """Blocks of a file, each valid until the next one is asked for."""
-        fd = os.open(path, self._flags)
-        try:
-            if self._drops:
-                os.fsync(fd)
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            yield from self._read(fd, os.fstat(fd).st_size)
-        finally:
-            os.close(fd)
-
-    def _read(self, fd: int, size: int) -> Iterator[memoryview]:
-        try:
-            buffer = self._buffers.pop()
-        except IndexError:
-            buffer = mmap.mmap(-1, _MEDIUM_BLOCK)  # page-aligned, as O_DIRECT demands
-        # no longer than the file: the system clears what a direct read asks for beyond the end
-        wanted = max(mmap.PAGESIZE, min(_MEDIUM_BLOCK, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE))
-        view = memoryview(buffer)[:wanted]
-        try:
-            while count := os.readv(fd, [view]):
-                yield view[:count]
-                if count < wanted and count % mmap.PAGESIZE:
-                    return  # the end of the file; an unaligned offset could not be read on directly
-        finally:
-            self._buffers.append(buffer)
 
 
 def walk(folder: bytes, prefix: bytes = b"", *, empty_folders: bool = False) -> Iterator[tuple[str, int]]:

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Self
 
-from perdure.adapters.posix.small_files import MOST_FOLDERS, as_text, receive, send
+from perdure.adapters.posix.small_files import MOST_FOLDERS, receive, send
 from perdure.formats import ocfl
 from perdure.storage.helpers import HelperLostError, SourceFile
-from perdure.storage.model import Received
+from perdure.storage.model import DATA_PREFIX, Received
 
 _PROGRAM = "from perdure.adapters.posix.small_files import serve_parent; serve_parent({fd}, {parent})"
 _END_TIMEOUT = 5.0  # seconds
@@ -53,15 +53,16 @@ class HelperProcess:
         folders = {descriptor: index for index, descriptor in enumerate({source.dir_fd for source in sources})}
         if len(folders) > MOST_FOLDERS:
             return [None] * len(sources)
-        wanted = [[as_text(source.name), folders[source.dir_fd], as_text(source.path)] for source in sources]
-        answer = self._ask(["copy", as_text(self._staging), tree, sorted(digests), wanted], list(folders))
+        wanted = [(source.name, folders[source.dir_fd], source.path) for source in sources]
+        data = self._staging + f"/{tree}/{DATA_PREFIX}".encode()
+        answer = self._ask(["copy", self._staging, data, sorted(digests), wanted], list(folders))
         return [Received(*one) if one is not None else None for one in answer]
 
     def digest(self, object_id: str, paths: Sequence[str], algorithm: str) -> list[tuple[str, int] | None]:
         folder = self._root + b"/" + ocfl.object_path(object_id).encode()
-        wanted = [as_text(path.encode("utf-8", "surrogateescape")) for path in paths]
-        answer = self._ask(["digest", as_text(folder), self._medium_read, algorithm, wanted], [])
-        return [(one[0], one[1]) if one is not None else None for one in answer]
+        wanted = [path.encode("utf-8", "surrogateescape") for path in paths]
+        answer: list[tuple[str, int] | None] = self._ask(["digest", folder, self._medium_read, algorithm, wanted], [])
+        return answer
 
     def _ask(self, order: list[Any], folders: Sequence[int]) -> list[Any]:  # Any: see `receive`
         try:

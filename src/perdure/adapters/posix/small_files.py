@@ -6,75 +6,81 @@ It starts anew for a few files' sake, so it imports little.
 from __future__ import annotations
 
 import contextlib
+import gc
+import marshal
 import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import orjson
-
 from perdure.adapters.posix import files
-from perdure.adapters.posix.files import MediumReader
-from perdure.kernel.digests import digest_bytes, make_digester
-from perdure.storage.model import DATA_PREFIX
-from perdure.storage.staging import OPEN_SOURCE, SMALL, iter_content_names, mark_of
+from perdure.adapters.posix.medium import ManyReader, MediumReader
+from perdure.kernel.digests import make_digester
+from perdure.storage.source_files import OPEN_SOURCE, SMALL, iter_content_names, mark_of
 
 MOST_FOLDERS = 250  # the system passes 253 descriptors at once
 _LENGTH = struct.Struct("!Q")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+Copied = tuple[str, int, dict[str, str], int, int]  # the fields of Received
+Digested = tuple[str, int]  # digest (hex) and size
 
 
 def serve_parent(fd: int, parent: int) -> None:
     """The child's side: carry out orders until the parent closes the socket, or is gone."""
+    gc.freeze()  # what was imported stays
+    digesting = Digesting()
     with socket.socket(fileno=fd) as channel, contextlib.suppress(EOFError, ConnectionError):
         while True:
             (act, *order), folders = receive(channel)
+            results = iter_copies(folders, *order) if act == "copy" else digesting.iter_digests(*order)
+            answer = []
             try:
-                answer = []
-                for step in _iter_copies(folders, *order) if act == "copy" else _iter_digests(*order):
-                    if os.getppid() != parent:
-                        return  # nobody waits for the rest, and the part may soon be another's
-                    answer.append(step())
+                # nobody waits for the rest when the parent is gone, and the part may soon be another's
+                while os.getppid() == parent and (result := next(results, results)) is not results:
+                    answer.append(result)
             finally:
                 for folder in folders:
                     os.close(folder)
+            if os.getppid() != parent:
+                return
             send(channel, answer, [])
 
 
-def _iter_copies(
-    folders: Sequence[int], staging: str, tree: str, digests: Sequence[str], wanted: Sequence[tuple[str, int, str]]
-) -> Iterator[Callable[[], object]]:
-    top = as_bytes(staging)
+def iter_copies(
+    folders: Sequence[int],
+    staging: bytes,
+    data: bytes,
+    digests: Sequence[str],
+    wanted: Sequence[tuple[bytes, int, bytes]],
+) -> Iterator[Copied | None]:
+    """What `try_copy` gives for each name in one of the open folders, with its logical path."""
     for name, index, path in wanted:
-        yield partial(try_copy, top, tree, folders[index], as_bytes(name), as_bytes(path), digests)
-
-
-def _iter_digests(
-    folder: str, medium_read: str, algorithm: str, wanted: Sequence[str]
-) -> Iterator[Callable[[], object]]:
-    reader, top = MediumReader(medium_read), as_bytes(folder)
-    for path in wanted:
-        yield partial(try_digest, reader, top + b"/" + as_bytes(path), algorithm)
+        yield try_copy(staging, data, folders[index], name, path, digests)
 
 
 def try_copy(
-    top: bytes, tree: str, folder: int, name: bytes, path: bytes, digests: Sequence[str]
-) -> tuple[str, int, dict[str, str], int, int] | None:
-    """The fields of Received; None, leaving nothing, for all that is not a small file at rest with a free name."""
+    staging: bytes, data: bytes, folder: int, name: bytes, path: bytes, digests: Sequence[str]
+) -> Copied | None:
+    """Copy a file into the folder `data` below `staging`.
+
+    None, leaving nothing, for all that is not a small file at rest with a free name.
+    """
     try:
         source = os.open(name, OPEN_SOURCE, dir_fd=folder)
     except OSError:
         return None
     try:
         before = os.fstat(source)
-        if not stat.S_ISREG(before.st_mode) or before.st_size > SMALL:
+        size = before.st_size
+        if not stat.S_ISREG(before.st_mode) or size > SMALL:
             return None
-        data = os.read(source, before.st_size + 1)
+        found = os.read(source, size + 1)
         content = next(iter_content_names(path))
-        target = top + f"/{tree}/{DATA_PREFIX}{content}".encode()
-        if len(data) != before.st_size or not files.put(target, top, data, None):
+        target = data + content.encode()
+        if len(found) != size or not files.put(target, staging, found, None):
             return None
         if not _is_unchanged(folder, name, before):
             files.remove_file(target)
@@ -83,11 +89,59 @@ def try_copy(
         return None
     finally:
         os.close(source)
-    return content, len(data), digest_bytes(data, digests), before.st_mtime_ns, stat.S_IMODE(before.st_mode)
+    return content, size, _digests_of(found, digests), before.st_mtime_ns, stat.S_IMODE(before.st_mode)
 
 
-def try_digest(reader: MediumReader, path: bytes, algorithm: str) -> tuple[str, int] | None:
-    """Digest (hex) and size of a file on its medium; None where it is not given."""
+def _digests_of(data: bytes, names: Sequence[str]) -> dict[str, str]:
+    digests = {}
+    for name in names:
+        digester = make_digester(name)
+        digester.update(data)
+        digests[name] = digester.hexdigest()
+    return digests
+
+
+def _is_unchanged(folder: int, name: bytes, before: os.stat_result) -> bool:
+    try:
+        return mark_of(os.stat(name, dir_fd=folder, follow_symlinks=False)) == mark_of(before)
+    except OSError:
+        return False
+
+
+class Digesting:
+    """Digests files, with readers that are kept from one order to the next."""
+
+    def __init__(self) -> None:
+        self._many: ManyReader | None = None
+        self._readers: dict[str, MediumReader] = {}
+
+    def iter_digests(
+        self, folder: bytes, medium_read: str, algorithm: str, wanted: Sequence[bytes]
+    ) -> Iterator[Digested | None]:
+        """What the medium gives for each path below a folder; None where it does not."""
+        reader = self._readers.setdefault(medium_read, MediumReader(medium_read))
+        many = self._reader_of_many(medium_read)
+        with _opened(folder) as opened:
+            found = many.read(opened, wanted) if many is not None and opened is not None else iter([None] * len(wanted))
+            for path, data in zip(wanted, found, strict=True):
+                if data is None:
+                    yield try_digest(reader, folder + b"/" + path, algorithm)
+                    continue
+                digester = make_digester(algorithm)
+                digester.update(data)
+                yield digester.hexdigest(), len(data)
+
+    def _reader_of_many(self, medium_read: str) -> ManyReader | None:
+        if medium_read != "direct":
+            return None
+        if self._many is None:
+            with contextlib.suppress(OSError):
+                self._many = ManyReader()
+        return self._many
+
+
+def try_digest(reader: MediumReader, path: bytes, algorithm: str) -> Digested | None:
+    """Digest and size of one file on its medium; None where it is not given."""
     digester, size = make_digester(algorithm), 0
     try:
         for block in reader.read(path):
@@ -98,23 +152,22 @@ def try_digest(reader: MediumReader, path: bytes, algorithm: str) -> tuple[str, 
     return digester.hexdigest(), size
 
 
-def _is_unchanged(folder: int, name: bytes, before: os.stat_result) -> bool:
+@contextlib.contextmanager
+def _opened(folder: bytes) -> Iterator[int | None]:
     try:
-        return mark_of(os.stat(name, dir_fd=folder, follow_symlinks=False)) == mark_of(before)
+        descriptor = os.open(folder, _FOLDER)
     except OSError:
-        return False
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
-def as_text(name: bytes) -> str:
-    return name.decode("latin-1")  # each byte is a character, so that any name goes through JSON
-
-
-def as_bytes(text: str) -> bytes:
-    return text.encode("latin-1")
-
-
-def send(channel: socket.socket, message: object, descriptors: Sequence[int]) -> None:
-    data = orjson.dumps(message)
+def send(channel: socket.socket, message: Any, descriptors: Sequence[int]) -> None:  # Any: what marshal takes
+    """Both ends are one program in one interpreter, whose own form is the fastest, and has bytes."""
+    data = marshal.dumps(message)
     socket.send_fds(channel, [_LENGTH.pack(len(data))], descriptors)
     channel.sendall(data)
 
@@ -126,7 +179,7 @@ def receive(channel: socket.socket) -> tuple[Any, list[int]]:  # Any: what `send
     if not start:
         raise EOFError("the channel is closed")
     (length,) = _LENGTH.unpack(start)
-    return orjson.loads(_receive_exactly(channel, length)), descriptors
+    return marshal.loads(_receive_exactly(channel, length)), descriptors  # noqa: S302  # from nobody else, see `send`
 
 
 def _receive_exactly(channel: socket.socket, length: int) -> bytes:

@@ -18,9 +18,11 @@ from pathlib import Path
 from uuid import UUID
 
 from perdure.adapters.posix import files
-from perdure.adapters.posix.files import FileSink, MediumReader, make_folders
+from perdure.adapters.posix.files import make_folders
 from perdure.adapters.posix.helper import HelperProcess
 from perdure.adapters.posix.logs import Logs, replace_file
+from perdure.adapters.posix.medium import MediumReader
+from perdure.adapters.posix.sinks import FileSink
 from perdure.adapters.posix.syncing import Syncer
 from perdure.adapters.posix.system import exchange, move_new, probe, sync_path, translate, translated
 from perdure.adapters.posix.uploads import ATTRIBUTES, FileUpload, read_record
