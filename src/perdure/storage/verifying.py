@@ -201,7 +201,9 @@ def _verify_content(
     should_stop: ShouldStop | None,
 ) -> None:
     expected = inventory.content_paths()
-    to_read = [(path, present[path]) for path in expected if present.get(path, -1) >= 0 and (not only or only(path))]
+    # by name, which is mostly how they lie on the medium; the inventory has them by digest
+    paths = sorted(path for path in expected if present.get(path, -1) >= 0 and (not only or only(path)))
+    to_read = [(path, present[path]) for path in paths]
     wrong: list[tuple[str, str, int]] = []
     # a direct read waits for many files at once, any other for each
     useful = (os.cpu_count() or 1) * (1 if store.abilities.medium_read == "direct" else 2)
