@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from perdure.app.composition import Application, opened
+from perdure.app.heap import settle_heap
 from perdure.app.logs import configure_logging
 from perdure.app.metrics.asking import answer_on
 from perdure.app.metrics.telling import to_plain
@@ -62,6 +63,7 @@ def _data(application: Application) -> None:
 
 
 def _worker(application: Application) -> None:
+    settle_heap()
     work(lambda stop: application.work(stop, grace=_GRACE))
 
 

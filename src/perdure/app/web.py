@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 from importlib.metadata import version
 
@@ -10,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from perdure.app.composition import Application, find_faults, remember
+from perdure.app.heap import settle_heap
 from perdure.app.wire import BoundedProtocol
 from perdure.doors.api import open_api, open_data, open_streams
 from perdure.doors.http.app import create_web
@@ -69,7 +69,7 @@ def serve_planes(
         server_header=False,
         timeout_graceful_shutdown=grace,
     )
-    _settle_heap()
+    settle_heap()
     # Only uvloop sets TCP_NODELAY whoever made the socket: the loop of the standard library looks at its protocol
     uvicorn.Server(configuration).run([listen_with_others(application.settings.host, port)] if is_shared else None)
 
@@ -78,9 +78,3 @@ def listen_with_others(host: str, port: int) -> socket.socket:
     """A socket on an address that several processes of one user listen on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=True)
-
-
-def _settle_heap() -> None:
-    """Leave what was made at the start out of later collections: walking all of it held up a request by 100 ms."""
-    gc.collect()
-    gc.freeze()
