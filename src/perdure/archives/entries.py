@@ -156,7 +156,7 @@ def find_visible(tx: Connection, layers: Sequence[UUID], paths: Iterable[bytes])
     """The entries that the union of the layers shows at these paths."""
     wanted = list(paths)
     rows = load_rows(tx, layers, wanted)
-    found = ((path, resolve(path, rows)) for path in wanted)
+    found = ((path, resolve(path, rows)) for path in wanted if path in rows)
     return {path: entry for path, entry in found if entry is not None}
 
 

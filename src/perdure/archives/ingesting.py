@@ -12,11 +12,11 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from perdure.archives import events
@@ -74,8 +74,7 @@ class Folder:
         os.close(self.descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One name that the walk met: an item with its open folder, or why it is refused."""
 
     item: BatchItem
@@ -238,7 +237,7 @@ class Ingesting:
                 good.append(found)
         with self._ctx.db.begin() as tx:
             shown = find_visible(tx, list_layers(tx, archive_id), [found.item.path for found in good])
-        wanted = [f for f in good if compare_item(_plan_item(f.item), shown.get(f.item.path)) is not Verdict.PRESENT]
+        wanted = [found for found in good if not _is_shown(found.item, shown.get(found.item.path))]
         report.present += len(good) - len(wanted)
         conflicts = find_batch_conflicts([found.item for found in wanted])
         for index, problem in conflicts.items():
@@ -295,12 +294,12 @@ class _Taken:
         unread: list[tuple[bytes, str]] = []
         failures: list[Exception] = []
         for found, outcome in self._wait():
-            if isinstance(outcome, (SourceChangedError, SourceRefusedError)):
+            if not isinstance(outcome, Exception):
+                entries.append(self.landing.make_entry(found.item, outcome))
+            elif isinstance(outcome, (SourceChangedError, SourceRefusedError)):
                 unread.append((found.item.path, outcome.detail))
-            elif isinstance(outcome, Exception):
-                failures.append(outcome)
             else:
-                entries.append(self.landing.make_entry(_as_read(found.item, outcome), outcome))
+                failures.append(outcome)
         if failures:
             self.landing.give_up([entry.content for entry in entries if entry.content is not None])
             raise failures[0]
@@ -430,17 +429,17 @@ def _look(folder: Folder, name: bytes, inside: bytes, into: bytes) -> Found | No
     path = inside + name
     try:
         status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode):
+            return Found(_item(into, path, EntryKind.FILE, status, status.st_size), folder, name)
         if stat.S_ISDIR(status.st_mode):
             return None
         if stat.S_ISLNK(status.st_mode):
             target = os.readlink(name, dir_fd=folder.descriptor)
-            item = replace(_item(into, path, EntryKind.SYMLINK, status), target=target, mode=None)
+            item = _item(into, path, EntryKind.SYMLINK, status)._replace(target=target, mode=None)
             return Found(item, folder, name, find_target_problem(path, target))
     except OSError as error:
         return Found(BatchItem(_join(into, path)), problem=f"it cannot be read: {error.strerror}")
-    if not stat.S_ISREG(status.st_mode):
-        return Found(BatchItem(_join(into, path)), problem=f"it is a {_kind_of(status.st_mode)}")
-    return Found(_item(into, path, EntryKind.FILE, status, status.st_size), folder, name)
+    return Found(BatchItem(_join(into, path)), problem=f"it is a {_kind_of(status.st_mode)}")
 
 
 def _item(into: bytes, path: bytes, kind: EntryKind, status: os.stat_result, size: int = 0) -> BatchItem:
@@ -456,12 +455,9 @@ def _kind_of(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "thing that is no file")
 
 
-def _plan_item(item: BatchItem) -> PlanItem:
-    return PlanItem(item.path, item.size, item.mtime_ns, {}, item.kind, item.target)
-
-
-def _as_read(item: BatchItem, received: Received | None) -> BatchItem:
-    """The item as the file was when it was read, which may be later than it was found."""
-    if received is None:
-        return item
-    return replace(item, size=received.size, mtime_ns=received.mtime_ns, mode=received.mode)
+def _is_shown(item: BatchItem, entry: Entry | None) -> bool:
+    """Whether the archive shows this very item already."""
+    if entry is None:
+        return False
+    wanted = PlanItem(item.path, item.size, item.mtime_ns, {}, item.kind, item.target)
+    return compare_item(wanted, entry) is Verdict.PRESENT

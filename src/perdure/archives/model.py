@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 from uuid import UUID
 
 from perdure.identity.model import AccessClass, Action, ArchiveThing
@@ -152,8 +154,7 @@ class Archive:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One path of one layer. `mtime_ns` is nanoseconds since 1970, `mode` the permission bits, sizes are bytes.
 
     `part` and `content` say where the bytes lie: part number and content path below the part's content folder.
@@ -166,7 +167,7 @@ class Entry:
     size: int = 0
     mtime_ns: int | None = None
     mode: int | None = None
-    digests: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = MappingProxyType({})
     target: bytes | None = None
     part: int | None = None
     content: str | None = None

@@ -192,7 +192,7 @@ class Reading:
         """The entries with the digests of what the archive says of them."""
         found = self._ctx.metadata.digests(tx, archive_id, [entry.path for entry in entries])
         return [
-            replace(entry, metadata_digest=found[entry.path].digest) if entry.path in found else entry
+            entry._replace(metadata_digest=found[entry.path].digest) if entry.path in found else entry
             for entry in entries
         ]
 

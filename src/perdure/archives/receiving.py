@@ -62,6 +62,7 @@ class Landing:
         self._actor = actor
         self._ended_as = ended_as
         self._is_ended = False
+        self._kept = kept_digests(archive.profile.digests)
 
     @property
     def part(self) -> PartRef:
@@ -77,19 +78,15 @@ class Landing:
         return frozenset(digests_to_take(self.archive.profile.digests, item.digests))
 
     def make_entry(self, item: BatchItem, received: Received | None = None) -> Entry:
-        """The entry of an item, with what was received of it."""
-        return Entry(
-            archive_id=self.archive.id,
-            path=item.path,
-            kind=item.kind,
-            size=item.size,
-            mtime_ns=item.mtime_ns,
-            mode=item.mode,
-            digests=kept_digests(self.archive.profile.digests, received.digests) if received else {},
-            target=item.target,
-            part=self.reservation.number,
-            content=received.content if received else None,
-        )
+        """The entry of an item; of a file it has what was received, which may be later than what was announced."""
+        archive_id, part = self.archive.id, self.reservation.number
+        path, kind, size, mtime_ns, mode, target, _ = item
+        if received is None:
+            return Entry(archive_id, path, kind, size, mtime_ns, mode, {}, target, part)
+        if received.mtime_ns is not None:
+            mtime_ns, mode = received.mtime_ns, received.mode
+        digests = {name: received.digests[name] for name in self._kept}
+        return Entry(archive_id, path, kind, received.size, mtime_ns, mode, digests, target, part, received.content)
 
     def keep_lease(self, lease: timedelta = STREAM_LEASE) -> None:
         """Renew the lease when half of it is gone: before every write into the part.
@@ -131,7 +128,8 @@ class Landing:
             was_active = release(tx, ctx, archive, self.reservation.id, state=self._ended_as)
             if was_active and archive.state is ArchiveState.OPEN:
                 now = ctx.clock.now()
-                strange = [e.path for e in entries if not is_as_expected(tx, archive.id, e.path, expected)]
+                looked_at = entries if expected is not None else ()
+                strange = [e.path for e in looked_at if not is_as_expected(tx, archive.id, e.path, expected)]
                 result = put_entries(
                     tx,
                     ctx,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 DATA_FOLDER = "data"
@@ -98,8 +99,7 @@ class PartRef:
         return object_uri(self.part_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """Bytes that were taken in: where they lie in their part, how many they are, and their digests in hexadecimal.
 
     `mtime_ns` and `mode` are those of a file that was copied in, at the moment of reading.

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from uuid import UUID
@@ -248,7 +248,7 @@ class Staging:
             raise SourceRefusedError(f"{display_path(shown)} cannot be read: {error.strerror}.") from error
         finally:
             os.close(fd)
-        return replace(received, mtime_ns=before.st_mtime_ns, mode=stat.S_IMODE(before.st_mode))
+        return received._replace(mtime_ns=before.st_mtime_ns, mode=stat.S_IMODE(before.st_mode))
 
     def _copy_small(
         self, part: PartRef, fd: int, before: os.stat_result, path: bytes, digests: Iterable[str], shown: bytes
@@ -288,7 +288,7 @@ class Staging:
                 future.exception()
             writer.abort()
             raise
-        return replace(received, digests=digest.hexdigests())
+        return received._replace(digests=digest.hexdigests())
 
     def _is_unchanged(self, before: os.stat_result, size: int, source: bytes | Path, dir_fd: int | None) -> bool:
         try:

@@ -118,7 +118,7 @@ class House:
             message="Sealed",
             user=writer(ctx),
         )
-        entries = [replace(entry, content=final[entry.path]) for entry in entries]
+        entries = [entry._replace(content=final[entry.path]) for entry in entries]
         with ctx.db.begin() as tx:
             load(tx, archive.id, lock=True)
             row = {"archive_id": archive.id, "number": 1, "id": part.part_id, "state": "sealed", "sealed_at": now}
