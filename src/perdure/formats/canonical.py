@@ -36,6 +36,19 @@ def canonical_line(value: object) -> bytes:
     return plain if plain is not None else canonical_json(value) + b"\n"
 
 
+def plain_json(value: object) -> bytes:
+    """`canonical_json` of what the caller knows to be text, whole numbers, truth values and null, without a look at it.
+
+    To look takes as long as to write. A float would get another spelling.
+    """
+    return _write_plain(value, 0) or canonical_json(value)
+
+
+def plain_line(value: object) -> bytes:
+    """`plain_json` and a newline."""
+    return _write_plain(value, orjson.OPT_APPEND_NEWLINE) or canonical_line(value)
+
+
 def parse_json(data: bytes) -> object:
     """Read UTF-8 JSON strictly; raises DamagedFormatError also for a key given twice, NaN and a byte order mark."""
     try:
@@ -61,8 +74,10 @@ def parse_json_object(data: bytes) -> dict[str, object]:
 
 def _find_plain_json(value: object, option: int) -> bytes | None:
     """The same bytes from the fast writer, or None for what the two writers spell differently, or one refuses."""
-    if not _is_plain(value):
-        return None
+    return _write_plain(value, option) if _is_plain(value) else None
+
+
+def _write_plain(value: object, option: int) -> bytes | None:
     try:
         return orjson.dumps(value, option=option | orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:  # an integer of more than 64 bits, a lone surrogate

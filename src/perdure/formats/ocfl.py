@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import TypeGuard
+from itertools import chain
+from typing import TypeGuard, cast
 
-from perdure.formats.canonical import canonical_json, parse_json
+from perdure.formats.canonical import canonical_json, parse_json, plain_json
 from perdure.formats.errors import DamagedFormatError, DamagedOcflError
 from perdure.kernel.clock import format_time, parse_time
 from perdure.kernel.digests import CONTENT_DIGESTS, DIGEST_LENGTHS, digest_bytes
@@ -56,6 +57,9 @@ _OPTIONAL = ("contentDirectory", "fixity")
 _FIXITY_DIGESTS = frozenset({
     "md5", "sha1", "sha256", "sha512", "blake2b-512", "blake2b-160", "blake2b-256", "blake2b-384", "sha512/256", "size"
 })  # fmt: skip
+_ARRAY = frozenset({list})
+_TEXT = frozenset({str})
+_DIGITS = re.compile(r"[0-9A-Fa-f]*")
 _VERSION_NAME = re.compile(r"v([1-9][0-9]*)")
 _RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})")
 _SAFE_IN_ID = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -164,15 +168,12 @@ def part_inventory(
     `entries` are (path, digest) in any order; equal content keeps a file for each path. The time is linear in their
     number. Raises ValueError when a path is given twice.
     """
-    state: dict[str, list[str]] = {}
-    count = 0
-    for path, digest in entries:
-        state.setdefault(digest, []).append(path)
-        count += 1
-    if len({path for paths in state.values() for path in paths}) != count:
+    listed = list(entries)
+    if len({path for path, _ in listed}) != len(listed):
         raise ValueError("a path is given twice")
-    for paths in state.values():
-        paths.sort()
+    state: dict[str, list[str]] = {}
+    for path, digest in listed:
+        state.setdefault(digest, []).append(path)
     manifest = {digest: [f"v1/{CONTENT_DIRECTORY}/{path}" for path in paths] for digest, paths in state.items()}
     version = Version(format_time(created), state, message, user)
     return inventory_bytes(Inventory(object_id, algorithm, "v1", manifest, {"v1": version}))
@@ -222,7 +223,7 @@ def inventory_bytes(inventory: Inventory) -> bytes:
         document["contentDirectory"] = inventory.content_directory
     if inventory.fixity:
         document["fixity"] = {name: _sorted_paths(block) for name, block in inventory.fixity.items()}
-    return canonical_json(document)
+    return plain_json(document)
 
 
 def sidecar_bytes(inventory: bytes, algorithm: str = "sha512") -> bytes:
@@ -317,7 +318,7 @@ def _read_inventory(document: Mapping[str, object], algorithm: str) -> Inventory
     if head != f"v{len(versions)}":
         raise DamagedOcflError("E040", f"the head {head!r} is not the newest version v{len(versions)}")
     manifest = _read_digest_block(document["manifest"], "manifest", ("E106", "E092"), algorithm)
-    for path in (path for paths in manifest.values() for path in paths):
+    for path in chain.from_iterable(manifest.values()):
         _check_content_path(path, directory, versions)
     return Inventory(
         identifier, algorithm, head, manifest, versions, directory, _read_fixity(document.get("fixity", {}), manifest)
@@ -393,15 +394,13 @@ def _read_digest_block(
     """Read digests with arrays of paths; `rules` are the codes for a wrong block and for a wrong array."""
     if not _is_object(value):
         raise DamagedOcflError(rules[0], f"the {where} is not an object")
-    block: dict[str, tuple[str, ...]] = {}
-    form = re.compile(f"[0-9A-Fa-f]{{{DIGEST_LENGTHS[algorithm]}}}" if algorithm else ".*", re.DOTALL)
-    for digest, paths in value.items():
-        if not isinstance(paths, list) or set(map(type, paths)) != {str}:
-            raise DamagedOcflError(rules[1], f"the paths of {digest[:16]}… in the {where} are not an array of text")
-        if not form.fullmatch(digest):
-            raise DamagedOcflError("E025", f"{digest[:16]!r}… in the {where} is not a digest of {algorithm}")
-        block[digest] = tuple(paths)
-    return block
+    if not _are_texts(value.values()):
+        digest = next(digest for digest, paths in value.items() if not _are_texts([paths]))
+        raise DamagedOcflError(rules[1], f"the paths of {digest[:16]}… in the {where} are not an array of text")
+    if algorithm and not _are_digests(value, DIGEST_LENGTHS[algorithm]):
+        digest = next(digest for digest in value if not _are_digests([digest], DIGEST_LENGTHS[algorithm]))
+        raise DamagedOcflError("E025", f"{digest[:16]!r}… in the {where} is not a digest of {algorithm}")
+    return dict(zip(value, map(tuple, cast("Collection[list[str]]", value.values())), strict=True))
 
 
 def _read_fixity(value: object, manifest: PathsByDigest) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -418,6 +417,18 @@ def _read_fixity(value: object, manifest: PathsByDigest) -> dict[str, dict[str, 
         if not all(path in known for paths in fixity[name].values() for path in paths):
             raise DamagedOcflError("E057", f"the fixity of {name} has a path that is not in the manifest")
     return fixity
+
+
+def _are_texts(arrays: Collection[object]) -> bool:
+    """Whether each is an array of text with something in it; many at once, which takes a fraction of one by one."""
+    if not _ARRAY.issuperset(map(type, arrays)) or not all(arrays):
+        return False
+    return _TEXT.issuperset(map(type, chain.from_iterable(cast("Collection[list[object]]", arrays))))
+
+
+def _are_digests(digests: Collection[str], length: int) -> bool:
+    """Whether each has so many hexadecimal digits."""
+    return {length}.issuperset(map(len, digests)) and _DIGITS.fullmatch("".join(digests)) is not None
 
 
 def _is_plain(path: str) -> bool:
@@ -492,8 +503,8 @@ def _group(state: Mapping[str, str]) -> dict[str, list[str]]:
     return groups
 
 
-def _sorted_paths(block: PathsByDigest) -> dict[str, list[str]]:
-    return {digest: sorted(paths) for digest, paths in block.items()}
+def _sorted_paths(block: PathsByDigest) -> dict[str, Sequence[str]]:
+    return {digest: sorted(paths) if len(paths) > 1 else paths for digest, paths in block.items()}
 
 
 def _version_document(version: Version) -> dict[str, object]:
