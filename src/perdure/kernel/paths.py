@@ -14,7 +14,7 @@ from perdure.kernel.errors import BadInputError
 
 MAX_PATH_BYTES = 2500  # paths must be found and sorted, and a key of a B-tree holds no more
 MAX_COMPONENT_BYTES = 255
-_ORDINARY = re.compile(rb"[^/\0]{1,255}(?:/[^/\0]{1,255})*")
+_ORDINARY = re.compile(rb"[^./\0][^/\0]{0,254}(?:/[^./\0][^/\0]{0,254})*")  # no component begins with a dot
 
 
 class BadPathError(BadInputError):
@@ -33,7 +33,7 @@ def check_path(path: bytes) -> bytes:
 
 def find_path_problem(path: bytes) -> str | None:
     """What is wrong with this logical path, in words, or None."""
-    if len(path) <= MAX_PATH_BYTES and b"/." not in path and path[:1] != b"." and _ORDINARY.fullmatch(path):
+    if len(path) <= MAX_PATH_BYTES and _ORDINARY.fullmatch(path):
         return None  # almost every path; the rest is looked at closely
     if not path:
         return "the path is empty"
