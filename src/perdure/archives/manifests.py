@@ -6,9 +6,8 @@ import base64
 import heapq
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -31,8 +30,7 @@ def iter_open_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
         yield entry_to_line(to_manifest_entry(entry))
 
 
-@dataclass(frozen=True, slots=True)
-class SealedLine:
+class SealedLine(NamedTuple):
     """A line of a sealed part's manifest as it stands, and what it says."""
 
     line: bytes

@@ -228,7 +228,12 @@ def inventory_bytes(inventory: Inventory) -> bytes:
 
 def sidecar_bytes(inventory: bytes, algorithm: str = "sha512") -> bytes:
     """The sidecar of an inventory: written after it, never before."""
-    return f"{digest_bytes(inventory, (algorithm,))[algorithm]} {INVENTORY_NAME}\n".encode("ascii")
+    return sidecar_line(digest_bytes(inventory, (algorithm,))[algorithm])
+
+
+def sidecar_line(digest: str) -> bytes:
+    """The sidecar of an inventory with this digest."""
+    return f"{digest} {INVENTORY_NAME}\n".encode("ascii")
 
 
 # Reading
@@ -256,13 +261,15 @@ def parse_inventory(data: bytes, sidecar: bytes | None = None) -> Inventory:
     return inventory
 
 
-def check_sidecar(inventory: bytes, sidecar: bytes, algorithm: str) -> None:
-    """Raises DamagedOcflError unless the sidecar has its form and the digest of the inventory."""
+def check_sidecar(inventory: bytes, sidecar: bytes, algorithm: str) -> str:
+    """The digest of the inventory; raises DamagedOcflError unless the sidecar has its form and this digest."""
     match = re.fullmatch(rb"([0-9A-Fa-f]+)[ \t]+inventory\.json\n?", sidecar)
     if not match:
         raise DamagedOcflError("E061", "the sidecar of the inventory is not `DIGEST inventory.json`")
-    if match[1].decode("ascii").lower() != digest_bytes(inventory, (algorithm,))[algorithm]:
+    digest = digest_bytes(inventory, (algorithm,))[algorithm]
+    if match[1].decode("ascii").lower() != digest:
         raise DamagedOcflError("E060", "the inventory does not have the digest that its sidecar states")
+    return digest
 
 
 def expected_files(inventory: Inventory) -> set[str]:

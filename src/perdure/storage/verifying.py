@@ -13,7 +13,7 @@ from perdure.formats import ocfl
 from perdure.formats.errors import DamagedFormatError
 from perdure.formats.manifest import MANIFEST_NAME, iter_manifest
 from perdure.kernel.clock import Clock, format_time
-from perdure.kernel.digests import digest_bytes, make_digester
+from perdure.kernel.digests import make_digester
 from perdure.kernel.errors import DamagedError
 from perdure.storage.errors import StoreFailedError, VerificationStoppedError
 from perdure.storage.helpers import Helpers
@@ -123,10 +123,10 @@ def _verify_inventory(
 def _check_inventory(object_id: str, read: Callable[[str], bytes]) -> StoredInventory:
     data = read(ocfl.INVENTORY_NAME)
     inventory = ocfl.parse_inventory(data)
-    ocfl.check_sidecar(data, read(ocfl.sidecar_name(inventory.digest_algorithm)), inventory.digest_algorithm)
+    sidecar = read(ocfl.sidecar_name(inventory.digest_algorithm))
+    digest = ocfl.check_sidecar(data, sidecar, inventory.digest_algorithm)
     if inventory.id != object_id:
         raise DamagedFormatError(f"the inventory is that of {inventory.id}")
-    digest = digest_bytes(data, (inventory.digest_algorithm,))[inventory.digest_algorithm]
     return StoredInventory(inventory, data, digest)
 
 
@@ -147,7 +147,7 @@ def _verify_version_files(
     """The declaration, and the inventory of each version: the newest is the root's, each fits its sidecar."""
     algorithm = held.inventory.digest_algorithm
     beside = _try_read(store, object_id, ocfl.sidecar_name(algorithm)) or b""
-    detail = _find_sidecar_problem(held.data, beside, algorithm)
+    detail = _find_sidecar_problem(held.digest, beside)
     if detail:
         yield Finding(FindingKind.DAMAGED_INVENTORY, object_id, ocfl.sidecar_name(algorithm), detail)
     if ocfl.OBJECT_DECLARATION_NAME in present:
@@ -171,16 +171,18 @@ def _find_inventory_problem(
         return "cannot be read"
     if version == held.inventory.head and data != held.data:
         return "differs from the inventory in the root"
+    if data == held.data and not _find_sidecar_problem(held.digest, sidecar):
+        return None  # without a digest of the same bytes once more
     try:
-        ocfl.check_sidecar(data, sidecar, held.inventory.digest_algorithm)
+        digest = ocfl.check_sidecar(data, sidecar, held.inventory.digest_algorithm)
     except DamagedError as error:
         return error.detail
-    return _find_sidecar_problem(data, sidecar, held.inventory.digest_algorithm)
+    return _find_sidecar_problem(digest, sidecar)
 
 
-def _find_sidecar_problem(inventory: bytes, sidecar: bytes, algorithm: str) -> str | None:
+def _find_sidecar_problem(digest: str, sidecar: bytes) -> str | None:
     """Ours are written in one way only: also a sidecar that still says the right thing was changed if it differs."""
-    return None if sidecar == ocfl.sidecar_bytes(inventory, algorithm) else "its sidecar was changed"
+    return None if sidecar == ocfl.sidecar_line(digest) else "its sidecar was changed"
 
 
 def _try_read(store: Store, object_id: str, path: str) -> bytes | None:

@@ -122,20 +122,32 @@ def read_blocks(path: bytes, offset: int, length: int | None) -> Iterator[bytes]
         os.close(fd)
 
 
-def walk(folder: bytes, prefix: bytes = b"", *, empty_folders: bool = False) -> Iterator[tuple[str, int]]:
+def walk(folder: bytes, prefix: str = "", *, empty_folders: bool = False) -> Iterator[tuple[str, int]]:
     """Relative path and size of each file below a folder; size -1 for what is neither file nor folder."""
-    with os.scandir(folder) as found:
-        entries = list(found)
-    if not entries and empty_folders:
-        yield os.fsdecode(prefix), -1
-    for entry in entries:
-        path = prefix + entry.name
-        if entry.is_dir(follow_symlinks=False):
-            yield from walk(entry.path, path + b"/", empty_folders=empty_folders)
-        elif entry.is_file(follow_symlinks=False):
-            yield os.fsdecode(path), entry.stat(follow_symlinks=False).st_size
-        else:
-            yield os.fsdecode(path), -1
+    files, folders = _list_sizes(folder, prefix)
+    yield from files
+    for name in folders:
+        yield from walk(folder + b"/" + os.fsencode(name), f"{prefix}{name}/", empty_folders=empty_folders)
+    if empty_folders and not files and not folders:
+        yield prefix, -1
+
+
+def _list_sizes(folder: bytes, prefix: str) -> tuple[list[tuple[str, int]], list[str]]:
+    """What lies in a folder, as `walk` gives it, and the names of the folders in it."""
+    files, folders = [], []
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with os.scandir(fd) as found:  # so that the system does not resolve the folder's path anew for each file
+            for entry in found:
+                if entry.is_file(follow_symlinks=False):
+                    files.append((prefix + entry.name, entry.stat(follow_symlinks=False).st_size))
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                else:
+                    files.append((prefix + entry.name, -1))
+    finally:
+        os.close(fd)
+    return files, folders
 
 
 def remove_tree(folder: bytes) -> tuple[int, int]:
