@@ -165,7 +165,7 @@ class Estate:
             raise RefusedError("revision_mismatch")
         before = layer.said.get(act.path, {})
         after = merge(before, json.loads(act.patch))
-        if after != before:
+        if to_text(after) != to_text(before):
             self._say(layer, act.path, after)
 
     def _describe(self, act: acts.Describe) -> None:
@@ -267,6 +267,11 @@ class Estate:
         for path in sorted(paths):
             if layer.said.get(path):
                 self._say(layer, path, {})
+
+
+def to_text(document: Json) -> str:
+    """The document in one spelling; compared as values, true would be 1."""
+    return json.dumps(document, sort_keys=True)
 
 
 def overlay(layers: list[Layer]) -> Shown:

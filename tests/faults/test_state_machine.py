@@ -333,6 +333,31 @@ def test_the_same_content_put_again_by_a_process_that_dies_is_there_once(
     world.check_contents()
 
 
+def test_one_in_place_of_true_is_a_change(make_world: Callable[[], World]) -> None:
+    world = make_world()
+    world.act(acts.Open("first", "One"))
+    (archive,) = world.model.layers
+    for patch in ('{"beam": true}', '{"beam": 1}', '{"beam": 1}'):
+        world.act(acts.Patch(archive, b"", patch))
+    assert world.model.layers[archive].history == [b"", b""]
+
+
+def test_a_contradiction_that_a_rebuild_brought_is_told_by_the_next(make_world: Callable[[], World]) -> None:
+    """What would have been refused was noted when its process died, and no log says which of the two is wrong."""
+    world = make_world()
+    world.act(acts.Open("first", "One"))
+    (archive,) = world.model.layers
+    world.act(acts.Batch(archive, (Given(b"a", "symlink", b"t"),)))
+    world.act(acts.Put(archive, Given(b"a/b", "file", b"1")), "fill.synced")
+    assert world.met == ["fill.synced"]
+    for _ in range(2):
+        world.rebuild()
+        assert world.model.layers[archive].entries.keys() == {b"a", b"a/b"}
+    world.act(acts.Remove(archive, b"a/b"))
+    world.rebuild()
+    assert world.model.layers[archive].entries.keys() == {b"a"}
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_a_removal_that_dies_never_shows_what_an_ancestor_has(make_world: Callable[[], World], steps: int) -> None:
     world = make_world()

@@ -21,12 +21,14 @@ from perdure.archives.withdrawing import WITHDRAW_JOB
 from perdure.db import Database
 from perdure.events.model import verify_chain
 from perdure.kernel.digests import digest_bytes
+from perdure.kernel.ids import short_form
+from perdure.kernel.paths import display_path
 from perdure.storage.model import object_uri
 
 from . import acts
 from .acts import Died, Done, Given, Outcome, Refused
 from .doing import STORES, Installation, compose, do, export_all, start
-from .model import LIVE, Estate, Json, RefusedError, Upload, accepted
+from .model import FOLDERLESS, LIVE, Estate, Json, RefusedError, Upload, accepted, ancestors, to_text
 from .victim import Victims
 
 _TIME_OF_A_RESTART = timedelta(minutes=10)  # longer than any lease of a process that died
@@ -44,7 +46,7 @@ class Seen:
     keep_until: date
     tree: Tree | None = None
     top: tuple[bytes, ...] = ()
-    said: Mapping[bytes, Json] | None = None
+    said: Mapping[bytes, str] | None = None  # as text: 1 is not true
     history: tuple[bytes, ...] = ()
 
 
@@ -127,7 +129,8 @@ class World:
         differences = compare(lost.db, application.db, tables=_comparable(lost.db))
         application.close()
         if not self._unsure:
-            _require_same((report.problems, differences), ([], []))
+            known = self._list_contradictions()
+            _require_same(([one for one in report.problems if one not in known], differences), ([], []))
         lost.close()
         self.instance = start(replace(self.place, ahead=self.instance.clock.ahead))
         self.model.uploads = {}
@@ -350,6 +353,16 @@ class World:
                     break
         self._unsure.clear()
 
+    def _list_contradictions(self) -> set[str]:
+        """What an earlier rebuild brought back that cannot be beside each other: every rebuild tells of it again."""
+        advice = "is a file and a folder; remove the one that is wrong"
+        return {
+            f"archive {short_form(archive)}: {display_path(path)!r} {advice}"
+            for archive, layer in self.model.layers.items()
+            for path, given in layer.entries.items()
+            if given.kind in FOLDERLESS and any(path in ancestors(other) for other in layer.entries)
+        }
+
     # What is seen, and what should be
 
     def _foresee(self, estate: Estate, archive: UUID) -> Seen:
@@ -358,7 +371,7 @@ class World:
             return Seen(layer.state, layer.title, layer.keep_until)
         shown = estate.shown(archive)
         tree = {path: (given.kind, _mark(given), owner) for path, (given, owner) in shown.items()}
-        said = {path: document for path, document in layer.said.items() if document and path in {b"", *shown}}
+        said = {path: to_text(said) for path, said in layer.said.items() if said and path in {b"", *shown}}
         top = tuple(sorted({path.split(b"/")[0] for path in shown}))
         return Seen(layer.state, layer.title, layer.keep_until, tree, top, said, tuple(layer.history))
 
@@ -381,7 +394,7 @@ class World:
             record,
             tree=tree,
             top=top,
-            said={path: document for path, document in said.items() if document},
+            said={path: to_text(document) for path, document in said.items() if document},
             history=tuple(change.path for change in history),
         )
 
