@@ -67,7 +67,7 @@ def _copy_chunk(chunk: tuple[str, str, Sequence[str]]) -> list[bytes]:
 def _copy_small(source: str | Path, target: str | Path, name: str) -> bytes:
     descriptor = os.open(f"{source}/{name}", os.O_RDONLY)
     try:
-        data = os.read(descriptor, _SMALL)
+        data = os.read(descriptor, os.fstat(descriptor).st_size)  # no more: the buffer is cleared before
     finally:
         os.close(descriptor)
     descriptor = os.open(f"{target}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
