@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,7 @@ import pytest
 
 from perdure.archives import ingesting
 from perdure.archives.errors import FolderNotAllowedError
-from perdure.archives.ingesting import iter_batches, iter_found, open_without_links
+from perdure.archives.ingesting import Found, iter_batches, iter_found, open_without_links
 from perdure.archives.model import Archive, EntryKind
 from perdure.identity import Grantee, Role
 from perdure.kernel.actor import Actor
@@ -21,7 +22,7 @@ from perdure.kernel.errors import BadInputError
 from perdure.storage.errors import SourceChangedError
 from perdure.storage.staging import Staging
 
-from .workshop import Workshop, require_success
+from .workshop import Workshop, digest_of, require_success
 
 
 @pytest.fixture
@@ -102,6 +103,29 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     monkeypatch.setattr(Staging, "copy_in", unlucky)
     result = ingest(shop, shop.open(), source)
     assert [one["path"] for one in result["refusals"]] == ["a.h5"]
+
+
+@pytest.mark.parametrize("others", [0, 40])  # many at once are copied by a helper, where the store can have one
+def test_what_was_read_is_told_and_not_what_was_found(
+    shop: Workshop, source: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    for number in range(others):
+        (source / f"other-{number}").write_bytes(b"same")
+    changed, find_batches = source / "a.h5", ingesting.iter_batches
+
+    def change_what_was_found(walk: Iterator[Found]) -> Iterator[list[Found]]:
+        for batch in find_batches(walk):
+            changed.write_bytes(b"longer than it was")
+            changed.chmod(0o640)
+            os.utime(changed, ns=(7, 7))
+            yield batch
+
+    monkeypatch.setattr(ingesting, "iter_batches", change_what_was_found)
+    archive = shop.open()
+    ingest(shop, archive, source)
+    entry = shop.tree(archive)[b"a.h5"]
+    assert (entry.size, entry.mtime_ns, entry.mode) == (18, 7, 0o640)
+    assert entry.digests["sha512"] == digest_of(b"longer than it was")
 
 
 def test_many_small_files_go_in_beside_large_ones_links_and_folders(shop: Workshop, source: Path) -> None:
