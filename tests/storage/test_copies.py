@@ -68,6 +68,12 @@ def reseal(folder: Path) -> None:
         (place / "inventory.json.sha512").write_text(f"{hashlib.sha512(data).hexdigest()} inventory.json\n")
 
 
+def respell(folder: Path) -> None:
+    """A sidecar that still says the right thing, and is not the one that was written."""
+    sidecar = folder / "v1/inventory.json.sha512"
+    sidecar.write_bytes(sidecar.read_bytes().upper().replace(b"INVENTORY.JSON", b"inventory.json"))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "bit flip": (lambda f: flip(f / DATA / "big"), {"flipped v1/content/data/big"}),
     "truncation": (lambda f: os.truncate(f / DATA / "big", 4096), {"truncated v1/content/data/big"}),
@@ -81,6 +87,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "manifest": (lambda f: flip(f / MANIFEST), {f"flipped {MANIFEST}"}),
     "inventory": (lambda f: flip(f / "inventory.json"), {"damaged_inventory inventory.json"}),
     "version inventory": (lambda f: flip(f / "v1/inventory.json"), {"damaged_inventory v1/inventory.json"}),
+    "version sidecar": (lambda f: flip(f / "v1/inventory.json.sha512"), {"damaged_inventory v1/inventory.json"}),
+    "spelling of a sidecar": (respell, {"damaged_inventory v1/inventory.json"}),
     "sidecar": (lambda f: flip(f / "inventory.json.sha512"), {"damaged_inventory inventory.json"}),
     "no sidecar": (lambda f: (f / "inventory.json.sha512").unlink(), {"damaged_inventory inventory.json"}),
     "declaration": (lambda f: flip(f / "0=ocfl_object_1.1"), {"flipped 0=ocfl_object_1.1"}),
