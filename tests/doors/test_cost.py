@@ -128,7 +128,7 @@ def _serving(application: Application, monkeypatch: pytest.MonkeyPatch, *, is_sh
             super().__init__(config)
             made.append(self)
 
-    monkeypatch.setattr(web, "_settle_heap", lambda: None)  # this process goes on, and has other garbage
+    monkeypatch.setattr(web, "settle_heap", lambda: None)  # this process goes on, and has other garbage
     monkeypatch.setattr(uvicorn, "Server", Kept)
     (port,) = free_ports(1)
     given = {"port": port, "planes": frozenset({"api"}), "grace": 5, "is_shared": is_shared}

@@ -254,7 +254,8 @@ def test_every_command_has_help(perdure: Command) -> None:
     assert perdure("--version").out.startswith("perdure, version ")
 
 
-def test_the_operators_commands(server: Server) -> None:
+def test_the_operators_commands(perdure: Command, server: Server) -> None:
+    perdure("archive", "create", "There before a rebuild")
     assert server.admin("admin", "schema") == "current\n"
     assert "it is current" in server.admin("admin", "migrate")
     assert "exists already" in server.admin("admin", "bootstrap")
