@@ -35,8 +35,8 @@ class Shape:
 
     @property
     def is_many(self) -> bool:
-        """Whether the file system takes notice when they are removed; see `discard`."""
-        return self.count >= _MANY
+        """Whether the file system takes notice when they are removed; see `discard`. Large ones need their room."""
+        return self.count >= _MANY and self.size < BLOCK
 
     @property
     def described(self) -> str:
