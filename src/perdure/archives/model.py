@@ -62,7 +62,7 @@ _IMPOSSIBLE: Mapping[ArchiveState, frozenset[Action]] = {
     ArchiveState.WITHDRAWN: _FILLING | _AFTER_FILLING | {Action.DESCRIBE},
     ArchiveState.DISCARDED: _FILLING | _AFTER_FILLING | {Action.DESCRIBE},
 }
-MAX_PART_FILES = 50_000
+MAX_PART_FILES = 25_000  # whoever closes waits for the last part: it is sealed when all files have come
 MAX_PART_BYTES = 10 * 10**12
 
 

@@ -6,9 +6,8 @@ Here each call would hand the interpreter's lock around, which costs more than t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from queue import LifoQueue
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import structlog
 
@@ -22,8 +21,7 @@ Result = TypeVar("Result")
 _WORTH_A_HELPER = 32  # files; fewer are done sooner than a process starts
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """A file of this machine: its name in the open folder `dir_fd`, and the logical path that it gets."""
 
     name: bytes
