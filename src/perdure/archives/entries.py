@@ -279,8 +279,15 @@ def _to_child(row: Row[Any], prefix: bytes) -> Child:  # Any: see row_to_entry
     return Child(name, row_to_entry(row), bool(slash))
 
 
+# A plan for these very values stands on statistics, which lack what has just come: it would sort all that follows.
+_PLAN_WITHOUT_VALUES = text("SET LOCAL plan_cache_mode = force_generic_plan")
+
+
 class EntryScan:
-    """One layer's rows from `start` to before `end`, fetched in chunks by key, so that it may be long."""
+    """One layer's rows from `start` to before `end`, fetched in chunks by key, so that it may be long.
+
+    What follows in the transaction is planned without its values, too.
+    """
 
     def __init__(
         self, tx: Connection, query: Select[Any], *, start: bytes, end: bytes | None, chunk: int
@@ -294,6 +301,7 @@ class EntryScan:
         self._index = 0
         self._is_last = False
         self._head: LayerEntry | None = None
+        tx.execute(_PLAN_WITHOUT_VALUES)
 
     def head(self) -> LayerEntry | None:
         if self._head is None:

@@ -1,0 +1,43 @@
+"""How the database goes through the rows of an archive about which it has no statistics yet."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from perdure.archives.entries import iter_visible
+
+from .workshop import Workshop
+
+ROWS = text(
+    """
+    INSERT INTO files (archive_id, path, kind, size, mtime_ns, mode, digest, crc32, part, added_at)
+    SELECT :archive, convert_to(lpad(n::text, 7, '0'), 'UTF8'), 0, 1, 1, 420, sha512(n::text::bytea), n, 1, now()
+    FROM generate_series(1, 20000) AS n
+    """
+)
+
+
+QUERY = """
+    PREPARE page AS SELECT * FROM files WHERE archive_id = $1 AND path >= $2 ORDER BY path LIMIT $3
+"""
+
+
+def explain(tx: Connection, archive: UUID) -> str:
+    """The plan that a page of the archive gets, as the transaction stands."""
+    rows = tx.execute(text(f"EXPLAIN EXECUTE page ('{archive}', '0010000', 1001)")).scalars()
+    return "\n".join(rows)
+
+
+def test_a_page_is_read_from_the_index_before_there_are_statistics(shop: Workshop) -> None:
+    archive = shop.open()
+    with shop.ctx.db.begin() as tx:
+        tx.execute(ROWS, {"archive": archive.id})
+        tx.execute(text(QUERY))
+        assert "Bitmap" in explain(tx, archive.id)  # why it is not left to the planner
+        assert next(iter_visible(tx, [archive.id], start=b"0010000", chunk=1001)).path == b"0010000"
+        plan = explain(tx, archive.id)
+        tx.execute(text("DEALLOCATE page"))
+    assert "Index Scan" in plan
+    assert "Bitmap" not in plan
