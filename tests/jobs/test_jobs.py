@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,8 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from procrastinate.jobs import Job
+from procrastinate.manager import JobManager
 from sqlalchemy import text
 
 from perdure.db import Database
@@ -75,12 +78,12 @@ def wait_until_over(jobs: Jobs, job_id: UUID, seconds: float = 60.0) -> JobView:
     return view
 
 
-def wait_until_listening(jobs: Jobs) -> None:
+def wait_until_listening(jobs: Jobs, workers: int = 1) -> None:
     listening = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE 'LISTEN %'"
     deadline = time.monotonic() + 60
     while True:
         with jobs.db.begin() as tx:
-            if tx.execute(text(listening)).first():
+            if len(tx.execute(text(listening)).all()) >= workers:
                 return
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -151,6 +154,61 @@ def test_a_job_that_waited_for_a_lock_runs_when_the_lock_is_free(
         time.sleep(0.2)  # for the worker to see that it cannot have it yet
         is_second_there.set()
         assert wait_until_over(jobs, second).state is JobState.SUCCEEDED
+
+
+def test_whoever_is_told_of_a_job_while_it_looks_looks_again(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_POLL_EVERY", 3600.0)
+    jobs.register("test.work", lambda context, payload: None)
+    fetch, late = JobManager.fetch_job, list[UUID]()
+
+    async def find_nothing_once(manager: JobManager, queues: Iterable[str] | None, worker_id: int) -> Job | None:
+        found = await fetch(manager, queues, worker_id)
+        if found is None and not late:
+            await asyncio.to_thread(wait_until_listening, jobs)
+            late.append(await asyncio.to_thread(defer, jobs))
+            await asyncio.sleep(0.5)  # for the notification to come while this look is still under way
+        return found
+
+    monkeypatch.setattr(JobManager, "fetch_job", find_nothing_once)
+    with working(jobs):
+        deadline = time.monotonic() + 60
+        while not late and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert wait_until_over(jobs, late[0]).state is JobState.SUCCEEDED
+
+
+def test_an_idle_worker_gets_the_job_before_one_that_has_some(jobs: Jobs) -> None:
+    is_over, is_first_running = threading.Event(), threading.Event()
+    taken: list[int] = []
+
+    def occupy(context: JobContext, payload: object) -> None:
+        is_first_running.set()
+        assert is_over.wait(60)
+
+    def tell(context: JobContext, payload: object) -> None:
+        query = text("SELECT worker_id FROM procrastinate_jobs WHERE args ->> 'job_id' = :id")
+        with jobs.db.begin() as tx:
+            taken.append(tx.execute(query, {"id": str(context.job_id)}).scalar_one())
+
+    jobs.register("test.long", occupy)
+    jobs.register("test.work", tell)
+    try:
+        with working(jobs):
+            long = defer(jobs, "test.long")
+            assert is_first_running.wait(60)
+            with jobs.db.begin() as tx:
+                busy = tx.execute(text("SELECT id FROM procrastinate_workers")).scalar_one()
+            with working(jobs):
+                wait_until_listening(jobs, 2)
+                for _ in range(5):
+                    time.sleep(0.2)  # for the busy one to have ended the look that the job before caused
+                    assert wait_until_over(jobs, defer(jobs)).state is JobState.SUCCEEDED
+                is_over.set()
+                wait_until_over(jobs, long)
+    finally:
+        is_over.set()
+    assert len(taken) == 5
+    assert busy not in taken
 
 
 def test_a_joined_job_is_held_back_until_the_joining_transaction_ends(jobs: Jobs) -> None:

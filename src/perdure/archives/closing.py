@@ -9,7 +9,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from hashlib import sha512
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ from perdure.archives.records import (
 )
 from perdure.archives.registering import register_identifier
 from perdure.archives.roles import require_mandatory_roles
-from perdure.archives.sealing import Sealing
+from perdure.archives.sealing import Sealing, one_thread
 from perdure.archives.stages import Stages
 from perdure.archives.tables import archives, files, parts
 from perdure.formats.canonical import parse_json_object
@@ -137,7 +139,7 @@ class Closing:
             job_id = tx.execute(select(archives.c.close_job).where(archives.c.id == archive_id)).scalar_one()
             if job_id is not None:
                 ctx.jobs.cancel(tx, job_id)
-            if any(part.state is PartState.SEALING for part in list_parts(tx, archive_id)):
+            if any(part.state in (PartState.FULL, PartState.SEALING) for part in list_parts(tx, archive_id)):
                 defer_seal(tx, ctx, archive_id)  # what is between staging and root is read from neither
             opened = replace(archive, state=ArchiveState.OPEN)
             tx.execute(update(archives).where(archives.c.id == archive_id).values(close_job=None))
@@ -233,40 +235,48 @@ class Closing:
         require_state(archive, ArchiveState.CLOSING)
         self._wait_for_landings(job, archive_id)
         stages = Stages()
-        self._seal_and_copy(job, archive, stages)
-        crash_point("close.copied")
-        job.progress(message="building the closing statement")
         with tempfile.TemporaryDirectory(prefix="closing-") as folder:
             name = checksum_list_name(archive.profile.digests[0])
-            tree = _build_tree(self._ctx, archive, Path(folder) / name, job.raise_if_stopping)
-            stages.end("statement")
+            build = partial(_build_tree, self._ctx, archive, Path(folder) / name, job.raise_if_stopping)
+            tree = self._seal_and_copy(job, archive, build, stages)
             closed = self._commit(archive_id, parse_actor(payload["actor"]), tree, {name: Path(folder) / name})
         stages.end("commit")
         return {**_outcome(closed), "seconds": stages.as_json()}
 
-    def _seal_and_copy(self, job: JobContext, archive: Archive, stages: Stages) -> None:
+    def _seal_and_copy(
+        self, job: JobContext, archive: Archive, build: Callable[[], MerkleTree], stages: Stages
+    ) -> MerkleTree:
+        """Seal every part, make and verify every copy, and build the tree beside it once the last part is sealed."""
         with self._ctx.db.begin() as tx:
             listed = list_parts(tx, archive.id)
         each = archive.profile.copies
         total, done = sum(part.byte_count for part in listed) * each, 0
         job.progress(done=0, total=total, unit="bytes", message=f"sealing {len(listed)} parts and verifying copies")
-        for number, is_sealed in self._sealing.iter_sealed(archive.id, [part.number for part in listed]):
-            if not is_sealed:
-                raise TransfersLandingError(f"Something is on its way into part {number}.")
-            crash_point("close.sealed")
-            stages.end("seal")
-            job.raise_if_stopping()
-            part = self._find_sealed(archive.id, number)
-            if part is not None:
-                told = _Meter(job, done)
-                object_id = PartRef(archive.id, part.id).object_id
-                ensure_copies(self._ctx, archive, object_id, progress=told, should_stop=job.should_stop)
-                done += part.byte_count * each
-                job.progress(done=done, message=f"copies of part {number} of {len(listed)} are verified")
+        with one_thread("seal") as sealer:
+            sealing = {part.number: self._sealing.submit(sealer, archive.id, part.number) for part in listed}
+            building = sealer.submit(copy_context().run, build)  # by the same thread, and so after the last part
+            for number, one in sealing.items():
+                if not one.result():
+                    raise TransfersLandingError(f"Something is on its way into part {number}.")
+                crash_point("close.sealed")
+                stages.end("seal")
+                job.raise_if_stopping()
+                part = self._find_sealed(archive.id, number)
+                if part is not None:
+                    told = _Meter(job, done)
+                    object_id = PartRef(archive.id, part.id).object_id
+                    ensure_copies(self._ctx, archive, object_id, progress=told, should_stop=job.should_stop)
+                    done += part.byte_count * each
+                    job.progress(done=done, message=f"copies of part {number} of {len(listed)} are verified")
+                stages.end("copies")
+            # before the statement is written to some stores and must be written anew
+            ensure_copies(self._ctx, archive, object_uri(archive.id), should_stop=job.should_stop)
             stages.end("copies")
-        # before the statement is written to some stores and must be written anew
-        ensure_copies(self._ctx, archive, object_uri(archive.id), should_stop=job.should_stop)
-        stages.end("copies")
+            crash_point("close.copied")
+            job.progress(message="building the closing statement")
+            tree = building.result()
+        stages.end("statement")
+        return tree
 
     def _find_sealed(self, archive_id: UUID, number: int) -> Part | None:
         """The part; None for one that held nothing and is no object."""

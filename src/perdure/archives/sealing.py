@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,7 +39,6 @@ from perdure.kernel.actor import SYSTEM
 from perdure.storage.crash_points import crash_point
 from perdure.storage.model import PartRef, SealedPart
 
-_FILLED = (ArchiveState.OPEN, ArchiveState.CLOSING)
 _QUIET = timedelta(minutes=5)
 
 
@@ -80,49 +81,45 @@ class Sealing:
         ctx.storage.forget_staged_log(ref)
         return True
 
-    def iter_sealed(self, archive_id: UUID, numbers: Sequence[int]) -> Iterator[tuple[int, bool]]:
-        """Seal parts in their order, and tell of each what `seal` says when it is done.
-
-        A thread does it, so that the caller copies one part while the next is sealed. The first error ends it.
-        """
-        with ThreadPoolExecutor(1, "seal") as sealer:
-            sealing = [sealer.submit(copy_context().run, self.seal, archive_id, number) for number in numbers]
-            try:
-                for number, one in zip(numbers, sealing, strict=True):
-                    yield number, one.result()
-            finally:
-                sealer.shutdown(cancel_futures=True)
+    def submit(self, sealer: Executor, archive_id: UUID, number: int) -> Future[bool]:
+        """Have a part sealed by `sealer`, beside what the caller does; the outcome is what `seal` says."""
+        return sealer.submit(copy_context().run, self.seal, archive_id, number)
 
     def _run(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler
-        """Seal the full parts of an archive that is still open, and place and verify the copies of what is sealed."""
+        """Seal what is full, also what fills up meanwhile, and place and verify the copies of one part beside the next.
+
+        It ends once the archive is closing, which waits for it: the closing has work to do beside the copies.
+        """
         archive_id = UUID(payload["archive"])
-        with self._ctx.db.begin() as tx:
-            archive = load(tx, archive_id)
-            listed = list_parts(tx, archive_id) if archive.state in _FILLED else []
-        full = [part.number for part in listed if part.state in (PartState.FULL, PartState.SEALING)]
-        stages, sealed, copied = Stages(), 0, set[UUID]()
-        if listed and not full:
-            self._copy_sealed(job, archive, copied)
-            stages.end("copies")
-        for _, is_sealed in self.iter_sealed(archive_id, full):
-            stages.end("seal")
-            job.raise_if_stopping()
-            sealed += is_sealed
-            self._copy_sealed(job, archive, copied)
-            stages.end("copies")
+        stages, sealed, asked, copied = Stages(), 0, set[int](), set[UUID]()
+        sealing = deque[Future[bool]]()
+        with one_thread("seal") as sealer:
+            while True:
+                job.raise_if_stopping()
+                archive, listed = self._look(archive_id)
+                if archive.state is not ArchiveState.OPEN:
+                    break
+                full = [part.number for part in listed if part.state in (PartState.FULL, PartState.SEALING)]
+                sealing += [self.submit(sealer, archive_id, number) for number in full if number not in asked]
+                asked.update(full)
+                lacking = [part for part in listed if part.state is PartState.SEALED and part.id not in copied]
+                if lacking:
+                    object_id = PartRef(archive_id, lacking[0].id).object_id
+                    job.progress(message=f"copies of part {lacking[0].number}")
+                    ensure_copies(self._ctx, archive, object_id, should_stop=job.should_stop)
+                    copied.add(lacking[0].id)
+                    stages.end("copies")
+                elif sealing:
+                    sealed += sealing.popleft().result()
+                    stages.end("seal")
+                else:
+                    break
+        sealed += sum(one.result() for one in sealing if not one.cancelled())
         return {"sealed": sealed, "seconds": stages.as_json()}
 
-    def _copy_sealed(self, job: JobContext, archive: Archive, copied: set[UUID]) -> None:
-        """Place and verify the copies of the sealed parts that are not in `copied`."""
-        for part in self._list_sealed(archive.id):
-            if part.id not in copied:
-                job.progress(message=f"copies of part {part.number}")
-                ensure_copies(self._ctx, archive, PartRef(archive.id, part.id).object_id, should_stop=job.should_stop)
-                copied.add(part.id)
-
-    def _list_sealed(self, archive_id: UUID) -> list[Part]:
+    def _look(self, archive_id: UUID) -> tuple[Archive, list[Part]]:
         with self._ctx.db.begin() as tx:
-            return [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
+            return load(tx, archive_id), list_parts(tx, archive_id)
 
     def _fence(self, archive_id: UUID, number: int) -> Part | None:
         """Let nothing into or out of the part from here on."""
@@ -215,6 +212,16 @@ class Sealing:
         if noted:
             noted -= {path_of(line) for line in iter_manifest_lines(io.BytesIO(manifest))}
             tx.execute(delete(superseded).where(own, superseded.c.path.in_(noted)))
+
+
+@contextmanager
+def one_thread(name: str) -> Iterator[Executor]:
+    """A thread that does one piece of work after another; what it has not begun at the end is cancelled."""
+    with ThreadPoolExecutor(1, name) as thread:
+        try:
+            yield thread
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 def copy_quiet(ctx: Context) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,8 +16,8 @@ from uuid import UUID
 import procrastinate
 import structlog
 from procrastinate.exceptions import ConnectorException
-from procrastinate.jobs import Job, Status
-from procrastinate.manager import JobManager
+from procrastinate.jobs import Job, Notification, Status
+from procrastinate.manager import JobManager, NotificationCallback
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from sqlalchemy import text
 
@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 _HEARTBEAT = 4.0  # seconds
 _STALLED_AFTER = 20.0  # seconds without a heartbeat: the worker is dead or cut off, its jobs go to others
 _NEVER = 1e12  # seconds: only those who are named
+_AFTER_YOU = 0.05  # seconds; an idle worker has taken the job by then
 _POLL_EVERY = 1.0  # seconds; a notification usually wakes the worker first
 _FORGET_AFTER = timedelta(days=30)
 
@@ -57,11 +58,35 @@ _TELL_WAITING = """
 
 
 class _ToldManager(JobManager):
-    """Holds the lifeline of a worker before it may take a job, and tells all of them when a job's lock is free."""
+    """Holds the lifeline of a worker before it may take a job, and tells all of them when a job's lock is free.
+
+    Whoever is told while it looks for a job looks again: the worker forgets with the end of a look what it was told.
+    Whoever has a job lets the others look first: two jobs in one process share one interpreter.
+    """
 
     def __init__(self, connector: procrastinate.PsycopgConnector, lifelines: Lifelines | None) -> None:
         super().__init__(connector)
         self._lifelines = lifelines
+        self._times_told = 0
+        self.running = 0
+
+    async def listen_for_jobs(
+        self, *, on_notification: NotificationCallback, queues: Iterable[str] | None = None
+    ) -> None:
+        async def count(*, channel: str, notification: Notification) -> None:
+            self._times_told += 1
+            await on_notification(channel=channel, notification=notification)
+
+        await super().listen_for_jobs(on_notification=count, queues=queues)
+
+    async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
+        while True:
+            if self.running:
+                await asyncio.sleep(_AFTER_YOU)
+            told = self._times_told
+            job = await super().fetch_job(queues, worker_id)
+            if job is not None or told == self._times_told:
+                return job
 
     async def register_worker(self) -> int:
         worker = await super().register_worker()
@@ -233,12 +258,17 @@ async def _work(
 ) -> None:
     connector = procrastinate.PsycopgConnector(conninfo=jobs.db.url, min_size=1, max_size=4)
     app = procrastinate.App(connector=connector)
-    app.job_manager = _ToldManager(connector, lifelines)
+    manager = _ToldManager(connector, lifelines)
+    app.job_manager = manager
 
     @app.task(name=TASK_NAME, retry=_AsWeDecided())
     async def run_job(job_id: str) -> None:
         attempt = partial(jobs.run_job, UUID(job_id), is_stopping=stop_event.is_set)
-        wait = await asyncio.get_running_loop().run_in_executor(pool, attempt)
+        manager.running += 1
+        try:
+            wait = await asyncio.get_running_loop().run_in_executor(pool, attempt)
+        finally:
+            manager.running -= 1
         if wait is not None:
             raise _RunAgainError(wait)
 

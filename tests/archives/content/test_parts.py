@@ -254,9 +254,10 @@ def test_closed_means_that_the_statement_has_its_copies(shop: Workshop, monkeypa
     def fail(tree: str, object_id: str) -> None:
         raise StoreUnavailableError("The store went away.")
 
-    def copy_and_fail(*arguments: Any) -> None:
-        copied(*arguments)
+    def copy_and_fail(*arguments: Any) -> Any:
+        tree = copied(*arguments)
         monkeypatch.setattr(second, "exchange", fail)
+        return tree
 
     monkeypatch.setattr(Closing, "_seal_and_copy", copy_and_fail)
     job = shop.closing.close(shop.ada, archive.id)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from perdure.archives.entries import iter_visible
+from perdure.archives.entries import find_own, find_visible, iter_visible
 
 from .workshop import Workshop
 
@@ -18,7 +18,7 @@ ROWS = text(
     """
 )
 
-
+READ = text("SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname LIKE 'files%'")
 QUERY = """
     PREPARE page AS SELECT * FROM files WHERE archive_id = $1 AND path >= $2 ORDER BY path LIMIT $3
 """
@@ -41,3 +41,15 @@ def test_a_page_is_read_from_the_index_before_there_are_statistics(shop: Worksho
         tx.execute(text("DEALLOCATE page"))
     assert "Index Scan" in plan
     assert "Bitmap" not in plan
+
+
+def test_many_paths_are_probed_one_by_one_before_there_are_statistics(shop: Workshop) -> None:
+    archive = shop.open()
+    paths = [b"%07d" % number for number in range(1, 2001)]
+    with shop.ctx.db.begin() as tx:
+        tx.execute(ROWS, {"archive": archive.id})
+    with shop.ctx.db.begin() as tx:
+        before = tx.execute(READ).scalar_one()
+        assert len(find_own(tx, archive.id, paths)) == len(paths)
+        assert len(find_visible(tx, [archive.id], paths)) == len(paths)
+        assert tx.execute(READ).scalar_one() - before <= 2 * len(paths) + 100
