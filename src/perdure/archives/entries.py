@@ -53,6 +53,7 @@ _HIDDEN = _CODES[EntryKind.HIDDEN]
 _FOLDERLESS = (_CODES[EntryKind.FILE], _CODES[EntryKind.SYMLINK])
 _CONTENT_DIGEST_BY_SIZE = {64: "sha512", 32: "sha256"}
 _CHUNK = 5_000
+_STRETCH = 250  # paths
 COLUMNS = (
     "archive_id", "path", "kind", "size", "mtime_ns", "mode", "digest", "crc32", "digests", "target", "part",
     "content", "added_at",
@@ -138,8 +139,8 @@ def entry_to_row(entry: Entry, content_digest: str, added_at: datetime) -> tuple
 
 def find_own(tx: Connection, archive_id: UUID, paths: Sequence[bytes]) -> dict[bytes, Entry]:
     """The archive's own entries at these paths."""
-    query = _at(select(files).where(files.c.archive_id == archive_id), paths)
-    return {row.path: row_to_entry(row) for row in tx.execute(query)} if paths else {}
+    query = select(files).where(files.c.archive_id == archive_id)
+    return {row.path: row_to_entry(row) for row in _iter_at(tx, archive_id, query, paths)}
 
 
 def find_named_contents(tx: Connection, archive_id: UUID, part: int, contents: Sequence[str]) -> set[str]:
@@ -169,7 +170,7 @@ def load_rows(tx: Connection, layers: Sequence[UUID], paths: Iterable[bytes]) ->
     for start in range(0, len(needed), _CHUNK):
         chunk = needed[start : start + _CHUNK]
         for layer, query in enumerate(_select_layers(layers)):
-            for row in tx.execute(_at(query, chunk)):
+            for row in _iter_at(tx, layers[layer], query, chunk):
                 rows.setdefault(row.path, {})[layer] = LayerEntry(row_to_entry(row), row.covered)
     return rows
 
@@ -441,14 +442,37 @@ def _array_text(paths: Sequence[bytes] | None) -> str | None:
     return '{"\\\\x' + '","\\\\x'.join(map(bytes.hex, paths)) + '"}'
 
 
-def _at(query: Select[Any], paths: Sequence[bytes]) -> Select[Any]:  # Any: see row_to_entry
+def _iter_at(
+    tx: Connection, layer: UUID, query: Select[Any], paths: Sequence[bytes]
+) -> Iterator[Row[Any]]:  # Any: see row_to_entry
     """The rows of one layer's query at these paths, by one probe of the index for each.
 
     Asked for any of many paths, on a table without statistics, the whole archive is read: quadratic during an ingest.
     """
-    wanted = func.unnest(_paths(paths)).table_valued("path").render_derived("wanted")
-    found = query.where(files.c.path == wanted.c.path).limit(1).lateral("found")  # a limit is not flattened into a join
-    return select(found).select_from(wanted.join(found, true()))
+    wanted = _occupied(tx, layer, sorted(paths))
+    if wanted:
+        path, given = _given(wanted)
+        found = query.where(files.c.path == path).limit(1).lateral("found")  # a limit is not flattened into a join
+        yield from tx.execute(select(found).select_from(given.join(found, true())))
+
+
+def _occupied(tx: Connection, layer: UUID, paths: list[bytes]) -> list[bytes]:
+    """These sorted paths without stretches of them where the layer has nothing: most of what comes in is new."""
+    if len(paths) <= _STRETCH:
+        return paths
+    stretches = [paths[start : start + _STRETCH] for start in range(0, len(paths), _STRETCH)]
+    path, given = _given([stretch[0] for stretch in stretches])
+    following = select(files.c.path).where(files.c.archive_id == layer, files.c.path >= path)
+    first = following.order_by(files.c.path).limit(1).lateral("first")
+    rows = tx.execute(select(path, first.c.path.label("first")).select_from(given.join(first, true())))
+    found = {row[0]: row[1] for row in rows}
+    kept = (stretch for stretch in stretches if stretch[0] in found and found[stretch[0]] <= stretch[-1])
+    return [path for stretch in kept for path in stretch]
+
+
+def _given(paths: Sequence[bytes]) -> tuple[Any, Any]:  # Any: an SQL column and its table
+    given = func.unnest(_paths(paths)).table_valued("path").render_derived("given")
+    return given.c.path, given
 
 
 def _paths(paths: Sequence[bytes]) -> Any:  # Any: an SQL parameter

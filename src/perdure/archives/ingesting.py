@@ -50,7 +50,7 @@ from perdure.storage.helpers import SourceFile
 from perdure.storage.model import Received
 
 INGEST_JOB = "archives.ingest"
-_BATCH_FILES = 4_000
+_BATCH_FILES = 8_000  # three fill a part; each is a sync, which writes the same blocks of the file system again
 _BATCH_BYTES = 256 << 20
 _BATCH_FOLDERS = 100  # each keeps a descriptor open
 _BATCHES_ON_THE_WAY = 3  # read and settled while the next one is looked at

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from uuid import UUID
 
+import pytest
 from sqlalchemy import Connection, text
 
+from perdure.archives import entries
 from perdure.archives.entries import find_own, find_visible, iter_visible
 
 from .workshop import Workshop
@@ -53,3 +56,21 @@ def test_many_paths_are_probed_one_by_one_before_there_are_statistics(shop: Work
         assert len(find_own(tx, archive.id, paths)) == len(paths)
         assert len(find_visible(tx, [archive.id], paths)) == len(paths)
         assert tx.execute(READ).scalar_one() - before <= 2 * len(paths) + 100
+
+
+@pytest.mark.parametrize("stretch", [1, 2, 7, 250])
+def test_many_paths_are_found_whatever_lies_between_them(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    monkeypatch.setattr(entries, "_STRETCH", stretch)
+    archive, other = shop.open(), shop.open()
+    chance = random.Random(stretch)
+    names = [b"%d/%03d" % (folder, number) for folder in range(3) for number in range(100)]
+    there = set(chance.sample(names[:150], 40) + names[240:250])
+    shop.put_all(archive, dict.fromkeys(there, b"1"))
+    shop.put_all(other, dict.fromkeys(names, b"2"))
+    with shop.ctx.db.begin() as tx:
+        for count in (0, 1, 30, 299):
+            asked = chance.sample(names, count)
+            assert find_own(tx, archive.id, asked).keys() == there & set(asked)
+            assert find_visible(tx, [archive.id], asked).keys() == there & set(asked)
