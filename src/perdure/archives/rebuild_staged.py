@@ -202,19 +202,27 @@ def _displace(
     """Put entries in the place of those that older parts have at their paths, and return those that have a place.
 
     A part that is sealed keeps what is displaced as superseded. What a newer one has sealed stays: every acknowledged
-    replacement of it is noted in a log, and was taken out before.
+    replacement of it is noted in a log, and was taken out before. Nobody misses what is noted and sealed alike: it came
+    once more after a death before the commit.
     """
     kept = {entry.path: entry for entry in entries}
+    shown = find_own(tx, archive_id, list(kept))
     for number, part_id, path in _find_sealed(tx, archive_id, list(kept)):
         if part_id < log.part.part_id:
             _supersede(tx, archive_id, number, path, at)
             continue
-        del kept[path]
+        noted = kept.pop(path)
         _supersede(tx, archive_id, log.number, path, at)
+        if _content_of(noted) == _content_of(shown[path]):
+            continue
         name = display_path(path)
         report.problems.append(f"part {log.part.part_id}: {name!r} is not shown, part {part_id} has it sealed later")
     delete_entries(tx, archive_id, list(kept))
     return list(kept.values())
+
+
+def _content_of(entry: Entry) -> tuple[object, ...]:
+    return entry.kind, entry.size, dict(entry.digests), entry.target
 
 
 def _find_sealed(tx: Connection, archive_id: UUID, paths: list[bytes]) -> list[tuple[int, UUID, bytes]]:
