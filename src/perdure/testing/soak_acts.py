@@ -86,7 +86,7 @@ class Person:
             (self.remove, 2),
             (self.patch_metadata, 5),
             (self.describe, 2),
-            (self.close, 2 if len(known.files) > 10 else 0),
+            (self.close, 2 if len(known.settled()) > 10 else 0),  # what nobody acknowledged may not be there
         ]
         acts_of_any: list[tuple[Callable[[KnownArchive], object], int]] = [(self.download, 5), (self.patch_metadata, 1)]
         weights = [weight for _, weight in acts]
