@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -50,13 +51,36 @@ def test_a_line_reads_back_equal(entry: ManifestEntry) -> None:
     assert line.count(b"\n") == 1
 
 
+ORDINARY = ManifestEntry(
+    "a b/ü~.dat".encode(), "file", 3, -1, 0o644, {"crc32": "0" * 8, "sha512": "f" * 128}, None, "x"
+)
+
+
+@given(entries())
+@example(replace(ORDINARY, path=b"a b/[c]~.dat", content="a b/[c]~.dat"))
+@example(replace(ORDINARY, path=b'a"b', content='a"b'))
+@example(replace(ORDINARY, path=b"a\\b", content="a\\b"))
+@example(replace(ORDINARY, path=b"a\x7f", content="a\x7f"))
+@example(replace(ORDINARY, content="a b/ü~.dat"))
+@example(replace(ORDINARY, path=b"a", content="a", digests={"crc32": "1" * 8, "sha256": "e" * 64}))
+@example(replace(ORDINARY, path=b"a", content="a", metadata={"digest": "1"}))
+def test_a_line_is_spelled_by_the_one_rule(entry: ManifestEntry) -> None:
+    line = entry_to_line(entry)
+    assert line == canonical_line(json.loads(line))
+
+
+def test_a_known_entry_is_the_one_that_was_judged() -> None:
+    values = [getattr(ORDINARY, one.name) for one in fields(ORDINARY)]
+    assert ManifestEntry.known(*values) == ORDINARY
+
+
 @given(paths)
 def test_a_name_stands_as_text_or_as_its_bytes(path: bytes) -> None:
-    fields = json.loads(entry_to_line(ManifestEntry(path, "hidden")))
-    if "path" in fields:
-        assert fields["path"].encode() == path
+    told = json.loads(entry_to_line(ManifestEntry(path, "hidden")))
+    if "path" in told:
+        assert told["path"].encode() == path
     else:
-        assert base64.b64decode(fields["path_bytes"]) == path
+        assert base64.b64decode(told["path_bytes"]) == path
         with pytest.raises(UnicodeDecodeError):
             path.decode()
 

@@ -34,6 +34,7 @@ from perdure.formats.ocfl import (
     object_path,
     parse_inventory,
     part_inventory,
+    read_known_inventory,
     sidecar_bytes,
     sidecar_name,
     version_number,
@@ -120,8 +121,10 @@ def test_every_version_keeps_its_state_and_content_is_stored_once(listed: list[d
         planned = next_version(inventory, wanted, object_id="urn:x:1", created=CREATED, message="m", user=USER)
         assert not planned.new_content.keys() & stored.keys()
         stored |= {path: state[logical] for path, logical in planned.new_content.items()}
-        inventory = parse_inventory(inventory_bytes(planned.inventory))
+        data = inventory_bytes(planned.inventory)
+        inventory = parse_inventory(data)
         assert inventory.head_state() == wanted
+        assert inventory_bytes(read_known_inventory(data, "sha512")) == data
     assert inventory is not None
     assert {path: digest(content) for path, content in stored.items()} == inventory.content_paths()
     assert len(set(stored.values())) == len(stored)
@@ -186,6 +189,15 @@ def sample() -> dict[str, Any]:
             "v2": {"created": "2026-11-20T12:00:00.5+01:00", "state": copy.deepcopy(state)},
         },
     }
+
+
+def test_a_known_inventory_is_read_as_one_that_is_judged() -> None:
+    data = json.dumps(sample()).encode()
+    known, judged = read_known_inventory(data, "sha512"), parse_inventory(data)
+    assert inventory_bytes(known) == inventory_bytes(judged)
+    assert known.versions["v1"].user == judged.versions["v1"].user
+    with pytest.raises(DamagedOcflError, match="E025"):
+        read_known_inventory(data, "sha256")
 
 
 def put(*path: str, value: object) -> Callable[[dict[str, Any]], None]:

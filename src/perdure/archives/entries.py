@@ -102,10 +102,10 @@ def _to_manifest_entry(
 ) -> ManifestEntry:  # Any: see row_to_entry
     path, code, size, mtime_ns, mode, digest, crc32, others, target, content = row
     if code != _FILE:
-        return ManifestEntry(path, _KINDS[code].value, size, mtime_ns, mode, {}, target, None, metadata)
+        return ManifestEntry.known(path, _KINDS[code].value, size, mtime_ns, mode, {}, target, None, metadata)
     digests = _read_digests(digest, crc32, others)
     where = content or default_content(path)
-    return ManifestEntry(path, "file", size, mtime_ns, mode, digests, None, where, metadata)
+    return ManifestEntry.known(path, "file", size, mtime_ns, mode, digests, None, where, metadata)
 
 
 def _read_digests(digest: bytes, crc32: int, others: Mapping[str, str] | None) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from hashlib import sha256
 
 MAX_COMPONENT_BYTES = 200
@@ -31,6 +32,7 @@ def hashed_content_path(path: bytes) -> str:
     return f"{HASHED_FOLDER}/{sha256(path).hexdigest()}"
 
 
+@lru_cache(maxsize=1 << 15)  # a path is asked for twice in the sealing of its part, and twice in the landing of a batch
 def natural_content_path(path: bytes) -> str | None:
     """The path as text if it is safe by itself, twins apart; else None.
 

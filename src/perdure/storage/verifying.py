@@ -13,7 +13,7 @@ from perdure.formats import ocfl
 from perdure.formats.errors import DamagedFormatError
 from perdure.formats.manifest import MANIFEST_NAME, iter_manifest
 from perdure.kernel.clock import Clock, format_time
-from perdure.kernel.digests import make_digester
+from perdure.kernel.digests import content_digest_name, digest_bytes, make_digester
 from perdure.kernel.errors import DamagedError
 from perdure.storage.errors import StoreFailedError, VerificationStoppedError
 from perdure.storage.helpers import Helpers
@@ -105,7 +105,9 @@ def _verify_inventory(
     store: Store, object_id: str, known_digest: str | None, checked: _Checked
 ) -> StoredInventory | None:
     try:
-        held = _check_inventory(object_id, lambda path: b"".join(map(bytes, store.read_medium(object_id, path))))
+        held = _check_inventory(
+            object_id, lambda path: b"".join(map(bytes, store.read_medium(object_id, path))), known_digest
+        )
     except FileNotFoundError as error:
         detail = f"{error.filename or 'the inventory or its sidecar'} is not there"
     except DamagedError as error:
@@ -120,14 +122,27 @@ def _verify_inventory(
     return None
 
 
-def _check_inventory(object_id: str, read: Callable[[str], bytes]) -> StoredInventory:
+def _check_inventory(object_id: str, read: Callable[[str], bytes], known_digest: str | None = None) -> StoredInventory:
     data = read(ocfl.INVENTORY_NAME)
-    inventory = ocfl.parse_inventory(data)
+    known = _find_known(data, known_digest)
+    inventory = known or ocfl.parse_inventory(data)
     sidecar = read(ocfl.sidecar_name(inventory.digest_algorithm))
-    digest = ocfl.check_sidecar(data, sidecar, inventory.digest_algorithm)
+    if known and known_digest and sidecar == ocfl.sidecar_line(known_digest):
+        digest = known_digest  # without a digest of the same bytes once more
+    else:
+        digest = ocfl.check_sidecar(data, sidecar, inventory.digest_algorithm)
     if inventory.id != object_id:
         raise DamagedFormatError(f"the inventory is that of {inventory.id}")
     return StoredInventory(inventory, data, digest)
+
+
+def _find_known(data: bytes, digest: str | None) -> ocfl.Inventory | None:
+    """The inventory that has the digest which the database knows; None where it knows none, or another."""
+    if digest is None:
+        return None
+    algorithm = content_digest_name(digest)
+    is_known = digest_bytes(data, (algorithm,))[algorithm] == digest
+    return ocfl.read_known_inventory(data, algorithm) if is_known else None
 
 
 def _find_structure_problems(
