@@ -2,7 +2,8 @@
 
 The caller is told by a sentence, asks again, and everything is as if nothing had happened. Of each place that calls, a
 run takes a few calls by chance; `PERDURE_FAULTS=all` takes the first, the last and one between of every place, and
-`PERDURE_FAULTS=every` takes every call there is. `PERDURE_FAULTS_SEED` repeats a choice.
+`PERDURE_FAULTS=every` takes every call there is. `PERDURE_FAULTS_SEED` repeats a choice, and with one
+`PERDURE_FAULTS_SHARE=3/8` takes the third of eight equal shares of it: for several evenings, or several machines.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .life import House, Life, live, two_folders
 
 MODE = os.environ.get("PERDURE_FAULTS", "some")
 SEED = int(os.environ.get("PERDURE_FAULTS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
+SHARE, SHARES = map(int, os.environ.get("PERDURE_FAULTS_SHARE", "1/1").split("/"))
 SOME = 12  # lives of each level in an ordinary run
 LIVES_OF_A_HOUSE = 40
 TAKES_BYTES = frozenset({"put_file", "sink.write", "upload.write"})
@@ -190,7 +192,7 @@ def plan_cases(level: str, seen: Counter[tuple[str, str, str]], chance: random.R
         for fault, loses_answer in iter_faults(level, call):
             cases += [Case(level, fault, loses_answer, step, call, site, number) for number in sorted(numbers)]
     chance.shuffle(cases)
-    return cases[:SOME] if MODE == "some" else cases
+    return cases[:SOME] if MODE == "some" else cases[SHARE - 1 :: SHARES]
 
 
 @pytest.mark.slow

@@ -116,7 +116,9 @@ def _read_digests(digest: bytes, crc32: int, others: Mapping[str, str] | None) -
 def entry_to_row(entry: Entry, content_digest: str, added_at: datetime) -> tuple[object, ...]:
     """The values of COLUMNS."""
     is_file = entry.kind is EntryKind.FILE
-    others = {name: value for name, value in entry.digests.items() if name not in (content_digest, "crc32")}
+    others = None
+    if len(entry.digests) > 2:
+        others = {name: value for name, value in entry.digests.items() if name not in (content_digest, "crc32")}
     return (
         entry.archive_id,
         entry.path,
@@ -126,7 +128,7 @@ def entry_to_row(entry: Entry, content_digest: str, added_at: datetime) -> tuple
         entry.mode,
         bytes.fromhex(entry.digests[content_digest]) if is_file else None,
         int(entry.digests["crc32"], 16) if is_file else None,
-        others or None,
+        others,
         entry.target,
         entry.part or 0,
         entry.content if is_file and entry.content != default_content(entry.path) else None,
