@@ -74,7 +74,7 @@ class Finding:
             self.name,
             f"{number(self.ours)} {self.unit}",
             "" if self.theirs is None else f"{number(self.theirs)} {self.unit} ({self.peer})",
-            "" if self.ratio is None else f"{self.ratio:.2f}",
+            "" if self.ratio is None else f"{self.ratio:.2f}" if self.ratio >= 0.1 else number(self.ratio),
             "once" if self.spread is None else f"{self.spread:.0%}",
             "" if limit is None else f"{sign} {number(limit)}",
             self.verdict,

@@ -29,9 +29,10 @@ class Tree:
             found.extend(children.get(pid, []))
         return found
 
-    def cpu_seconds(self) -> float:
-        """Seconds of CPU so far, of the dead too as far as their parents waited for them."""
-        return sum(sum(map(int, fields[11:15])) for pid in self.pids() if (fields := _fields(pid))) / _TICKS
+    def cpu_seconds(self, role: str = "") -> float:
+        """Seconds of CPU so far, of the dead too as far as their parents waited for them; of one role, or of all."""
+        pids = [pid for pid in self.pids() if not role or _role(pid).partition("-")[0] == role]
+        return sum(sum(map(int, fields[11:15])) for pid in pids if (fields := _fields(pid))) / _TICKS
 
     def written_bytes(self) -> tuple[int, int]:
         """Bytes that the processes wrote, to files and to each other, and bytes of the pages that were changed by it,

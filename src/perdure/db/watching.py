@@ -24,16 +24,18 @@ class StatementWatch(Protocol):
     def commit(self, seconds: float) -> None: ...
 
 
+def tell(watch: StatementWatch, started: float, query: object, params: object) -> None:
+    """Tell the watch, and the work that it was for, of a statement that began at `started` and has been answered."""
+    seconds = perf_counter() - started
+    tally = find_tally()
+    if tally is not None:
+        tally.queries += 1
+        tally.database_seconds += seconds
+    watch.statement(seconds, query, params)
+
+
 def watched_connection(watch: StatementWatch) -> type[psycopg.Connection[Any]]:
     """A class of connections that tell the watch; Any: rows are what SQLAlchemy makes of them."""
-
-    def tell(started: float, query: object, params: object) -> None:
-        seconds = perf_counter() - started
-        tally = find_tally()
-        if tally is not None:
-            tally.queries += 1
-            tally.database_seconds += seconds
-        watch.statement(seconds, query, params)
 
     class WatchedCursor(psycopg.Cursor[Any]):
         def execute(  # type: ignore[override]  # the driver's overloads for templates, which we do not use
@@ -43,7 +45,7 @@ def watched_connection(watch: StatementWatch) -> type[psycopg.Connection[Any]]:
             try:
                 super().execute(query, params, **options)
             finally:
-                tell(started, query, params)
+                tell(watch, started, query, params)
             return self
 
         def executemany(  # type: ignore[override]  # the same
@@ -53,7 +55,7 @@ def watched_connection(watch: StatementWatch) -> type[psycopg.Connection[Any]]:
             try:
                 super().executemany(query, params_seq, **options)
             finally:
-                tell(started, query, _first(params_seq))
+                tell(watch, started, query, _first(params_seq))
 
     class WatchedConnection(psycopg.Connection[Any]):
         def __init__(self, *given: Any, **named: Any) -> None:
