@@ -358,6 +358,34 @@ def test_a_contradiction_that_a_rebuild_brought_is_told_by_the_next(make_world: 
     assert world.model.layers[archive].entries.keys() == {b"a"}
 
 
+@pytest.mark.parametrize(
+    "never",
+    [
+        Given(b"a", "file", b"never"),
+        Given(b"a", "symlink", b"t"),
+        Given(b"a", "directory"),
+        Given(b"a/b", "file", b"never"),
+        Given(b"b", "file", b"never"),
+    ],
+)
+def test_what_an_interrupted_act_noted_is_forgotten_by_the_next_upkeep(
+    make_world: Callable[[], World], never: Given
+) -> None:
+    world = make_world()
+    world.act(acts.Open("first", "One"))
+    (archive,) = world.model.layers
+    world.act(acts.Put(archive, Given(b"a", "file", b"acknowledged")))
+    world.act(acts.Batch(archive, (never,)), "fill.synced")
+    assert world.met == ["fill.synced"]
+    world.act(acts.Upkeep(), "renote.counted")
+    world.act(acts.Upkeep(), "renote.noted")
+    assert world.met == ["fill.synced", "renote.counted", "renote.noted"]
+    world.act(acts.Upkeep())
+    world.rebuild()
+    assert world.model.layers[archive].entries.keys() == {b"a"}
+    world.check_contents()
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_a_removal_that_dies_never_shows_what_an_ancestor_has(make_world: Callable[[], World], steps: int) -> None:
     world = make_world()

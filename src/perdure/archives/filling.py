@@ -43,6 +43,7 @@ from perdure.archives.placing import (
     ACTIVE_UPLOADS,
     STREAM_LEASE,
     Reservation,
+    is_leased,
     release,
     reserve,
     select_active_uploads,
@@ -50,6 +51,7 @@ from perdure.archives.placing import (
 from perdure.archives.receiving import BatchReceiver, FileReceiver, Landing, UploadReceiver
 from perdure.archives.records import Context, load, require_archive, require_state
 from perdure.archives.removing import remove_paths
+from perdure.archives.renoting import renote_part
 from perdure.archives.tables import parts, uploads
 from perdure.identity.model import Action
 from perdure.kernel.actor import SYSTEM, Actor
@@ -61,6 +63,7 @@ from perdure.storage.model import PartRef
 
 _MAX_UPLOAD_LIFETIME = timedelta(days=30)
 _EXPIRED_AT_ONCE = 1000
+_IS_SETTLED = uploads.c.lease_until.is_(None) | (uploads.c.state == UploadState.FINISHED.value)  # its log is right
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,15 +240,42 @@ class Filling:
 
         With `patience` an upload that may go on over many requests has its bytes for longer, by a clock of its own.
         """
+        try:
+            self._renote_ended()
+        finally:  # what it could not do is kept, and delays nothing else
+            ended = self._expire_late(patience)
+        return ended
+
+    def _expire_late(self, patience: Patience | None) -> int:
         late = self._list_late(uploads.c.path.is_not(None))
         ready = [row for row in late if patience is None or patience.is_over(row.id)]
         if patience is not None:
             patience.forget_all_but({row.id for row in late})
         return sum(self._expire(row) for row in [*self._list_late(uploads.c.path.is_(None)), *ready])
 
+    def _renote_ended(self) -> None:
+        """Let the logs tell what is there wherever somebody ended who may have noted what never became the archive's.
+
+        He had a lease; without one the reservation may be forgotten.
+        """
+        ctx, now = self._ctx, self._ctx.clock.now()
+        with ctx.db.begin() as tx:
+            rows = tx.execute(_with_part_id(select(uploads)).where(~_IS_SETTLED).order_by(uploads.c.id)).all()
+        by_part: dict[tuple[PartRef, int], list[Row[Any]]] = {}
+        for row in rows:
+            if row.state not in ACTIVE_UPLOADS or not is_leased(ctx, row, now):
+                by_part.setdefault((PartRef(row.archive_id, row.part_id), row.part), []).append(row)
+        for (part, number), ended in by_part.items():
+            renote_part(ctx, part, number)
+            with ctx.db.begin() as tx:
+                for row in ended:
+                    same = (uploads.c.id == row.id) & (uploads.c.lease_until == row.lease_until)  # not renewed since
+                    tx.execute(update(uploads).where(same).values(lease_until=None))
+
     def _list_late(self, condition: ColumnElement[bool]) -> Sequence[Row[Any]]:  # Any: rows of the table
         with self._ctx.db.begin() as tx:
-            query = _with_part_id(select(uploads)).where(uploads.c.expires_at < self._ctx.clock.now(), condition)
+            is_late = (uploads.c.expires_at < self._ctx.clock.now()) & _IS_SETTLED
+            query = _with_part_id(select(uploads)).where(is_late, condition)
             return tx.execute(query.order_by(uploads.c.expires_at).limit(_EXPIRED_AT_ONCE)).all()
 
     def start_ingest(

@@ -33,7 +33,7 @@ from perdure.archives.items import (
     find_target_problem,
 )
 from perdure.archives.layers import PutResult, list_layers
-from perdure.archives.model import ArchiveState, Entry, EntryKind
+from perdure.archives.model import ArchiveState, Entry, EntryKind, UploadState
 from perdure.archives.placing import release, reserve, select_active_uploads
 from perdure.archives.receiving import Landing
 from perdure.archives.records import Context, load, require_archive, require_state
@@ -202,12 +202,15 @@ class Ingesting:
                 raise NotAllowedError("Whoever asked for this may no longer fill the archive.")
 
     def _release_earlier(self, archive_id: UUID, job_id: UUID) -> None:
-        """Return the room that an earlier attempt of this job had reserved when it was stopped."""
+        """Return the room that an earlier attempt of this job had reserved when it was stopped.
+
+        The reservation is kept until the log is told what is there in place of what was noted and never came.
+        """
         with self._ctx.db.begin() as tx:
             archive = load(tx, archive_id, lock=True)
             own = uploads.c.attributes["job"].as_string() == str(job_id)
             for row in tx.execute(select_active_uploads(archive_id).where(own)).all():
-                release(tx, self._ctx, archive, row.id, state=None)
+                release(tx, self._ctx, archive, row.id, state=UploadState.ABANDONED)
 
     def _take(
         self,

@@ -35,12 +35,17 @@ def number_removals(
     losing = {entry.part for entries in removed.values() for entry in entries}
     if not losing:
         return {}
-    query = update(parts).where(parts.c.archive_id == archive_id, parts.c.number.in_(losing))
-    counted = query.values(removals=parts.c.removals + 1).returning(parts.c.number, parts.c.removals)
-    numbers = {row.number: row.removals for row in tx.execute(counted)}
+    numbers = count_removal(tx, archive_id, losing)
     return {
         part: [replace(entry, removal=numbers[entry.part]) for entry in entries] for part, entries in removed.items()
     }
+
+
+def count_removal(tx: Connection, archive_id: UUID, numbers: Iterable[int]) -> dict[int, int]:
+    """Count a removal from each of these parts; the number that it has, by that of the part."""
+    query = update(parts).where(parts.c.archive_id == archive_id, parts.c.number.in_(numbers))
+    counted = query.values(removals=parts.c.removals + 1).returning(parts.c.number, parts.c.removals)
+    return {row.number: row.removals for row in tx.execute(counted)}
 
 
 def owe_notes(

@@ -17,6 +17,7 @@ from perdure.archives.model import Archive, Entry, EntryKind, PartState
 from perdure.archives.placing import defer_seal
 from perdure.archives.rebuild_found import FoundObject, RebuildReport, to_entry
 from perdure.archives.records import Context
+from perdure.archives.renoting import list_noted
 from perdure.archives.tables import files, parts, superseded
 from perdure.formats.manifest import MANIFEST_NAME, iter_manifest, line_to_staged, line_to_superseded
 from perdure.kernel.digests import MultiDigest
@@ -61,17 +62,7 @@ def is_noted(ctx: Context, part: PartRef) -> bool:
         lines = ctx.storage.read_staged_log(part).lines
     except DamagedError:
         return True
-    noted: dict[bytes, list[int]] = {}
-    for line in lines:
-        if b'"kind":' in line:
-            entry, after = line_to_staged(line + b"\n")
-            noted.setdefault(entry.path, []).append(after)
-            continue
-        gone = line_to_superseded(line + b"\n")
-        if gone.part_id in (None, part.part_id):
-            left = [after for after in noted.pop(gone.path, []) if gone.removal is not None and after >= gone.removal]
-            noted |= {gone.path: left} if left else {}
-    return bool(noted)
+    return bool(list_noted(lines, part.part_id))
 
 
 @dataclass(slots=True)
@@ -207,7 +198,11 @@ def _displace(
     """
     kept = {entry.path: entry for entry in entries}
     shown = find_own(tx, archive_id, list(kept))
-    for number, part_id, path in _find_sealed(tx, archive_id, list(kept)):
+    sealed = _find_sealed(tx, archive_id, list(kept))
+    for path in shown.keys() - {path for _, _, path in sealed}:
+        if _content_of(shown[path]) != _content_of(kept[path]):  # an acknowledged replacement is noted, or still owed
+            _tell_of_doubt(log.part, shown[path], report)
+    for number, part_id, path in sealed:
         if part_id < log.part.part_id:
             _supersede(tx, archive_id, number, path, at)
             continue
@@ -249,14 +244,36 @@ def _find_staged(ctx: Context, part: PartRef, noted: list[tuple[int, Entry]], re
     The bytes of the newest are digested when the part is sealed; an earlier one is believed by its digest only.
     """
     newest = noted[-1][1]
-    for _, entry in reversed(noted):
-        if entry.kind is not EntryKind.FILE or entry.content is None:
-            return entry
-        size = _staged_size(ctx, part, entry.content)
-        if size == entry.size and (entry is newest or _has_digest(ctx, part, entry)):
+    for index, (_, entry) in reversed(list(enumerate(noted))):
+        if entry.content is None or _is_staged(ctx, part, entry, is_newest=entry is newest):
+            _report_doubt(ctx, part, entry, [one for _, one in noted[:index]], report)
             return entry
     report.problems.append(f"staged part {part.part_id}: the bytes noted for {newest.content!r} are not there")
     return None
+
+
+def _report_doubt(ctx: Context, part: PartRef, shown: Entry, earlier: Iterable[Entry], report: RebuildReport) -> None:
+    """Tell of a replacement whose process ended before the bytes of what it replaces were discarded.
+
+    Whether it was acknowledged, no log says. Both have their bytes until the part is sealed, and then in quarantine.
+    """
+    others = {one.content: one for one in earlier if one.content not in (None, shown.content)}
+    for one in others.values():
+        if _content_of(one) != _content_of(shown) and _is_staged(ctx, part, one):
+            _tell_of_doubt(part, one, report)
+
+
+def _tell_of_doubt(part: PartRef, one: Entry, report: RebuildReport) -> None:
+    where = f"an earlier {one.kind.value}" + (f" in part {one.part} at {one.content!r}" if one.content else "")
+    doubt = "nothing says whether what is shown had replaced it"
+    report.problems.append(f"staged part {part.part_id}: {display_path(one.path)!r} has {where}; {doubt}")
+
+
+def _is_staged(ctx: Context, part: PartRef, entry: Entry, *, is_newest: bool = False) -> bool:
+    """Whether the bytes of a file are there; those of the newest are digested later."""
+    assert entry.content is not None
+    size = _staged_size(ctx, part, entry.content)
+    return size == entry.size and (is_newest or _has_digest(ctx, part, entry))
 
 
 def _staged_size(ctx: Context, part: PartRef, content: str) -> int:

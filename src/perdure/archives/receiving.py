@@ -27,6 +27,7 @@ from perdure.archives.layers import (
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, UploadState
 from perdure.archives.placing import STREAM_LEASE, Reservation, release, renew_lease
 from perdure.archives.records import Context, load, require_state
+from perdure.archives.renoting import renote_part
 from perdure.formats.manifest import entry_to_line, staged_line
 from perdure.kernel.actor import Actor
 from perdure.kernel.digests import find_digest_mismatch
@@ -62,6 +63,7 @@ class Landing:
         self._actor = actor
         self._ended_as = ended_as
         self._is_ended = False
+        self._has_noted = False
         self._kept = kept_digests(archive.profile.digests)
 
     @property
@@ -125,7 +127,8 @@ class Landing:
         result: PutResult | None = None
         with ctx.db.begin() as tx:
             archive = load(tx, self.archive.id, lock=True)
-            was_active = release(tx, ctx, archive, self.reservation.id, state=self._ended_as)
+            ended_as = self._ended_as if archive.state is ArchiveState.OPEN else UploadState.ABANDONED
+            was_active = release(tx, ctx, archive, self.reservation.id, state=ended_as)
             if was_active and archive.state is ArchiveState.OPEN:
                 now = ctx.clock.now()
                 looked_at = entries if expected is not None else ()
@@ -157,10 +160,13 @@ class Landing:
     def give_up(self, contents: Sequence[str] = (), *, state: UploadState | None = None) -> None:
         """Return the reserved room and discard what was staged; safe to call after anything.
 
-        What an entry names stays: `settle` may have committed although it raised.
+        What an entry names stays: `settle` may have committed although it raised. If it has not, the reservation is
+        kept until the log is told what is there in place of what was noted.
         """
         if self._is_ended:
             return
+        if self._has_noted:
+            state = UploadState.ABANDONED
         with self.ctx.db.begin() as tx:
             archive = load(tx, self.archive.id, lock=True)
             was_active = release(tx, self.ctx, archive, self.reservation.id, state=state)
@@ -177,12 +183,17 @@ class Landing:
     def _log(self, lines: Collection[bytes], removals: int) -> None:
         """Note entries durably, with all that was written of them, as what came after so many removals."""
         if lines:
+            self._has_noted = True
             self.ctx.storage.log_staged(self.part, [staged_line(line, removals).rstrip(b"\n") for line in lines])
             self.ctx.storage.sync(self.part)
 
     def _take_back(self, entries: Sequence[Entry]) -> None:
-        """Discard what was staged for entries that never became the archive's; a rebuild passes over their lines."""
+        """Discard what was staged for entries that never became the archive's, and take their lines away.
+
+        Whoever ended the reservation may have done so before they were noted.
+        """
         self.discard([entry.content for entry in entries if entry.content is not None])
+        renote_part(self.ctx, self.part, self.reservation.number)
 
 
 class FileReceiver:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 from perdure.archives import events
 from perdure.archives.describing import note_metadata
 from perdure.archives.entries import delete_entries, find_own, in_folder, iter_visible, row_to_entry
-from perdure.archives.errors import NothingToHideError, TooManyItemsError
+from perdure.archives.errors import NothingToHideError, TooManyItemsError, UploadEndedError
 from perdure.archives.expecting import Expected, is_as_expected, not_as_expected
 from perdure.archives.items import MAX_PLAN_ITEMS, RemoveReport
 from perdure.archives.layers import (
@@ -21,15 +21,16 @@ from perdure.archives.layers import (
     retire,
     to_manifest_entry,
 )
-from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind
+from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, UploadState
 from perdure.archives.placing import STREAM_LEASE, Reservation, release, reserve
-from perdure.archives.records import Context, require_archive, require_state
+from perdure.archives.records import Context, load, require_archive, require_state
 from perdure.archives.tables import files
 from perdure.archives.union import after, end_of_folder, start_of_folder
 from perdure.formats.manifest import SupersededEntry, entry_to_line, staged_line
 from perdure.identity.model import Action
 from perdure.kernel.actor import Actor
 from perdure.kernel.paths import check_path, display_path, iter_ancestors
+from perdure.storage.crash_points import crash_point
 
 _CHUNK = 10_000
 
@@ -139,22 +140,45 @@ def _drop_metadata(tx: Connection, ctx: Context, actor: Actor, archive_id: UUID,
 def _hide(
     ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes], expected: Expected | None
 ) -> tuple[int, int]:
-    """Write hiding entries at these paths where there are none yet; returns how many, and in place of how many."""
+    """Write hiding entries at these paths where there are none yet; returns how many, and in place of how many.
+
+    The place is reserved first: when this ends between the lines and the commit, the reservation tells of them.
+    """
     with ctx.db.begin() as tx:
         archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
         require_state(archive, ArchiveState.OPEN)
+        reservation = _reserve_note(tx, ctx, actor, archive, entries=len(paths))
+    try:
+        return _hide_at(ctx, actor, archive_id, reservation, paths, expected)
+    except Exception:
+        with ctx.db.begin() as tx:
+            release(tx, ctx, load(tx, archive_id, lock=True), reservation.id, state=UploadState.ABANDONED)
+        raise
+
+
+def _hide_at(
+    ctx: Context,
+    actor: Actor,
+    archive_id: UUID,
+    reservation: Reservation,
+    paths: Sequence[bytes],
+    expected: Expected | None,
+) -> tuple[int, int]:
+    with ctx.db.begin() as tx:
+        archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
+        require_state(archive, ArchiveState.OPEN)
+        if not release(tx, ctx, archive, reservation.id, state=None):
+            raise UploadEndedError("The time for this was over before it ended.")
         strange = next((path for path in paths if not is_as_expected(tx, archive_id, path, expected)), None)
         if strange is not None:
             raise not_as_expected(strange)
         own, hidden = find_own(tx, archive_id, paths), set(paths)
         present = {path for path, entry in own.items() if entry.kind is EntryKind.HIDDEN}
-        reservation = _reserve_note(tx, ctx, actor, archive, entries=len(paths))
         entries = [
             Entry(archive_id, path, EntryKind.HIDDEN, part=reservation.number) for path in paths if path not in present
         ]
         result = put_entries(tx, ctx, archive, reservation, entries, at=ctx.clock.now())
         owe_aftermath(tx, ctx, archive, reservation.number, result.aftermath)
-        release(tx, ctx, archive, reservation.id, state=None)
         inside = [path for path in ctx.metadata.paths(tx, archive_id) if not hidden.isdisjoint(iter_ancestors(path))]
         is_described = _drop_metadata(tx, ctx, actor, archive_id, [*paths, *inside])
         if result.stored:
@@ -165,6 +189,7 @@ def _hide(
         if lines:  # before the commit: a rebuild may know of hiding too early, never too late
             ctx.storage.log_staged(reservation.part, lines)
             ctx.storage.sync(reservation.part)
+            crash_point("hide.noted")
     carry_out(ctx, archive_id, result.aftermath)
     if is_described:
         ctx.journal.flush(archive_id)
