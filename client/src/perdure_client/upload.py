@@ -251,6 +251,8 @@ class LargeUpload(WholeUpload):
                 self._transport.request("DELETE", url, headers=TUS, plane="data")
                 raise
             except (ConnectionLostError, ApiError) as error:
+                if offset == self._item.size and self._was_finished(error, digest):
+                    return
                 offset = self._recover(url, error, offset)
                 failures = 0 if offset > before else failures + 1
                 if failures > _RESUMES_WITHOUT_PROGRESS:
@@ -284,6 +286,14 @@ class LargeUpload(WholeUpload):
         self._count(offset)
         pieces = self._read_from(offset, descriptor, digest)
         return self._transport.send("PATCH", url, pieces, size=self._item.size - offset, headers=headers)
+
+    def _was_finished(self, error: ClientError, digest: _Prefix) -> bool:
+        """Whether the upload has ended because the file is there: the answer to its last bytes was lost."""
+        if not (isinstance(error, ApiError) and error.code == "upload_ended"):
+            return False
+        record = {**describe_item(self._item), "digests": {"sha512": digest.finish(self._item.size)}}
+        place = f"/archives/{self._archive_id}/plan"
+        return not self._transport.json("POST", place, json={"items": [record]}, repeatable=True)["items"]
 
     def _recover(self, url: str, error: ClientError, offset: int) -> int:
         """Where to go on; raises the error when the server still answers and it is not worth another try."""
