@@ -62,7 +62,6 @@ class World:
         self.met: list[str] = []
         self._half_done: set[UUID] = set()
         self._unsure: dict[tuple[UUID, bytes], set[Given | None]] = {}
-        self._interrupted: set[bytes] = set()
         self._lent: set[UUID] = set()
         self._is_clearing = False
 
@@ -131,8 +130,7 @@ class World:
         application.close()
         if not self._unsure:
             known = self._list_contradictions()
-            told = [one for one in report.problems if one not in known and not self._is_of_interrupted(one)]
-            _require_same((told, differences), ([], []))
+            _require_same(([one for one in report.problems if one not in known], differences), ([], []))
         lost.close()
         self.instance = start(replace(self.place, ahead=self.instance.clock.ahead))
         self.model.uploads = {}
@@ -324,7 +322,6 @@ class World:
         They also know of what would have been refused.
         """
         for target, item in _offered(act, before):
-            self._interrupted.add(item.path)
             known = before.layers[target].entries.get(item.path)
             self._unsure.setdefault((target, item.path), set()).update({item, known})
         for archive, layer in before.layers.items():
@@ -367,10 +364,6 @@ class World:
             for path, given in layer.entries.items()
             if given.kind in FOLDERLESS and any(path in ancestors(other) for other in layer.entries)
         }
-
-    def _is_of_interrupted(self, problem: str) -> bool:
-        """Whether it tells of bytes that stayed where the process ended that replaced them, or would have."""
-        return any(f"{display_path(path)!r} has an earlier " in problem for path in self._interrupted)
 
     # What is seen, and what should be
 

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from perdure.archives.entries import delete_entries, find_occupied_folders, find_own, load_entries
 from perdure.archives.model import Archive, Entry, EntryKind, PartState
-from perdure.archives.noting import number_removals, owe_notes, settle_notes
+from perdure.archives.noting import count_removal, number_removals, owe_notes, settle_notes
 from perdure.archives.placing import Reservation, add_usage
 from perdure.archives.records import Context, load
 from perdure.archives.tables import archives, parts, superseded
@@ -113,6 +113,8 @@ def put_entries(
     is_late = removals != reservation.removals or _changes_kind(stored, present, reservation.number)
     kept = [present[p] for p in refused if p in present and present[p].part == reservation.number]
     untold = [*(stored if is_late else ()), *kept]  # a line of each that is refused stands in the log already
+    if kept:  # told again, perhaps behind the line of somebody who commits later: he is late then, and tells again too
+        removals = count_removal(tx, archive.id, [reservation.number])[reservation.number]
     aftermath = retire(tx, archive, old, at=at, part=reservation)
     dropped = [entry.content for entry in entries if entry.path in refused and entry.content is not None]
     if dropped:

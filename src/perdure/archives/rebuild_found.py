@@ -14,7 +14,10 @@ from perdure.storage.model import ObjectKind
 
 @dataclass(slots=True)
 class RebuildReport:
-    """What was found, and what could not be used: nothing damaged is passed over without a word."""
+    """What was found, and what could not be used: nothing damaged is passed over without a word.
+
+    `doubts` tell of files of which no store says whether they had been replaced; they are no damage.
+    """
 
     objects: int = 0
     archives: int = 0
@@ -22,6 +25,7 @@ class RebuildReport:
     files: int = 0
     events: int = 0
     problems: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -266,7 +266,7 @@ def _report_doubt(ctx: Context, part: PartRef, shown: Entry, earlier: Iterable[E
 def _tell_of_doubt(part: PartRef, one: Entry, report: RebuildReport) -> None:
     where = f"an earlier {one.kind.value}" + (f" in part {one.part} at {one.content!r}" if one.content else "")
     doubt = "nothing says whether what is shown had replaced it"
-    report.problems.append(f"staged part {part.part_id}: {display_path(one.path)!r} has {where}; {doubt}")
+    report.doubts.append(f"staged part {part.part_id}: {display_path(one.path)!r} has {where}; {doubt}")
 
 
 def _is_staged(ctx: Context, part: PartRef, entry: Entry, *, is_newest: bool = False) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from perdure.archives import model, receiving, removing, renoting
 from perdure.archives.entries import find_own
-from perdure.archives.errors import UploadEndedError
+from perdure.archives.errors import PathTakenError, UploadEndedError
 from perdure.archives.filling import Filling
 from perdure.archives.items import BatchItem
 from perdure.archives.model import Archive, EntryKind
@@ -206,6 +206,24 @@ def test_what_was_noted_before_the_log_was_put_right_and_committed_after_it_stay
     require_same(house, fresh)
 
 
+def test_what_was_noted_before_a_refusal_and_committed_after_it_stays(
+    house: House, filling: Filling, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refused line takes nothing away: what it did not replace is noted again, behind the line of the other."""
+    archive = house.open(ada)
+    put_link(filling, ada, archive, b"old")
+
+    def refuse(name: str) -> None:
+        if name == "fill.synced":
+            monkeypatch.setattr(receiving, "crash_point", lambda name: None)
+            with pytest.raises(PathTakenError):
+                put_if_absent(filling, ada, archive)
+
+    monkeypatch.setattr(receiving, "crash_point", refuse)
+    put_link(filling, ada, archive, b"newest")
+    require_same(house, fresh)
+
+
 @pytest.mark.parametrize("act", [replace, link])
 def test_what_was_reserved_and_noted_while_the_log_was_put_right_stays(
     house: House, filling: Filling, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch, act: Act
@@ -317,8 +335,8 @@ def test_a_rebuild_that_cannot_know_tells_of_both(
     point = "fill.committed" if is_committed else "fill.synced"
     contents = {b"p": b"newer", b"same": b"same"}
     end_at(monkeypatch, receiving, point, lambda: put(filling, ada, archive.id, contents))
-    problems = rebuild(fresh).problems
-    assert len(problems) == 1
-    assert "'p' has an earlier file in part 1 at 'p'; nothing says" in problems[0]
+    report = rebuild(fresh)
+    assert (report.problems, len(report.doubts)) == ([], 1)
+    assert "'p' has an earlier file in part 1 at 'p'; nothing says" in report.doubts[0]
     with fresh.db.begin() as tx:
         assert find_own(tx, archive.id, [b"p"])[b"p"].size == len(b"newer")

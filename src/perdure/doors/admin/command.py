@@ -145,6 +145,8 @@ def _rebuild_command(installation: Installation) -> click.Command:
             f"{report.archives:,} archives, {report.parts:,} parts, {report.files:,} entries and {report.events:,} "
             f"events from {report.objects:,} objects. Copies are to be verified again: the worker does it."
         )
+        for doubt in report.doubts:
+            click.echo(f"in doubt: {doubt}", err=True)
         for problem in report.problems:
             click.echo(f"problem: {problem}", err=True)
         if report.problems:
