@@ -55,10 +55,11 @@ def test_a_file_that_changed_since_the_walk_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "f"
     place.write_bytes(b"12345")
     (item,) = scan_sources([str(place)]).items
-    assert read_whole(item) == b"12345"
+    room = memoryview(bytearray(8))
+    assert bytes(read_whole(item, room)) == b"12345"
     place.write_bytes(b"123456")
     with pytest.raises(SourceChangedError):
-        read_whole(item)
+        read_whole(item, room)
 
 
 def test_a_file_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
     place.unlink()
     os.mkfifo(place)
     with pytest.raises(SourceChangedError):
-        read_whole(item)
+        read_whole(item, memoryview(bytearray(8)))
 
 
 def test_a_link_that_vanishes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,23 +174,24 @@ def open_source(item: LocalItem) -> int:
     return descriptor
 
 
-def read_whole(item: LocalItem) -> bytes:
-    """The content of a small file, consistent or refused by SourceChangedError."""
+def read_whole(item: LocalItem, room: memoryview) -> memoryview:
+    """The content of a small file, consistent or refused by SourceChangedError.
+
+    It lies at the beginning of the room, which has the listed size at least.
+    """
     descriptor = open_source(item)
-    with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        try:
-            content = stream.read(item.size + 1) if item.size else stream.read(1)
-            while len(content) < item.size:
-                more = stream.read(item.size - len(content))
-                if not more:
-                    break
-                content += more
-        except OSError as error:
-            raise SourceChangedError(f"{display(item.path)} cannot be read: {error.strerror}.") from error
-        check_unchanged(item, stream.fileno())
-    if len(content) != item.size:
+    filled = 0
+    try:
+        while filled < item.size and (count := os.readv(descriptor, [room[filled : item.size]])):
+            filled += count
+        check_unchanged(item, descriptor)
+    except OSError as error:
+        raise SourceChangedError(f"{display(item.path)} cannot be read: {error.strerror}.") from error
+    finally:
+        os.close(descriptor)
+    if filled != item.size:
         raise SourceChangedError(f"{display(item.path)} changed while it was read.")
-    return content
+    return room[:filled]
 
 
 def iter_folder_files(folder: Path) -> Iterator[tuple[bytes, bytes]]:

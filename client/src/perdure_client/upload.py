@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from typing import Any
 
 from perdure_client.digesting import FollowingDigest
@@ -20,6 +19,7 @@ from perdure_client.local import LocalItem, LocalTree, check_unchanged, open_sou
 from perdure_client.paths import display, from_json, to_json, to_url
 from perdure_client.progress import Progress
 from perdure_client.records import PutReport
+from perdure_client.sockets import Piece
 from perdure_client.transport import Transport
 
 BATCH_TYPE = "application/vnd.archive.batch"
@@ -27,8 +27,7 @@ TUS = {"Tus-Resumable": "1.0.0"}
 _SMALL_FILE = 16 << 20  # up to here a file goes in a batch with others
 _BATCH_BYTES = 32 << 20  # in memory, for each worker
 _WHOLE_FILE = 64 << 20  # up to here a file goes in one request, from its beginning again when the connection is lost
-_READ_SIZE = 2 << 20
-_JOINED = 64 << 10
+_PIECE = 2 << 20  # between two the server may have its say
 _LARGE_WORKERS = 2
 _SMALL_WORKERS = 3
 _RESUMES_WITHOUT_PROGRESS = 5
@@ -42,6 +41,7 @@ class FolderUpload:
         self._checksum = checksum
         self._limits: dict[str, int] = transport.json("GET", "")["limits"]
         self._lock = threading.Lock()
+        self._rooms = threading.local()
         self._report = PutReport()
 
     def run(self, tree: LocalTree) -> PutReport:
@@ -107,32 +107,41 @@ class FolderUpload:
             yield batch
 
     def _send_batch(self, batch: list[LocalItem]) -> None:
-        index, contents, sent = [], [], []
+        index, sent = [], []
+        room, filled = self._lend_room(sum(item.size for item in batch if item.kind == "file")), 0
         for item in batch:
-            try:
-                content = read_whole(item) if item.kind == "file" else b""
-            except SourceChangedError as error:
-                self._refuse(item, error.detail)
-                continue
             record = describe_item(item)
             if item.kind == "file":
+                try:
+                    content = read_whole(item, room[filled:])
+                except SourceChangedError as error:
+                    self._refuse(item, error.detail)
+                    continue
                 record["digests"] = {"sha512": hashlib.sha512(content).hexdigest()}
+                filled += len(content)
             index.append(record)
-            contents.append(content)
             sent.append(item)
         if not sent:
             return
         header = json.dumps({"items": index}, separators=(",", ":")).encode("utf-8")
+        head = struct.pack(">I", len(header)) + header
         # A batch may be sent twice: the same content at the same path changes nothing.
-        pieces = _join_small([struct.pack(">I", len(header)) + header, *contents])
+        pieces: list[Piece] = [head]
+        pieces += [room[start : min(start + _PIECE, filled)] for start in range(0, filled, _PIECE)]
         answer = self._transport.send(
             "POST",
             f"/archives/{self._archive_id}/batch",
             pieces,
-            size=sum(map(len, pieces)),
+            size=len(head) + filled,
             headers={"Content-Type": BATCH_TYPE},
         ).json()
         self._settle_batch(sent, answer["items"])
+
+    def _lend_room(self, size: int) -> memoryview:
+        """Memory of this thread, which its next batch overwrites: the system clears what it gives anew."""
+        if len(room := getattr(self._rooms, "room", b"")) < size:
+            room = self._rooms.room = bytearray(max(size, min(_BATCH_BYTES, self._progress.total_bytes)))
+        return memoryview(room)
 
     def _settle_batch(self, sent: list[LocalItem], results: list[dict[str, Any]]) -> None:
         if [from_json(result) for result in results] != [item.path for item in sent]:
@@ -209,7 +218,7 @@ class WholeUpload:
     def _read_from(self, offset: int, descriptor: int, digest: _Prefix) -> Iterator[memoryview]:
         """The file's bytes from an offset on, digested meanwhile; a piece is valid until the one after the next."""
         digest.start(offset)
-        rooms = [memoryview(bytearray(min(_READ_SIZE, self._item.size - offset))) for _ in range(2)]
+        rooms = [memoryview(bytearray(min(_PIECE, self._item.size - offset))) for _ in range(2)]
         while offset < self._item.size:
             room = rooms[0][: self._item.size - offset]
             data = room[: os.preadv(descriptor, [room], offset)]
@@ -317,7 +326,7 @@ class _Prefix:
         if offset < self._digest.size:
             self._digest = FollowingDigest("sha512", self._threads)
         while self._digest.size < offset:
-            data = os.pread(self._descriptor, min(_READ_SIZE, offset - self._digest.size), self._digest.size)
+            data = os.pread(self._descriptor, min(_PIECE, offset - self._digest.size), self._digest.size)
             if not data:
                 raise SourceChangedError("The file became shorter while it was read.")
             self.add(data)
@@ -328,15 +337,6 @@ class _Prefix:
     def finish(self, size: int) -> str:
         self.start(size)
         return self._digest.finish()
-
-
-def _join_small(pieces: list[bytes]) -> list[bytes]:
-    """The same bytes in pieces that are worth a call each."""
-    joined: list[bytes] = []
-    for is_small, some in groupby(pieces, lambda piece: len(piece) < _JOINED):
-        run = list(some)
-        joined += [b"".join(run)] if is_small else run
-    return joined
 
 
 def describe_item(item: LocalItem) -> dict[str, object]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import blake3
 import google_crc32c
+from isal import isal_zlib
 
 
 class Digester(Protocol):
@@ -20,7 +20,7 @@ class Digester(Protocol):
 
 
 class _Rolling:
-    """CRC-32 and Adler-32 of zlib as eight hexadecimal digits."""
+    """CRC-32 and Adler-32 as zlib has them, as eight hexadecimal digits."""
 
     def __init__(self, function: Callable[..., int], start: int) -> None:
         self._function = function
@@ -50,8 +50,8 @@ _MAKERS: dict[str, Callable[[], Digester]] = {
     "sha512": hashlib.sha512,
     "sha256": hashlib.sha256,
     "md5": lambda: hashlib.md5(usedforsecurity=False),
-    "crc32": lambda: _Rolling(zlib.crc32, 0),
-    "adler32": lambda: _Rolling(zlib.adler32, 1),
+    "crc32": lambda: _Rolling(isal_zlib.crc32, 0),
+    "adler32": lambda: _Rolling(isal_zlib.adler32, 1),
     "crc32c": _Crc32c,
     "blake3": blake3.blake3,
 }

@@ -16,6 +16,8 @@ from perdure.adapters.posix.system import start_writeback
 from perdure.storage.ports import Buffer
 
 DIRECT_BLOCK = 1 << 20
+_ALIGNED = 4096  # no medium at hand wants larger shares; where one does, the rest goes through the cache
+_KEPT_BLOCKS = 16
 _WRITEBACK = 16 << 20
 # f_type of statfs(2) where a write past the cache waits for the medium and for nothing else
 _LOCAL = frozenset({0xEF53, 0x58465342})  # ext4, xfs
@@ -25,7 +27,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class BlockWriter:
-    """Writes an open file from an offset on: whole blocks past the page cache, where the file system allows it.
+    """Writes an open file from an offset on: past the page cache but for its end, where the file system allows it.
 
     What was written is in the file after `flush`, and durable after a sync of the file or of its file system. `close`
     leaves the file itself open.
@@ -36,8 +38,7 @@ class BlockWriter:
         self._offset = offset  # up to here the file is written
         self._started = offset  # and up to here the system was asked to write it back
         self._direct = open_direct(fd)
-        # page-aligned, as O_DIRECT demands
-        self._block = None if self._direct is None else mmap.mmap(-1, DIRECT_BLOCK)
+        self._block = None if self._direct is None else _take_block()
         self._filled = 0
 
     def write(self, data: Buffer) -> None:
@@ -58,7 +59,8 @@ class BlockWriter:
         if self._block is None or not self._filled:
             return
         with memoryview(self._block) as block, block[: self._filled] as gathered:
-            done = self._write_direct(gathered) if self._filled == DIRECT_BLOCK else 0
+            aligned = 0 if self._offset % _ALIGNED else self._filled - self._filled % _ALIGNED
+            done = self._write_direct(gathered[:aligned]) if aligned else 0
             while done < self._filled:
                 done += os.pwrite(self._fd, gathered[done:], self._offset + done)
         self._offset += self._filled
@@ -70,11 +72,11 @@ class BlockWriter:
             os.close(self._direct)
             self._direct = None
         if self._block is not None:
-            self._block.close()
+            _keep_block(self._block)
             self._block = None
 
     def _write_direct(self, block: memoryview) -> int:
-        """Write a whole block, or its beginning, and tell how much: a medium may want other shares than we think."""
+        """Write pages, or the first of them, and tell how much: a medium may want other shares than we think."""
         assert self._direct is not None
         try:
             return os.pwrite(self._direct, block, self._offset)
@@ -90,6 +92,24 @@ class BlockWriter:
         if self._offset - self._started >= _WRITEBACK:
             start_writeback(self._fd, self._started, self._offset - self._started)
             self._started = self._offset
+
+
+_kept_blocks: list[mmap.mmap] = []  # of all writers: pages that are new to a process cost as much as a copy into them
+
+
+def _take_block() -> mmap.mmap:
+    """A block of memory at the beginning of a page, as O_DIRECT demands."""
+    try:
+        return _kept_blocks.pop()
+    except IndexError:
+        return mmap.mmap(-1, DIRECT_BLOCK)
+
+
+def _keep_block(block: mmap.mmap) -> None:
+    if len(_kept_blocks) < _KEPT_BLOCKS:
+        _kept_blocks.append(block)
+    else:
+        block.close()
 
 
 def open_direct(fd: int) -> int | None:

@@ -21,8 +21,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from perdure.kernel.tally import find_tally
 
-BATCH_BYTES = 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
+_ROOMY = 4 * 1024 * 1024  # each piece costs the event loop futures and wake-ups, whatever its size
+_ROOMY_LENT = 16
+_TIGHT = 1024 * 1024  # when many come at a time: a thousand slow senders must not fill the memory
 _KEPT_BUFFERS = 16
 
 _T = TypeVar("_T")
@@ -47,7 +49,8 @@ class ByteThreads:
 
     def __init__(self, count: int = 32) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="bytes")
-        self._buffers: list[bytearray] = []
+        self._kept: dict[int, list[bytearray]] = {_ROOMY: [], _TIGHT: []}
+        self._lent = 0
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Do `work` in a thread and wait for its end even when this task is cancelled: nothing is left half done."""
@@ -65,16 +68,23 @@ class ByteThreads:
 
     @contextmanager
     def lend_buffer(self, size: int) -> Iterator[memoryview]:
-        """Memory for up to BATCH_BYTES inside the block: what is new to a process costs as much as a copy into it."""
-        if size < BATCH_BYTES:
+        """Memory for a part of `size` bytes inside the block, used again later; for the event loop only.
+
+        Memory that is new to a process costs as much as a copy into it.
+        """
+        if size < _TIGHT:
             yield memoryview(bytearray(size))
             return
-        buffer = self._buffers.pop() if self._buffers else bytearray(BATCH_BYTES)
+        length = _ROOMY if self._lent < _ROOMY_LENT else _TIGHT
+        kept = self._kept[length]
+        buffer = kept.pop() if kept else bytearray(length)
+        self._lent += 1
         try:
             yield memoryview(buffer)
         finally:
-            if len(self._buffers) < _KEPT_BUFFERS:
-                self._buffers.append(buffer)
+            self._lent -= 1
+            if len(kept) < _KEPT_BUFFERS:
+                kept.append(buffer)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
