@@ -148,12 +148,12 @@ def test_pieces_are_one_body_and_a_connection_serves_again() -> None:
     assert host.connections == 2  # one of them asked where the bytes go
 
 
-def test_a_list_is_sent_again_and_an_iterator_is_not() -> None:
+def test_only_what_is_repeatable_is_sent_again() -> None:
     with hosted("lose", "busy", "take") as (host, transport):
-        transport.send("POST", "/a", [CONTENT], size=len(CONTENT))
+        transport.send("POST", "/a", [CONTENT], size=len(CONTENT), repeatable=True)
     assert host.bodies == [CONTENT, CONTENT]
     with hosted("lose") as (host, transport), pytest.raises(ConnectionLostError):
-        transport.send("POST", "/a", iter([CONTENT]), size=len(CONTENT))
+        transport.send("POST", "/a", [CONTENT], size=len(CONTENT))
 
 
 def test_an_early_refusal_is_heard() -> None:

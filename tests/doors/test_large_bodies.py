@@ -18,11 +18,13 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from perdure.app.wire import BoundedProtocol
+from perdure.archives.receiving import FileReceiver
+from perdure.doors.http import streams
 from perdure.doors.http.streams import Body
 
 from .callers import Caller
 
-CONTENT = os.urandom(3 << 20) + b"the end"
+CONTENT = os.urandom(9 << 20) + b"the end"
 
 
 @contextmanager
@@ -85,6 +87,29 @@ def test_a_body_comes_as_slowly_as_it_likes(ada: Caller, archive: str) -> None:
             connection.sendall(CONTENT[start : start + 300_001])
             time.sleep(0.01)
         assert read_answer(connection)[0] == 201
+    assert ada.get_file(archive, "slow").content == CONTENT
+
+
+def test_what_comes_slowly_is_taken_in_time(ada: Caller, archive: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a slow sender's reservation would end while the memory for one piece fills."""
+    pieces: list[int] = []
+    taking = FileReceiver.write
+
+    def write(receiver: FileReceiver, data: memoryview) -> None:
+        pieces.append(len(data))
+        taking(receiver, data)
+
+    monkeypatch.setattr(FileReceiver, "write", write)
+    monkeypatch.setattr(streams, "_PATIENCE", 0.2)
+    with connected(ada) as connection:
+        connection.sendall(put(ada, archive, "slow", len(CONTENT)))
+        for start, pause in ((0, 0.5), (1_000_000, 1.0), (2_000_000, 0.0)):
+            time.sleep(pause)
+            connection.sendall(CONTENT[start : start + 1_000_000])
+        connection.sendall(CONTENT[3_000_000:])
+        assert read_answer(connection)[0] == 201
+    assert len(pieces) >= 3
+    assert pieces[0] <= 1_000_000
     assert ada.get_file(archive, "slow").content == CONTENT
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import random
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -103,13 +103,14 @@ class Transport:
         *,
         size: int,
         headers: Mapping[str, str] | None = None,
+        repeatable: bool = False,
     ) -> httpx.Response:
         """Send `size` bytes to the data plane and read the answer; raises like `request`.
 
-        A sequence of pieces is sent again as `request` does, an iterator is not.
+        With `repeatable` it may be sent again as `request` does: then the pieces can be had more than once.
         """
         told = {**(headers or {}), "Content-Length": str(size)}
-        tries = _RETRIES if isinstance(pieces, Sequence) else 1
+        tries = _RETRIES if repeatable else 1
         for attempt in range(1, tries + 1):
             request = self._build(method, path, None, b"", dict(told), None, "data")
             try:

@@ -9,9 +9,9 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 from perdure_client.digesting import FollowingDigest
 from perdure_client.errors import ApiError, ClientError, ConnectionLostError, LocalDamageError, SourceChangedError
@@ -25,7 +25,8 @@ from perdure_client.transport import Transport
 BATCH_TYPE = "application/vnd.archive.batch"
 TUS = {"Tus-Resumable": "1.0.0"}
 _SMALL_FILE = 16 << 20  # up to here a file goes in a batch with others
-_BATCH_BYTES = 32 << 20  # in memory, for each worker
+_FIRST_BATCH, _SMALLEST_BATCH, _LARGEST_BATCH = 16 << 20, 1 << 20, 64 << 20  # bytes in memory, for each worker
+_QUICK, _SLOW = 2.0, 10.0  # seconds: a quicker batch is followed by a larger one, a slower one by a smaller
 _WHOLE_FILE = 64 << 20  # up to here a file goes in one request, from its beginning again when the connection is lost
 _PIECE = 2 << 20  # between two the server may have its say
 _LARGE_WORKERS = 2
@@ -55,21 +56,35 @@ class FolderUpload:
         largest = min(_SMALL_FILE, self._limits["batch_bytes"])
         small = [item for item in wanted if item.kind != "file" or item.size <= largest]
         large = [item for item in wanted if item.kind == "file" and item.size > largest]
-        self._in_parallel(self._send_batch, self._group(small), _SMALL_WORKERS)
-        self._in_parallel(self._send_large, large, _LARGE_WORKERS)
+        self._batches = Batches(small, self._limits["batch_files"], self._limits["batch_bytes"])
+        self._in_parallel(self._send_batch, self._batches, _SMALL_WORKERS)
+        self._in_parallel(self._send_large, iter(large), _LARGE_WORKERS)
         self._report.seconds = time.monotonic() - started
         return self._report
 
-    def _in_parallel(self, work: Callable[[Any], None], things: Iterable[Any], workers: int) -> None:
+    def _in_parallel(self, work: Callable[[Any], None], things: Iterator[Any], workers: int) -> None:
         """Do all; the first failure that is not a refusal stops what has not begun."""
+        is_stopped = threading.Event()
+
+        def work_on() -> None:
+            try:
+                while not is_stopped.is_set():
+                    with self._lock:
+                        thing = next(things, None)
+                    if thing is None:
+                        return
+                    work(thing)
+            except BaseException:
+                is_stopped.set()
+                raise
+
         with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(work, thing) for thing in things]
+            futures = [pool.submit(work_on) for _ in range(workers)]
             try:
                 for future in futures:
                     future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            finally:
+                is_stopped.set()
 
     def _plan(self, items: list[LocalItem]) -> list[LocalItem]:
         wanted: list[LocalItem] = []
@@ -93,21 +108,9 @@ class FolderUpload:
             record["digests"] = {"sha512": _digest_source(item)}
         return record
 
-    def _group(self, items: list[LocalItem]) -> Iterator[list[LocalItem]]:
-        """Batches within the server's limits, in the order of the list."""
-        batch: list[LocalItem] = []
-        size, largest = 0, min(_BATCH_BYTES, self._limits["batch_bytes"])
-        for item in items:
-            if batch and (len(batch) >= self._limits["batch_files"] or size + item.size > largest):
-                yield batch
-                batch, size = [], 0
-            batch.append(item)
-            size += item.size
-        if batch:
-            yield batch
-
     def _send_batch(self, batch: list[LocalItem]) -> None:
         index, sent = [], []
+        started = time.monotonic()
         room, filled = self._lend_room(sum(item.size for item in batch if item.kind == "file")), 0
         for item in batch:
             record = describe_item(item)
@@ -125,22 +128,21 @@ class FolderUpload:
             return
         header = json.dumps({"items": index}, separators=(",", ":")).encode("utf-8")
         head = struct.pack(">I", len(header)) + header
-        # A batch may be sent twice: the same content at the same path changes nothing.
-        pieces: list[Piece] = [head]
-        pieces += [room[start : min(start + _PIECE, filled)] for start in range(0, filled, _PIECE)]
         answer = self._transport.send(
             "POST",
             f"/archives/{self._archive_id}/batch",
-            pieces,
+            _BatchBody(head, room[:filled], _Gone(self._progress)),
             size=len(head) + filled,
             headers={"Content-Type": BATCH_TYPE},
+            repeatable=True,
         ).json()
         self._settle_batch(sent, answer["items"])
+        self._batches.learn(time.monotonic() - started)
 
     def _lend_room(self, size: int) -> memoryview:
         """Memory of this thread, which its next batch overwrites: the system clears what it gives anew."""
         if len(room := getattr(self._rooms, "room", b"")) < size:
-            room = self._rooms.room = bytearray(max(size, min(_BATCH_BYTES, self._progress.total_bytes)))
+            room = self._rooms.room = bytearray(size)
         return memoryview(room)
 
     def _settle_batch(self, sent: list[LocalItem], results: list[dict[str, Any]]) -> None:
@@ -152,7 +154,7 @@ class FolderUpload:
             if result["state"] == "refused":
                 self._refuse(item, result.get("reason") or "refused by the server")
             else:
-                self._stored(item, size=item.size)
+                self._stored(item)
 
     def _send_large(self, item: LocalItem) -> None:
         try:
@@ -165,25 +167,88 @@ class FolderUpload:
                 raise
             self._refuse(item, error.detail)
         else:
-            self._stored(item, size=0)  # its bytes were counted while they went
+            self._stored(item)
 
-    def _stored(self, item: LocalItem, *, size: int) -> None:
+    def _stored(self, item: LocalItem) -> None:
         with self._lock:
             self._report.stored += 1
             self._report.bytes_sent += item.size
-        self._progress.add(files=1, size=size)
+        self._progress.add(files=1)  # its bytes were counted while they went
 
     def _refuse(self, item: LocalItem, reason: str) -> None:
         with self._lock:
             self._report.refused.append((item.path, reason))
 
 
+class Batches:
+    """Batches within the server's limits, in the order of the list.
+
+    Where they go fast they grow, to spread what each costs; where they go slowly they shrink: a lost connection costs
+    the seconds that one takes.
+    """
+
+    def __init__(self, items: Sequence[LocalItem], most_files: int, most_bytes: int) -> None:
+        self._items = iter(items)
+        self._most_files, self._most_bytes = most_files, min(_LARGEST_BATCH, most_bytes)
+        self._bytes = min(_FIRST_BATCH, self._most_bytes)
+        self._next: LocalItem | None = next(self._items, None)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> list[LocalItem]:
+        batch: list[LocalItem] = []
+        size = 0
+        while self._next is not None and len(batch) < self._most_files:
+            size += self._next.size
+            if batch and size > self._bytes:
+                break
+            batch.append(self._next)
+            self._next = next(self._items, None)
+        if not batch:
+            raise StopIteration
+        return batch
+
+    def learn(self, seconds: float) -> None:
+        """Tell how long a batch took."""
+        if seconds < _QUICK:
+            self._bytes = min(2 * self._bytes, self._most_bytes)
+        elif seconds > _SLOW:
+            self._bytes = min(max(self._bytes // 2, _SMALLEST_BATCH), self._most_bytes)
+
+
+class _Gone:
+    """How far one body has gone, as progress: going back takes it back."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._offset = progress, 0
+
+    def reach(self, offset: int) -> None:
+        self._progress.add(size=offset - self._offset)
+        self._offset = offset
+
+
+class _BatchBody:
+    """Head and contents of a batch, as often as they are asked for: sent again, they change nothing."""
+
+    def __init__(self, head: bytes, contents: memoryview, gone: _Gone) -> None:
+        self._head, self._contents, self._gone = head, contents, gone
+
+    def __iter__(self) -> Iterator[Piece]:
+        self._gone.reach(0)
+        yield self._head
+        for start in range(0, len(self._contents), _PIECE):
+            piece = self._contents[start : start + _PIECE]
+            yield piece
+            self._gone.reach(start + len(piece))
+
+
 class WholeUpload:
     """One file in one request; sent from its beginning again when the connection is lost."""
 
     def __init__(self, transport: Transport, archive_id: str, item: LocalItem, progress: Progress) -> None:
-        self._transport, self._archive_id, self._item, self._progress = transport, archive_id, item, progress
-        self._counted = 0
+        self._transport, self._archive_id, self._item = transport, archive_id, item
+        self._gone = _Gone(progress)
 
     def run(self) -> None:
         """Send the file; raises SourceChangedError (nothing of it is kept) or LocalDamageError."""
@@ -208,7 +273,7 @@ class WholeUpload:
                 return
 
     def _put(self, descriptor: int, digest: _Prefix) -> Any:
-        self._count(0)
+        self._gone.reach(0)
         headers = {"X-Mtime-Ns": str(self._item.mtime_ns), "X-Mode": f"{self._item.mode:o}"}
         place = f"/archives/{self._archive_id}/files/{to_url(self._item.path)}"
         return self._transport.send(
@@ -229,7 +294,7 @@ class WholeUpload:
             digest.add(data)  # which has ended with the piece before
             offset += len(data)
             yield data
-            self._count(offset)
+            self._gone.reach(offset)
             rooms.reverse()
 
     def _compare(self, answer: Any, digest: _Prefix) -> None:
@@ -240,10 +305,6 @@ class WholeUpload:
                 f"{display(self._item.path)} arrived with another digest than it has here.",
                 next_step="Remove it from the archive and send it again; check this computer's memory and disk.",
             )
-
-    def _count(self, offset: int) -> None:
-        self._progress.add(size=offset - self._counted)
-        self._counted = offset
 
 
 class LargeUpload(WholeUpload):
@@ -292,7 +353,7 @@ class LargeUpload(WholeUpload):
 
     def _send_rest(self, url: str, offset: int, descriptor: int, digest: _Prefix) -> Any:
         headers = {**TUS, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
-        self._count(offset)
+        self._gone.reach(offset)
         pieces = self._read_from(offset, descriptor, digest)
         return self._transport.send("PATCH", url, pieces, size=self._item.size - offset, headers=headers)
 

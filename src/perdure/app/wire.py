@@ -33,23 +33,27 @@ class RestOfBody(asyncio.BufferedProtocol):
         self._room = _NO_ROOM
         self._filled = 0
         self._done: asyncio.Future[None] | None = None
+        self._is_late = False
         self._is_lost = False
         transport.set_protocol(self)
 
-    async def read_into(self, room: memoryview) -> int:
-        """Fill the room, or as much of it as there is left; how many bytes came.
+    async def read_into(self, room: memoryview, *, patience: float) -> int:
+        """Fill the room, or as much of it as there is left or comes in `patience` seconds; how many bytes came.
 
-        They are fewer only when the client went away meanwhile; after that it raises ConnectionResetError.
+        One comes at least, unless the client went away meanwhile; after that it raises ConnectionResetError.
         """
         if self._is_lost or self._transport.is_closing():
             raise ConnectionResetError
         self._room, self._filled = room[: self.left], 0
         if len(self._room):
-            self._done = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._done, self._is_late = loop.create_future(), False
+            timer = loop.call_later(patience, self._lose_patience)
             self._transport.resume_reading()
             try:
                 await self._done
             finally:
+                timer.cancel()
                 self._transport.pause_reading()
                 self._room, self._done = _NO_ROOM, None
         return self._filled
@@ -68,7 +72,7 @@ class RestOfBody(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
         self.left -= nbytes
-        if self._filled == len(self._room):
+        if self._filled == len(self._room) or self._is_late:
             self._transport.pause_reading()
             self._wake()
 
@@ -82,6 +86,11 @@ class RestOfBody(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._owner.resume_writing()
+
+    def _lose_patience(self) -> None:
+        self._is_late = True
+        if self._filled:
+            self._wake()
 
     def _wake(self) -> None:
         if self._done is not None and not self._done.done():

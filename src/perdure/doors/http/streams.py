@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +26,7 @@ _ROOMY = 4 * 1024 * 1024  # each piece costs the event loop futures and wake-ups
 _ROOMY_LENT = 16
 _TIGHT = 1024 * 1024  # when many come at a time: a thousand slow senders must not fill the memory
 _KEPT_BUFFERS = 16
+_PATIENCE = 5.0  # seconds to gather a piece of what comes slowly: whoever takes it has a lease to renew
 
 _T = TypeVar("_T")
 
@@ -39,7 +40,7 @@ class Sink(Protocol):
 class Rest(Protocol):
     """The rest of a body that is taken past the parser of HTTP; see `perdure.app.wire`."""
 
-    async def read_into(self, room: memoryview, /) -> int: ...
+    async def read_into(self, room: memoryview, /, *, patience: float) -> int: ...
 
     def give_back(self) -> None: ...
 
@@ -105,19 +106,22 @@ class Body:
 
     async def take(self, count: int) -> bytes:
         """The next `count` bytes."""
-        taken = bytearray(count)
-        if await self.read_into(memoryview(taken)) < count:
-            raise ClientDisconnect
+        taken, done = bytearray(count), 0
+        while done < count:
+            came = await self.read_into(memoryview(taken)[done:])
+            if not came:
+                raise ClientDisconnect
+            done += came
         return bytes(taken)
 
     async def read_into(self, room: memoryview) -> int:
-        """Fill the room, or as much of it as there is left; how many bytes came.
+        """Fill the room, or as much of it as there is left or comes in time; how many bytes came, 0 at the end.
 
         What came before the client went away is given first.
         """
-        filled, wanted = 0, min(len(room), self.left)
+        filled, wanted, deadline = 0, min(len(room), self.left), monotonic() + _PATIENCE
         try:
-            while filled < wanted:
+            while filled < wanted and not (filled and monotonic() > deadline):
                 came = await self._receive_into(room[filled:wanted])
                 filled, self.left = filled + came, self.left - came
         except ClientDisconnect:
@@ -145,7 +149,7 @@ class Body:
     async def _receive_rest(self, rest: Rest, room: memoryview) -> int:
         started = perf_counter()
         try:
-            came = await rest.read_into(room)
+            came = await rest.read_into(room, patience=_PATIENCE)
         except ConnectionResetError:
             raise ClientDisconnect from None
         _count(came, perf_counter() - started)
