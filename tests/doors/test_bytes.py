@@ -8,11 +8,17 @@ import io
 import json
 import socket
 import struct
+import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
+
+from perdure.archives.model import Entry
+from perdure.archives.receiving import UploadReceiver
+from perdure.storage.errors import StoreFailedError
 
 from .callers import Caller, Problem
 
@@ -238,6 +244,50 @@ def test_an_upload_cut_off_keeps_what_arrived(ada: Caller, archive: str) -> None
         assert rest.status_code == 409, rest.text  # the broken request has not let go yet
         time.sleep(0.05)
     assert ada.get_file(archive, "x").content == b"y" * 9_000_000
+
+
+def test_who_is_told_of_all_bytes_has_his_file(ada: Caller, archive: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of the protocol are done when all bytes are there, whatever became of the request that brought them."""
+    headers = {"Upload-Length": "5", "Upload-Metadata": f"path {b64(b'x')}"}
+    place = ada.post(f"{ada.data}/archives/{archive}/uploads", headers=headers).headers["location"]
+
+    def end(receiver: UploadReceiver) -> Entry:
+        receiver.checkpoint()
+        raise StoreFailedError("The disk is gone for a moment.")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(UploadReceiver, "finish", end)
+        assert ada.patch(place, content=b"12345", headers={**CHUNK, "Upload-Offset": "0"}).status_code >= 500
+    assert ada.get_file(archive, "x").status_code == 404
+    told = ada.head(place)
+    assert (told.status_code, told.headers["upload-offset"]) == (200, "5")
+    assert ada.get_file(archive, "x").content == b"12345"
+    assert ada.head(place).headers["upload-offset"] == "5"
+
+
+def test_all_bytes_are_not_told_while_another_request_has_them(
+    ada: Caller, archive: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"Upload-Length": "5", "Upload-Metadata": f"path {b64(b'x')}"}
+    place = ada.post(f"{ada.data}/archives/{archive}/uploads", headers=headers).headers["location"]
+    has_all, may_end, finishing = threading.Event(), threading.Event(), UploadReceiver.finish
+
+    def wait(receiver: UploadReceiver) -> Entry:
+        receiver.checkpoint()
+        has_all.set()
+        assert may_end.wait(60)
+        return finishing(receiver)
+
+    monkeypatch.setattr(UploadReceiver, "finish", wait)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(ada.patch, place, content=b"12345", headers={**CHUNK, "Upload-Offset": "0"})
+        assert has_all.wait(60)
+        try:
+            assert ada.head(place).status_code == 409
+        finally:
+            may_end.set()
+        assert sent.result().status_code == 204
+    assert ada.head(place).headers["upload-offset"] == "5"
 
 
 def test_an_upload_can_be_given_up(ada: Caller, archive: str, problem: Problem) -> None:

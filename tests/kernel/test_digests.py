@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 
 import pytest
@@ -45,6 +46,24 @@ def test_the_cuts_do_not_matter(pieces: list[bytes]) -> None:
     assert digest.hexdigests() == digest_bytes(whole, DIGEST_NAMES)
     assert digest.size == len(whole)
     assert digest.hexdigests()["adler32"] == f"{zlib.adler32(whole):08x}"
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 255, 4097, 1 << 20, (1 << 20) + 5])
+def test_checksums_are_those_of_zlib(size: int) -> None:
+    """Their code takes other ways for other lengths, and for memory that begins elsewhere."""
+    content = memoryview(os.urandom(size + 3))
+    for start in range(3):
+        piece = content[start : start + size]
+        found = digest_bytes(bytes(piece), ["crc32", "adler32"])
+        assert found == {"crc32": f"{zlib.crc32(piece):08x}", "adler32": f"{zlib.adler32(piece):08x}"}
+        assert _of_pieces([piece[: size // 3], piece[size // 3 :]]) == found
+
+
+def _of_pieces(pieces: list[memoryview]) -> dict[str, str]:
+    digest = MultiDigest(["crc32", "adler32"])
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigests()
 
 
 def test_an_unknown_digest_is_refused_with_the_known_ones() -> None:

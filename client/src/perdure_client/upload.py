@@ -373,6 +373,10 @@ class LargeUpload(WholeUpload):
             answer = self._transport.request("HEAD", url, headers=TUS, plane="data")
         except ConnectionLostError:  # it may be on its way back: where it was is as good a guess as any
             return offset
+        except ApiError as busy:  # with the request that was lost here
+            if busy.code != "upload_busy":
+                raise
+            return offset
         return int(answer.headers["Upload-Offset"])
 
 

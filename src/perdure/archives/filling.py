@@ -170,16 +170,8 @@ class Filling:
             self._ctx.storage.begin_upload(reservation.part, reservation.id, path, digests=frozenset(names))
         state = UploadState.RESERVED
         if size == 0:
-            self._finish_empty(actor, reservation.id)
-            state = UploadState.FINISHED
+            state = self.settle_upload(actor, reservation.id).state
         return UploadView(reservation.id, archive_id, path, state, 0, size, until, item.mtime_ns, item.mode)
-
-    def _finish_empty(self, actor: Actor, upload_id: UUID) -> None:
-        receiver = self.open_upload(actor, upload_id, 0)
-        try:
-            receiver.finish()
-        finally:
-            receiver.close()
 
     def get_upload(self, actor: Actor, upload_id: UUID) -> UploadView:
         """How far an upload is; raises NotFoundError."""
@@ -190,6 +182,22 @@ class Filling:
             with self._ctx.db.begin() as tx:
                 view = self._view(self._require_upload(tx, actor, upload_id))
         return view
+
+    def settle_upload(self, actor: Actor, upload_id: UUID) -> UploadView:
+        """How far an upload is, finished by this call where all of its bytes are there and nobody has finished it.
+
+        Whoever sees all bytes there takes the file for stored. Raises what finishing raises, and UploadBusyError while
+        another request still has the upload.
+        """
+        view = self.get_upload(actor, upload_id)
+        if view.state not in ACTIVE_UPLOADS or view.offset < view.size:
+            return view
+        receiver = self.open_upload(actor, upload_id, view.offset)
+        try:
+            receiver.finish()
+        finally:
+            receiver.close()
+        return self.get_upload(actor, upload_id)
 
     def list_uploads(self, actor: Actor, archive_id: UUID) -> list[UploadView]:
         """The resumable uploads into an archive that are not ended, oldest first."""

@@ -142,14 +142,16 @@ def create_upload(
     "/uploads/{upload_id}",
     operation_id="probe_upload",
     summary="How far the upload is",
+    description="All bytes are told only when the file is stored: where a request had sent the last ones and ended "
+    "before it was, this one stores it.",
     response_class=Response,
-    responses=problems(403, 410, 412),
+    responses=problems(403, 409, 410, 412, 507),
 )
 def probe_upload(
     upload_id: UploadId, caller: KnownCaller, services: Given, tus_resumable: TusVersion = None
 ) -> Response:
     _require_version(tus_resumable)
-    upload = services.archives.filling.get_upload(caller, upload_id)
+    upload = services.archives.filling.settle_upload(caller, upload_id)
     headers = {"upload-offset": str(upload.offset), "upload-length": str(upload.size)}
     return _tus_answer({**headers, **_expiry(upload)}, 200)
 
