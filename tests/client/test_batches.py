@@ -27,9 +27,10 @@ def test_each_item_goes_once_and_in_order(sizes: list[int], files: int, size: in
     batches, sent = Batches(items, files, size), list[LocalItem]()
     for number, batch in enumerate(batches):
         assert len(batch) <= files
-        assert len(batch) == 1 or sum(item.size for item in batch) <= size
+        held = sum(item.size for item in batch)
+        assert len(batch) == 1 or held <= size
         sent += batch
-        batches.learn(took[number % len(took)])
+        batches.learn(took[number % len(took)], held)
     assert sent == items
 
 
@@ -37,6 +38,12 @@ def test_each_item_goes_once_and_in_order(sizes: list[int], files: int, size: in
 def test_the_next_is_as_large_as_the_way_is_fast(took: float, last: int) -> None:
     batches = Batches(make_items([MIB] * 1000), 1000, 64 * MIB)
     for _ in range(8):
-        next(batches)
-        batches.learn(took)
+        batches.learn(took, sum(item.size for item in next(batches)))
     assert sum(item.size for item in next(batches)) == last
+
+
+def test_a_batch_of_few_bytes_proves_nothing_of_a_large_one() -> None:
+    batches = Batches(make_items([1000] * 5000 + [MIB] * 100), 1000, 64 * MIB)
+    for _ in range(5):
+        batches.learn(0.5, sum(item.size for item in next(batches)))
+    assert sum(item.size for item in next(batches)) == 16 * MIB

@@ -6,13 +6,20 @@ import hashlib
 import os
 import re
 import socket
+import ssl
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from perdure_client.errors import ApiError, ConnectionLostError, LocalDamageError, SourceChangedError
 from perdure_client.local import LocalItem, scan_sources
@@ -27,18 +34,23 @@ CONTENT = os.urandom(5_000_000)
 class Host:
     """A server that reads each request whole and answers as it is told; `bodies` are what came."""
 
-    def __init__(self, answers: list[Callable[[socket.socket, bytes], bytes | None]]) -> None:
+    def __init__(
+        self, answers: list[Callable[[socket.socket, bytes], bytes | None]], tls: ssl.SSLContext | None = None
+    ) -> None:
         self._answers = answers
+        self._tls = tls
         self.bodies: list[bytes] = []
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while self._answers:
             connection, _ = self._listener.accept()
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
             self.connections += 1
             with connection:
                 while self._answers and self._talk(connection):
@@ -80,7 +92,7 @@ def answer(body: bytes, *more: str, status: str = "200 OK") -> bytes:
 
 
 @contextmanager
-def hosted(*kinds: str) -> Iterator[tuple[Host, Transport]]:
+def hosted(*kinds: str, certificate: Path | None = None) -> Iterator[tuple[Host, Transport]]:
     """A host that does these by turns: take, take and end the connection, refuse early, lose the connection."""
 
     def take(connection: socket.socket, head: bytes) -> bytes:
@@ -113,8 +125,12 @@ def hosted(*kinds: str) -> Iterator[tuple[Host, Transport]]:
         "busy": busy,
         "break off": break_off,
     }
-    host = Host([known[kind] for kind in kinds])
-    transport = Transport(Session(host.url, "secret"))
+    tls = None
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+    host = Host([known[kind] for kind in kinds], tls)
+    transport = Transport(Session(host.url, "secret"), verify=str(certificate) if certificate else True)
     try:
         yield host, transport
     finally:
@@ -154,6 +170,30 @@ def test_only_what_is_repeatable_is_sent_again() -> None:
     assert host.bodies == [CONTENT, CONTENT]
     with hosted("lose") as (host, transport), pytest.raises(ConnectionLostError):
         transport.send("POST", "/a", [CONTENT], size=len(CONTENT))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Key and certificate of this machine, signed by itself."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    form = serialization.PrivateFormat.PKCS8
+    place = tmp_path / "certificate.pem"
+    secret = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    place.write_bytes(secret + signed.public_bytes(serialization.Encoding.PEM))
+    return place
+
+
+def test_a_body_goes_whole_over_tls(certificate: Path) -> None:
+    """What the server says of the next session, when it likes, is no answer."""
+    with hosted("take", "take", certificate=certificate) as (host, transport):
+        for _ in range(2):
+            transport.send("PUT", "/a", iter([CONTENT] * 3), size=3 * len(CONTENT))
+    assert host.bodies == [CONTENT * 3] * 2
 
 
 def test_an_early_refusal_is_heard() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,3 +144,24 @@ def test_a_file_that_shrinks_before_its_turn_is_refused_alone(
     assert {name: ada.get_file(archive, name).content for name in ("f00", "f02")} == {
         name: contents[name] for name in ("f00", "f02")
     }
+
+
+def test_who_interrupts_waits_for_a_piece_and_not_for_the_file(
+    transport: Transport, ada: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large").write_bytes(b"")
+    os.truncate(tmp_path / "large", 1 << 30)
+    taken: list[int] = []
+
+    def take_slowly(method: str, path: str, pieces: Any, **named: Any) -> Any:
+        for piece in pieces:
+            taken.append(len(piece))
+            if len(taken) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+
+    archive = ada.open()
+    monkeypatch.setattr(transport, "send", take_slowly)
+    with pytest.raises(KeyboardInterrupt):
+        FolderUpload(transport, archive, progress=Progress("Sent")).run(scan_sources([f"{tmp_path}/"]))
+    assert 3 <= len(taken) < 400  # of 512

@@ -37,6 +37,7 @@ paths = (
     .filter(lambda path: find_path_problem(path) is None)
 )
 _times = st.none() | st.integers(-(1 << 70), 1 << 70)
+_contents = st.none() | st.text(st.characters(exclude_categories=["Cs"]))
 _modes = st.none() | st.integers(0, 0o7777)
 
 
@@ -61,7 +62,7 @@ def entries(draw: st.DrawFn, path: st.SearchStrategy[bytes] = paths) -> Manifest
         draw(_modes),
         digest_bytes(content, names),
         None,
-        draw(st.none() | st.text(st.characters(exclude_categories=["Cs"]))),
+        draw(_contents | st.just(name.decode(errors="replace"))),  # at its own name as a rule
         metadata,
     )
 

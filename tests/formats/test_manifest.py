@@ -64,9 +64,25 @@ ORDINARY = ManifestEntry(
 @example(replace(ORDINARY, content="a b/ü~.dat"))
 @example(replace(ORDINARY, path=b"a", content="a", digests={"crc32": "1" * 8, "sha256": "e" * 64}))
 @example(replace(ORDINARY, path=b"a", content="a", metadata={"digest": "1"}))
+@example(replace(ORDINARY, path=b"a", content="a", target=b""))
 def test_a_line_is_spelled_by_the_one_rule(entry: ManifestEntry) -> None:
     line = entry_to_line(entry)
     assert line == canonical_line(json.loads(line))
+    assert line == canonical_line(_fields_of(entry)), "nothing is left out or in another's place"
+
+
+def _fields_of(entry: ManifestEntry) -> dict[str, object]:
+    """What docs/format says of a line, told once more."""
+    told: dict[str, object] = {"kind": entry.kind, "size": entry.size}
+    for name, value in (("path", entry.path), ("target", entry.target)):
+        if value is not None:
+            try:
+                told[name] = value.decode()
+            except UnicodeDecodeError:
+                told[f"{name}_bytes"] = base64.b64encode(value).decode()
+    others = {name: getattr(entry, name) for name in ("mtime_ns", "mode", "content", "metadata")}
+    told |= {name: value for name, value in others.items() if value is not None}
+    return {**told, "digests": dict(entry.digests)} if entry.digests else told
 
 
 def test_a_known_entry_is_the_one_that_was_judged() -> None:
@@ -132,6 +148,16 @@ def test_a_line_that_is_wrong_is_refused(change: Mapping[str, object]) -> None:
     spelled = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     with pytest.raises(DamagedFormatError):
         line_to_entry(spelled.encode("utf-8", "surrogatepass") + b"\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"content": "\ud800"}, {"digests": {"crc32": "e8b7be43", "sha256": "0" * 64, "\ud800": "00"}}],
+)
+def test_half_a_character_is_refused(change: Mapping[str, object]) -> None:
+    line = json.dumps({**FILE, **change}, sort_keys=True, separators=(",", ":")) + "\n"
+    with pytest.raises(DamagedFormatError):
+        line_to_entry(line.encode())
 
 
 @pytest.mark.parametrize("line", [b"", b"[]\n", b"{}\n", json.dumps(FILE).encode() + b"\n", canonical_line(FILE)[:-1]])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,19 @@ def test_what_was_not_flushed_is_not_in_the_file(place: tuple[int, Path]) -> Non
     writer.close()
     writer.close()
     assert os.fstat(place[0]).st_size in (0, 100)  # 100 where no block is gathered
+
+
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_full_disk_is_told_as_one_by_however_many_writers(
+    place: tuple[int, Path], monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """The memory of a write that failed is still looked at by its traceback when it is given back."""
+    monkeypatch.setattr(direct, "_kept_blocks", [mmap.mmap(-1, direct.DIRECT_BLOCK) for _ in range(kept)])
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    writer = BlockWriter(place[0])
+    monkeypatch.setattr("perdure.adapters.posix.direct.os.pwrite", pwrite)
+    with pytest.raises(OSError, match="full"), closing(writer):
+        writer.write(CONTENT)

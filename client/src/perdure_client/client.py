@@ -27,7 +27,7 @@ _JSON_PATCH = "application/json-patch+json"
 def connect(url: str | None = None, *, token: str | None = None, verify: bool | str = True) -> Client:
     """A client for the server at `url`; what is not given comes from the environment or from `perdure login`.
 
-    `verify` is as in httpx: False trusts any certificate, a text names a file of trusted ones.
+    `verify` False trusts any certificate, a text names a file of trusted ones.
     """
     return Client(find_session(url, token), verify=verify)
 

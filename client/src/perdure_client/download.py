@@ -61,7 +61,9 @@ class FolderDownload:
                         running.popleft().result()
                 while running:
                     running.popleft().result()
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    self._progress.stop()
                 pool.shutdown(cancel_futures=True)
                 raise
         for entry in sorted(others, key=lambda entry: (entry.kind == "symlink", entry.path)):

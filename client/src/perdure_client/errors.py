@@ -67,6 +67,12 @@ class NotLoggedInError(ClientError):
     exit_code = EXIT_NOT_ALLOWED
 
 
+class StoppedError(ClientError):
+    """The caller wants no more of what was under way, as with Ctrl-C."""
+
+    code = "stopped"
+
+
 class ConnectionLostError(ClientError):
     """The server could not be reached, or the connection broke and retries did not help."""
 

@@ -7,6 +7,8 @@ import threading
 import time
 from typing import TextIO
 
+from perdure_client.errors import StoppedError
+
 _TERMINAL_INTERVAL = 0.2
 _PLAIN_INTERVAL = 10.0
 
@@ -45,17 +47,24 @@ class Progress:
         self.files = self.bytes = 0
         self._stream = stream
         self._is_terminal = stream is not None and stream.isatty()
+        self._is_stopped = False
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._shown = self._started if not self._is_terminal else 0.0
 
     def add(self, *, files: int = 0, size: int = 0) -> None:
-        """Count what is done; negative sizes take back what has to be sent again."""
+        """Count what is done; negative sizes take back what has to be sent again. Raises StoppedError after `stop`."""
+        if self._is_stopped:
+            raise StoppedError("Stopped.", next_step="The same command goes on where it stopped.")
         with self._lock:
             self.files += files
             self.bytes += size
             if self._stream is not None:
                 self._show_when_due()
+
+    def stop(self) -> None:
+        """Let whatever is under way in another thread end at its next piece."""
+        self._is_stopped = True
 
     def finish(self) -> None:
         """Show the last line and leave it standing."""

@@ -38,7 +38,7 @@ class Asked:
 class Sockets:
     """Connections for large bodies, used again one after the other; safe to use from several threads."""
 
-    def __init__(self, *, verify: bool | str, timeout: float) -> None:
+    def __init__(self, *, verify: bool | ssl.SSLContext, timeout: float) -> None:
         self._verify, self._timeout = verify, timeout
         self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
         self._is_closed = False
@@ -156,10 +156,11 @@ def _send_pieces(connection: _Connection, pieces: Iterable[Piece]) -> bool:
     """Send until the end, or until the server has something to say; whether it was all."""
     try:
         for piece in pieces:
-            if _has_news(connection):
+            # tickets for a next session of TLS come at any time, and are no answer
+            if not isinstance(connection.sock, ssl.SSLSocket) and _has_news(connection):
                 return False
             connection.send(piece)
-    except (BrokenPipeError, ConnectionResetError):
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
         return False  # it may have said why; if not, reading the answer fails too
     return True
 

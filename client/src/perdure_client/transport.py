@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import random
+import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,8 +39,9 @@ class Transport:
     def __init__(self, session: Session, *, connections: int = 8, verify: bool | str = True) -> None:
         self.session = session
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._http = httpx.Client(timeout=_TIMEOUT, limits=limits, verify=verify, follow_redirects=False)
-        self._sockets = Sockets(verify=verify, timeout=_READ_TIMEOUT)
+        trusted = ssl.create_default_context(cafile=verify) if isinstance(verify, str) else verify
+        self._http = httpx.Client(timeout=_TIMEOUT, limits=limits, verify=trusted, follow_redirects=False)
+        self._sockets = Sockets(verify=trusted, timeout=_READ_TIMEOUT)
         self._data_url: str | None = None
 
     def close(self) -> None:

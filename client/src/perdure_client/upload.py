@@ -79,10 +79,12 @@ class FolderUpload:
                 raise
 
         with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(work_on) for _ in range(workers)]
             try:
-                for future in futures:
+                for future in [pool.submit(work_on) for _ in range(workers)]:
                     future.result()
+            except KeyboardInterrupt:
+                self._progress.stop()
+                raise
             finally:
                 is_stopped.set()
 
@@ -137,13 +139,14 @@ class FolderUpload:
             repeatable=True,
         ).json()
         self._settle_batch(sent, answer["items"])
-        self._batches.learn(time.monotonic() - started)
+        self._batches.learn(time.monotonic() - started, filled)
 
     def _lend_room(self, size: int) -> memoryview:
         """Memory of this thread, which its next batch overwrites: the system clears what it gives anew."""
-        if len(room := getattr(self._rooms, "room", b"")) < size:
-            room = self._rooms.room = bytearray(size)
-        return memoryview(room)
+        if len(getattr(self._rooms, "room", b"")) < max(size, 1):
+            self._rooms.room = b""  # before there is another
+            self._rooms.room = bytearray(max(-(-size // _PIECE), 1) * _PIECE)
+        return memoryview(self._rooms.room)
 
     def _settle_batch(self, sent: list[LocalItem], results: list[dict[str, Any]]) -> None:
         if [from_json(result) for result in results] != [item.path for item in sent]:
@@ -152,6 +155,7 @@ class FolderUpload:
             )
         for item, result in zip(sent, results, strict=True):
             if result["state"] == "refused":
+                self._progress.add(size=-item.size)
                 self._refuse(item, result.get("reason") or "refused by the server")
             else:
                 self._stored(item)
@@ -209,10 +213,10 @@ class Batches:
             raise StopIteration
         return batch
 
-    def learn(self, seconds: float) -> None:
-        """Tell how long a batch took."""
+    def learn(self, seconds: float, size: int) -> None:
+        """Tell how long a batch of so many bytes took."""
         if seconds < _QUICK:
-            self._bytes = min(2 * self._bytes, self._most_bytes)
+            self._bytes = min(max(self._bytes, 2 * size), self._most_bytes)
         elif seconds > _SLOW:
             self._bytes = min(max(self._bytes // 2, _SMALLEST_BATCH), self._most_bytes)
 
@@ -256,6 +260,9 @@ class WholeUpload:
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="digest") as digester:
                 self._send(descriptor, _Prefix(descriptor, digester))
+        except ClientError:
+            self._gone.reach(0)
+            raise
         finally:
             os.close(descriptor)
 

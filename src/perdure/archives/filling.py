@@ -55,7 +55,7 @@ from perdure.archives.renoting import renote_part
 from perdure.archives.tables import parts, uploads
 from perdure.identity.model import Action
 from perdure.kernel.actor import SYSTEM, Actor
-from perdure.kernel.errors import BadInputError, NotFoundError
+from perdure.kernel.errors import BadInputError, NotFoundError, PerdureError
 from perdure.kernel.paths import display_path
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import UnknownUploadError
@@ -264,7 +264,7 @@ class Filling:
     def _renote_ended(self) -> None:
         """Let the logs tell what is there wherever somebody ended who may have noted what never became the archive's.
 
-        He had a lease; without one the reservation may be forgotten.
+        He had a lease; without one the reservation may be forgotten. A log that fails keeps its own reservations only.
         """
         ctx, now = self._ctx, self._ctx.clock.now()
         with ctx.db.begin() as tx:
@@ -273,12 +273,21 @@ class Filling:
         for row in rows:
             if row.state not in ACTIVE_UPLOADS or not is_leased(ctx, row, now):
                 by_part.setdefault((PartRef(row.archive_id, row.part_id), row.part), []).append(row)
+        failed: PerdureError | None = None
         for (part, number), ended in by_part.items():
-            renote_part(ctx, part, number)
+            try:
+                renote_part(ctx, part, number)
+            except PerdureError as error:
+                failed = failed or error
+                continue
             with ctx.db.begin() as tx:
                 for row in ended:
+                    if is_leased(ctx, row, now):
+                        continue  # whoever does not know yet that he was given up may still note something
                     same = (uploads.c.id == row.id) & (uploads.c.lease_until == row.lease_until)  # not renewed since
                     tx.execute(update(uploads).where(same).values(lease_until=None))
+        if failed is not None:
+            raise failed
 
     def _list_late(self, condition: ColumnElement[bool]) -> Sequence[Row[Any]]:  # Any: rows of the table
         with self._ctx.db.begin() as tx:

@@ -114,7 +114,7 @@ def put_entries(
     kept = [present[p] for p in refused if p in present and present[p].part == reservation.number]
     untold = [*(stored if is_late else ()), *kept]  # a line of each that is refused stands in the log already
     if kept:  # told again, perhaps behind the line of somebody who commits later: he is late then, and tells again too
-        removals = count_removal(tx, archive.id, [reservation.number])[reservation.number]
+        count_removal(tx, archive.id, [reservation.number])  # no line may tell of it: this may be undone
     aftermath = retire(tx, archive, old, at=at, part=reservation)
     dropped = [entry.content for entry in entries if entry.path in refused and entry.content is not None]
     if dropped:
@@ -214,9 +214,12 @@ def _find_conflict(
 
 
 def _changes_kind(stored: Sequence[Entry], present: Mapping[bytes, Entry], part: int) -> bool:
-    """Whether one takes the place of another kind in its own part: missing bytes do not tell there which is older."""
+    """Whether one takes the place of something in its own part where no missing bytes tell which is older."""
     olds = ((entry, present.get(entry.path)) for entry in stored) if present else ()
-    return any(old is not None and old.part == part and old.kind is not entry.kind for entry, old in olds)
+    return any(
+        old is not None and old.part == part and (old.kind is not entry.kind or entry.content is None)
+        for entry, old in olds
+    )
 
 
 def _count(tx: Connection, archive: Archive, number: int, entries: Sequence[Entry], *, sign: int) -> int:

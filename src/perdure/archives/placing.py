@@ -100,6 +100,12 @@ def release(tx: Connection, ctx: Context, archive: Archive, upload_id: UUID, *, 
     return True
 
 
+def keep_in_doubt(tx: Connection, upload_id: UUID, now: datetime) -> None:
+    """Keep a reservation that ended until its part's log is put right, also when that was done once before."""
+    lease_until = func.coalesce(uploads.c.lease_until, now)
+    tx.execute(update(uploads).where(uploads.c.id == upload_id).values(lease_until=lease_until))
+
+
 def renew_lease(tx: Connection, ctx: Context, reservation: Reservation, until: datetime) -> Reservation | None:
     """Let this process put bytes into the part for longer; None when the reservation has ended."""
     expires_at = func.greatest(uploads.c.expires_at, until)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
+from operator import itemgetter
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, func, insert, literal, select, update
@@ -143,7 +144,9 @@ def _apply_removals(
 def _replay_staged(
     tx: Connection, ctx: Context, archive: Archive, log: _StagedLog, report: RebuildReport, *, is_last: bool
 ) -> None:
-    found = (_find_staged(ctx, log.part, log.noted[path], report) for path in sorted(log.noted))
+    found = (
+        _find_staged(ctx, log.part, sorted(log.noted[path], key=itemgetter(0)), report) for path in sorted(log.noted)
+    )
     present = [entry for entry in found if entry is not None]
     present = _displace(tx, archive.id, log, present, ctx.clock.now(), report)
     _insert_part(tx, archive, log, present, PartState.FILLING if is_last else PartState.FULL)

@@ -25,7 +25,7 @@ from perdure.archives.layers import (
     to_manifest_entry,
 )
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, UploadState
-from perdure.archives.placing import STREAM_LEASE, Reservation, release, renew_lease
+from perdure.archives.placing import STREAM_LEASE, Reservation, keep_in_doubt, release, renew_lease
 from perdure.archives.records import Context, load, require_state
 from perdure.archives.renoting import renote_part
 from perdure.formats.manifest import entry_to_line, staged_line
@@ -170,11 +170,15 @@ class Landing:
         with self.ctx.db.begin() as tx:
             archive = load(tx, self.archive.id, lock=True)
             was_active = release(tx, self.ctx, archive, self.reservation.id, state=state)
+            if self._has_noted:
+                keep_in_doubt(tx, self.reservation.id, self.ctx.clock.now())
             if not was_active and contents:
                 named = find_named_contents(tx, archive.id, self.reservation.number, contents)
                 contents = [content for content in contents if content not in named]
         self._is_ended = True
         self.discard(contents)
+        if self._has_noted and not was_active:
+            renote_part(self.ctx, self.part, self.reservation.number)
 
     def discard(self, contents: Sequence[str]) -> None:
         """Discard some of what was staged."""

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from perdure.archives.entries import find_own
+from perdure.archives.exporting import require_position
 from perdure.archives.layers import to_manifest_entry
 from perdure.archives.model import PartState
 from perdure.archives.noting import count_removal
@@ -31,7 +32,7 @@ from perdure.kernel.errors import DamagedError
 from perdure.storage.crash_points import crash_point
 from perdure.storage.model import PartRef
 
-_STAGED = (PartState.FILLING.value, PartState.FULL.value)
+_STAGED = (PartState.FILLING.value, PartState.FULL.value, PartState.SEALING.value)  # no head names it yet
 _Noted = dict[bytes, list[tuple[int, ManifestEntry]]]
 
 
@@ -66,17 +67,19 @@ def renote_part(ctx: Context, part: PartRef, number: int) -> None:
         doubtful = {path: noted[path] for path in _find_shown(tx, part, number, noted)}
     if not doubtful:
         return
+    require_position(ctx)  # an older database would take away what a newer one has acknowledged
     with ctx.db.begin() as tx:
         load(tx, part.archive_id, lock=True)
         count_removal(tx, part.archive_id, [number])
+        count_removal(tx, part.archive_id, [number])  # so that all lines of who reserves from here on tell of more
     crash_point("renote.counted")
     with ctx.db.begin() as tx:
         load(tx, part.archive_id, lock=True)
-        state = select(parts.c.state).where(parts.c.archive_id == part.archive_id, parts.c.number == number)
+        state = select(parts.c.state).where(parts.c.id == part.part_id, parts.c.number == number)
         if tx.execute(state).scalar_one_or_none() not in _STAGED:
             return  # its manifest tells what it holds
         # Counted once more: who reserved after the first time may have noted an entry already.
-        removal = count_removal(tx, part.archive_id, [number])[number] - 1
+        removal = count_removal(tx, part.archive_id, [number])[number] - 2
         lines: list[bytes] = []
         for path, entry in _find_shown(tx, part, number, doubtful).items():
             lines.append(superseded_to_line(SupersededEntry(number, path, part.part_id, removal)).rstrip(b"\n"))

@@ -6,7 +6,6 @@ A line is also a leaf of the archive's Merkle tree (`perdure.formats.merkle`), s
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import re
 import zlib
@@ -104,7 +103,9 @@ def entry_to_line(entry: ManifestEntry) -> bytes:
 def _find_plain_line(entry: ManifestEntry) -> bytes | None:
     """The line of an ordinary file at its own name, a third of the time of the writer's; None for any other entry."""
     digests, content, mode, mtime_ns = entry.digests, entry.content, entry.mode, entry.mtime_ns
-    if content is None or mode is None or mtime_ns is None or entry.metadata is not None or len(digests) != 2:
+    if content is None or mode is None or mtime_ns is None or len(digests) != 2:
+        return None
+    if entry.metadata is not None or entry.target is not None:
         return None
     if not _AS_IT_STANDS.fullmatch(entry.path) or content.encode() != entry.path:
         return None
@@ -123,9 +124,10 @@ def line_to_entry(line: bytes) -> ManifestEntry:
         raise DamagedFormatError(f"a manifest line has the unknown field {min(unknown)!r}")
     try:
         entry = _read_entry(fields)
-    except (ValueError, binascii.Error) as error:
+        spelled = entry_to_line(entry)
+    except ValueError as error:  # binascii's, and that of half a surrogate, among them
         raise DamagedFormatError(f"a manifest line is wrong: {error}") from error
-    if entry_to_line(entry) != line:
+    if spelled != line:
         raise DamagedFormatError("a manifest line is not in canonical form", path=display_path(entry.path))
     return entry
 
@@ -210,8 +212,8 @@ class SupersededEntry:
     """An entry of a part that was replaced or removed while its archive was still open.
 
     The log of a staged part names the part by its id too: a rebuild may give a part that is not sealed another number.
-    There it is the `removal`-th one from the part: it takes away what was noted of the path after fewer of them, and
-    never what came later, in whatever order the lines stand. One without a number takes away all that stands before it.
+    There it is the `removal`-th one from the part: of what stands before it, it takes away what was noted of the path
+    after fewer of them, and never what came later. One without a number takes away all that stands before it.
     """
 
     part: int

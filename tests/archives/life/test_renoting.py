@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select, text
 
-from perdure.archives import model, receiving, removing, renoting
+from perdure.archives import model, receiving, removing, renoting, sealing
 from perdure.archives.entries import find_own
-from perdure.archives.errors import PathTakenError, UploadEndedError
+from perdure.archives.errors import DatabaseBehindError, PathTakenError, UploadEndedError
+from perdure.archives.exporting import keep_position
 from perdure.archives.filling import Filling
 from perdure.archives.items import BatchItem
 from perdure.archives.model import Archive, EntryKind
 from perdure.archives.rebuild import compare, rebuild
+from perdure.archives.receiving import BatchReceiver
 from perdure.archives.records import Context
-from perdure.archives.tables import uploads
+from perdure.archives.tables import files, uploads
 from perdure.db import Database
 from perdure.kernel.actor import Actor
+from perdure.storage import service
+from perdure.storage.errors import StoreFailedError, StoreUnavailableError
+from perdure.storage.model import JournalRead, PartRef
+from perdure.storage.service import Storage
 
 from .house import House, context_on, make_sealing, put, shown
 
@@ -224,11 +232,21 @@ def test_what_was_noted_before_a_refusal_and_committed_after_it_stays(
     require_same(house, fresh)
 
 
+@pytest.mark.parametrize("is_ended", [False, True])
 @pytest.mark.parametrize("act", [replace, link])
 def test_what_was_reserved_and_noted_while_the_log_was_put_right_stays(
-    house: House, filling: Filling, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch, act: Act
+    house: House,
+    filling: Filling,
+    fresh: Context,
+    ada: Actor,
+    monkeypatch: pytest.MonkeyPatch,
+    act: Act,
+    is_ended: bool,
 ) -> None:
-    """It was reserved after the count, so that only the second one tells that its line came too early."""
+    """It was reserved after the count, so that only the second one tells that its line came too early.
+
+    Where putting it right ends before that is committed, the line itself tells that it comes later.
+    """
     archive = house.open(ada)
     put_link(filling, ada, archive, b"old")
     end_before_commit(monkeypatch, lambda: act(filling, ada, archive))
@@ -245,11 +263,14 @@ def test_what_was_reserved_and_noted_while_the_log_was_put_right_stays(
             if name == "renote.counted":
                 landing.append(other.submit(put_link, filling, ada, archive, b"newest"))
                 assert noted.wait(60)
+            elif is_ended:
+                raise Ended
 
         landing: list[Future[None]] = []
         monkeypatch.setattr(receiving, "crash_point", wait)
         monkeypatch.setattr(renoting, "crash_point", put_meanwhile)
-        lapse(house, filling)
+        with pytest.raises(Ended) if is_ended else nullcontext():
+            lapse(house, filling)
         is_over.set()
         landing[0].result()
     require_same(house, fresh)
@@ -340,3 +361,192 @@ def test_a_rebuild_that_cannot_know_tells_of_both(
     assert "'p' has an earlier file in part 1 at 'p'; nothing says" in report.doubts[0]
     with fresh.db.begin() as tx:
         assert find_own(tx, archive.id, [b"p"])[b"p"].size == len(b"newer")
+
+
+def end_in_commit(
+    monkeypatch: pytest.MonkeyPatch, receiver: BatchReceiver, meanwhile: Callable[[], object] = lambda: None
+) -> None:
+    """End in the transaction that makes entries the archive's, after what it tells the log itself."""
+
+    def look_out(name: str) -> None:
+        if name == "fill.synced":
+            meanwhile()
+            patched.setattr(service, "crash_point", end)
+
+    def end(name: str) -> None:
+        if name == "staging.synced":
+            raise Ended
+
+    with monkeypatch.context() as patched:
+        patched.setattr(receiving, "crash_point", look_out)
+        with pytest.raises(Ended):
+            receiver.finish()
+
+
+BESIDE_A_REFUSAL = [BatchItem(b"p", EntryKind.DIRECTORY), BatchItem(b"new", EntryKind.SYMLINK, target=b"never")]
+
+
+def test_a_count_that_was_undone_is_told_by_no_line(
+    house: House, filling: Filling, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else no later removal would take such a line away."""
+    archive = house.open(ada)
+    put(filling, ada, archive.id, {b"p": b"acknowledged", b"x": b"1"})
+    receiver = filling.begin_batch(ada, archive.id, BESIDE_A_REFUSAL)
+    end_in_commit(monkeypatch, receiver, lambda: filling.remove(ada, archive.id, [b"x"]))
+    lapse(house, filling)
+    with house.ctx.db.begin() as tx:
+        assert tx.execute(select(uploads)).all() == []
+    require_same(house, fresh)
+
+
+def test_a_removal_after_a_count_that_was_undone_is_not_forgotten(
+    house: House, filling: Filling, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = house.open(ada)
+    put_link(filling, ada, archive, b"acknowledged")
+    end_in_commit(monkeypatch, filling.begin_batch(ada, archive.id, BESIDE_A_REFUSAL[:1]))
+    filling.remove(ada, archive.id, [b"p"])
+    require_same(house, fresh)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        (BatchItem(b"p", EntryKind.SYMLINK, target=b"one"), BatchItem(b"p", EntryKind.SYMLINK, target=b"two")),
+        (BatchItem(b"p", EntryKind.DIRECTORY, mtime_ns=1), BatchItem(b"p", EntryKind.DIRECTORY, mtime_ns=2)),
+    ],
+)
+def test_of_two_who_note_one_path_the_last_to_commit_is_shown(
+    house: House,
+    filling: Filling,
+    fresh: Context,
+    ada: Actor,
+    monkeypatch: pytest.MonkeyPatch,
+    first: BatchItem,
+    last: BatchItem,
+) -> None:
+    """Neither has bytes whose absence would tell which is older."""
+    archive = house.open(ada)
+
+    def commit_first(name: str) -> None:
+        if name == "fill.synced":
+            monkeypatch.setattr(receiving, "crash_point", lambda name: None)
+            send(filling, ada, archive, first)
+
+    monkeypatch.setattr(receiving, "crash_point", commit_first)
+    send(filling, ada, archive, last)
+    require_same(house, fresh)
+
+
+def test_a_part_that_is_being_sealed_is_put_right(
+    house: House, filling: Filling, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No head tells of it until it is sealed, which may take long."""
+    parts_sealing = make_sealing(house.ctx, house.heads)
+    archive = house.open(ada)
+    put(filling, ada, archive.id, {b"p": b"acknowledged"})
+    receiver = filling.begin_batch(ada, archive.id, [BatchItem(b"p", EntryKind.SYMLINK, target=b"never")])
+    end_before_commit(monkeypatch, receiver.finish)
+    receiver.abort()
+    end_at(monkeypatch, sealing, "seal.fenced", lambda: parts_sealing.seal(archive.id, 1))
+    lapse(house, filling)
+    rebuild(fresh)
+    assert shown(fresh) == {(b"p", 1)}
+    with fresh.db.begin() as tx:
+        assert find_own(tx, archive.id, [b"p"])[b"p"].kind is EntryKind.FILE
+
+
+def test_one_log_that_fails_keeps_its_own_reservations_only(
+    house: House, filling: Filling, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing, others = house.open(ada), house.open(ada)
+    for archive in (failing, others):
+        put(filling, ada, archive.id, {b"p": b"acknowledged"})
+        end_before_commit(monkeypatch, lambda archive=archive: link(filling, ada, archive))  # type: ignore[misc]
+    reading = Storage.read_staged_log
+
+    def read_log(storage: Storage, part: PartRef) -> JournalRead:
+        if part.archive_id == failing.id:
+            raise StoreFailedError("The disk does not answer.")
+        return reading(storage, part)
+
+    monkeypatch.setattr(Storage, "read_staged_log", read_log)
+    for _ in range(2):
+        with pytest.raises(StoreFailedError):
+            lapse(house, filling)
+    with house.ctx.db.begin() as tx:
+        assert [row.archive_id for row in tx.execute(select(uploads))] == [failing.id]
+
+
+def test_a_store_that_is_absent_settles_nothing(
+    house: House, filling: Filling, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = house.open(ada)
+    put(filling, ada, archive.id, {b"p": b"acknowledged"})
+    end_before_commit(monkeypatch, lambda: link(filling, ada, archive))
+    for root in house.roots:
+        root.rename(root.with_suffix(".away"))
+        root.mkdir()
+    with pytest.raises(StoreUnavailableError):
+        lapse(house, filling)
+    for root in house.roots:
+        shutil.rmtree(root)
+        root.with_suffix(".away").rename(root)
+    lapse(house, filling)
+    require_same(house, fresh)
+
+
+def test_a_database_older_than_its_stores_takes_nothing_away(
+    house: House, filling: Filling, fresh: Context, ada: Actor
+) -> None:
+    """A backup that was made while something was on its way, and a worker on it."""
+    archive = house.open(ada)
+    put(filling, ada, archive.id, {b"old": b"1"})
+    filling.begin_batch(ada, archive.id, [BatchItem(b"x", EntryKind.FILE, 1)])
+    house.ctx.events.sequence_pending()
+    of_backup = keep_position(house.ctx)
+    put(filling, ada, archive.id, {b"today": b"acknowledged"})
+    house.ctx.events.sequence_pending()
+    assert keep_position(house.ctx) > of_backup
+    with house.ctx.db.begin() as tx:
+        tx.execute(delete(files).where(files.c.path == b"today"))
+        tx.execute(text("DELETE FROM events WHERE number > :number"), {"number": of_backup})
+    with pytest.raises(DatabaseBehindError):
+        lapse(house, filling)
+    rebuild(fresh)
+    assert shown(fresh) == {(b"old", 1), (b"today", 1)}
+
+
+def test_who_was_put_right_before_his_line_and_gives_up_lets_it_be_put_right_again(
+    house: House, filling: Filling, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He stalls for longer than his lease, notes an entry all the same, and loses the database."""
+    archive = house.open(ada)
+    put(filling, ada, archive.id, {b"p": b"acknowledged"})
+    receiver = filling.begin_batch(ada, archive.id, [BatchItem(b"p", EntryKind.SYMLINK, target=b"never")])
+    noting = Storage.log_staged
+
+    def stall(storage: Storage, part: PartRef, lines: list[bytes]) -> None:
+        monkeypatch.setattr(Storage, "log_staged", noting)
+        lapse(house, filling)
+        noting(storage, part, lines)
+
+    monkeypatch.setattr(Storage, "log_staged", stall)
+    end_before_commit(monkeypatch, receiver.finish)
+    receiver.abort()
+    filling.expire_uploads()
+    require_same(house, fresh)
+
+
+def test_a_line_that_tells_of_fewer_removals_is_older_wherever_it_stands(
+    house: House, filling: Filling, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reserved before a removal and commits after it tells his entries again; so this one never came."""
+    archive = house.open(ada)
+    put(filling, ada, archive.id, {b"x": b"1"})
+    receiver = filling.begin_batch(ada, archive.id, [BatchItem(b"p", EntryKind.SYMLINK, target=b"never")])
+    filling.remove(ada, archive.id, [b"x"])
+    put_link(filling, ada, archive, b"acknowledged")
+    end_before_commit(monkeypatch, receiver.finish)
+    require_same(house, fresh)

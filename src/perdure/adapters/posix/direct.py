@@ -102,14 +102,12 @@ def _take_block() -> mmap.mmap:
     try:
         return _kept_blocks.pop()
     except IndexError:
-        return mmap.mmap(-1, DIRECT_BLOCK)
+        return mmap.mmap(-1, DIRECT_BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _keep_block(block: mmap.mmap) -> None:
-    if len(_kept_blocks) < _KEPT_BLOCKS:
+    if len(_kept_blocks) < _KEPT_BLOCKS:  # others go with their last view, which the traceback of a failure may hold
         _kept_blocks.append(block)
-    else:
-        block.close()
 
 
 def open_direct(fd: int) -> int | None:

@@ -332,7 +332,10 @@ class PosixStore:
 
     def read_log(self, name: str) -> JournalRead:
         with self._translated():
-            return self._logs.read(self._log(name)[0])
+            found = self._logs.read(self._log(name)[0])
+            if not found.lines:
+                self._require_present()  # a log that is missing is not the same as a store that is missing
+            return found
 
     def replace_log(self, name: str, lines: Iterable[bytes]) -> None:
         path, top = self._log(name)

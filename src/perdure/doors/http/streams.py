@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
 from time import monotonic, perf_counter
@@ -22,10 +23,11 @@ from starlette.requests import ClientDisconnect, Request
 from perdure.kernel.tally import find_tally
 
 CHUNK_BYTES = 1024 * 1024
-_ROOMY = 4 * 1024 * 1024  # each piece costs the event loop futures and wake-ups, whatever its size
-_ROOMY_LENT = 16
-_TIGHT = 1024 * 1024  # when many come at a time: a thousand slow senders must not fill the memory
-_KEPT_BUFFERS = 16
+# Each piece costs the event loop futures and wake-ups whatever its size; but a thousand slow senders must not fill the
+# memory. How long a buffer is, while so many are lent:
+_LENGTHS = ((16, 4 * 1024 * 1024), (64, 1024 * 1024), (sys.maxsize, 128 * 1024))
+_SHORTEST = _LENGTHS[-1][1]
+_KEPT_BUFFERS = 16  # of each length
 _PATIENCE = 5.0  # seconds to gather a piece of what comes slowly: whoever takes it has a lease to renew
 
 _T = TypeVar("_T")
@@ -50,7 +52,7 @@ class ByteThreads:
 
     def __init__(self, count: int = 32) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="bytes")
-        self._kept: dict[int, list[bytearray]] = {_ROOMY: [], _TIGHT: []}
+        self._kept: dict[int, list[bytearray]] = {length: [] for _, length in _LENGTHS}
         self._lent = 0
 
     async def run(self, work: Callable[[], _T]) -> _T:
@@ -73,10 +75,10 @@ class ByteThreads:
 
         Memory that is new to a process costs as much as a copy into it.
         """
-        if size < _TIGHT:
+        if size < _SHORTEST:
             yield memoryview(bytearray(size))
             return
-        length = _ROOMY if self._lent < _ROOMY_LENT else _TIGHT
+        length = next(length for most, length in _LENGTHS if self._lent < most)
         kept = self._kept[length]
         buffer = kept.pop() if kept else bytearray(length)
         self._lent += 1
@@ -106,12 +108,12 @@ class Body:
 
     async def take(self, count: int) -> bytes:
         """The next `count` bytes."""
-        taken, done = bytearray(count), 0
-        while done < count:
-            came = await self.read_into(memoryview(taken)[done:])
+        taken, room = bytearray(), memoryview(bytearray(min(count, _SHORTEST)))
+        while len(taken) < count:  # memory for what comes, not for what is announced
+            came = await self.read_into(room[: count - len(taken)])
             if not came:
                 raise ClientDisconnect
-            done += came
+            taken += room[:came]
         return bytes(taken)
 
     async def read_into(self, room: memoryview) -> int:
@@ -122,7 +124,7 @@ class Body:
         filled, wanted, deadline = 0, min(len(room), self.left), monotonic() + _PATIENCE
         try:
             while filled < wanted and not (filled and monotonic() > deadline):
-                came = await self._receive_into(room[filled:wanted])
+                came = await self._receive_into(room[filled:wanted], deadline)
                 filled, self.left = filled + came, self.left - came
         except ClientDisconnect:
             if not filled:
@@ -135,21 +137,21 @@ class Body:
             self._rest.give_back()
             self._rest = None
 
-    async def _receive_into(self, room: memoryview) -> int:
+    async def _receive_into(self, room: memoryview, deadline: float) -> int:
         if self._come:
             count = min(len(room), len(self._come))
             room[:count], self._come = self._come[:count], memoryview(self._come)[count:]
             return count
         if self._rest is not None:
-            return await self._receive_rest(self._rest, room)
+            return await self._receive_rest(self._rest, room, deadline)
         if not self._take_over():
             self._come = await self._receive()
         return 0
 
-    async def _receive_rest(self, rest: Rest, room: memoryview) -> int:
+    async def _receive_rest(self, rest: Rest, room: memoryview, deadline: float) -> int:
         started = perf_counter()
         try:
-            came = await rest.read_into(room, patience=_PATIENCE)
+            came = await rest.read_into(room, patience=max(deadline - monotonic(), 0.0))
         except ConnectionResetError:
             raise ClientDisconnect from None
         _count(came, perf_counter() - started)
@@ -185,12 +187,15 @@ async def pump(body: Body, sink: Sink, threads: ByteThreads) -> int:
     """Move the rest of a body into the sink and tell its size; the sink sees batches, one call at a time, in order."""
     pending: asyncio.Future[object] | None = None
     total = 0
-    with threads.lend_buffer(body.left) as filling, threads.lend_buffer(body.left) as writing:
+    with ExitStack() as lent:
+        filling, writing = lent.enter_context(threads.lend_buffer(body.left)), memoryview(b"")
         try:
             while count := await body.read_into(filling):
                 if pending is not None:
                     await asyncio.shield(pending)
                 pending = threads.start(partial(sink.write, filling[:count]))
+                if body.left and not len(writing):
+                    writing = lent.enter_context(threads.lend_buffer(body.left))
                 filling, writing, total = writing, filling, total + count
         finally:
             if pending is not None:
