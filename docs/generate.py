@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import pkgutil
 import sys
+from collections.abc import Mapping
+from datetime import date
 from importlib import import_module
 from pathlib import Path
+from uuid import UUID
 
 import click
 
 import perdure
+from perdure.identity import AccessClass, Action, ArchiveThing, Role, Verb
+from perdure.identity.model import (
+    ACCOUNT_ROLE_ACTIONS,
+    ADMINISTRATOR_ACTIONS,
+    ROLE_ACTIONS,
+    VERB_ACTIONS,
+    actions_on,
+    allowed_actions,
+)
+from perdure.kernel.actor import ANONYMOUS
 from perdure.kernel.errors import EXIT_CODES, iter_error_classes
 from perdure_client.cli.main import perdure as command
 from perdure_client.errors import EXIT_MEANINGS
@@ -83,7 +96,61 @@ def _describe(found: click.Command, name: str, parent: click.Context) -> list[st
     return lines
 
 
-PAGES = {"use/errors.md": errors_page, "use/cli.md": cli_page}
+_MEANINGS = {
+    Action.READ: "see record, listing, metadata and bytes",
+    Action.FILL: "add, replace and remove content while it is open",
+    Action.DESCRIBE: "change record and metadata, also after closing",
+    Action.CLOSE: "close it",
+    Action.APPEND: "open an archive that appends to it",
+    Action.MANAGE: "give and take roles, say who may read and see who does, change its contract, discard it while open",
+    Action.WITHDRAW: "withdraw it once it is closed",
+    Action.READ_ACCOUNT: "see the account and what it uses",
+    Action.OPEN_ARCHIVE: "open archives in it",
+    Action.MANAGE_ACCOUNT: "rename it, give and take roles on it",
+    Action.ADMINISTER: "make people, organisations, accounts, quotas and profiles",
+}
+
+
+def rights_page() -> str:
+    """Roles, access classes and tokens against actions, from the tables that decide."""
+    opened, public = (
+        allowed_actions(ANONYMOUS, archive, None, today=date(2000, 1, 1))
+        for archive in (_archive(is_closed=False), _archive(is_closed=True))
+    )
+    text = (HERE / "templates" / "rights.md").read_text(encoding="utf-8")
+    tables = {
+        "roles": _matrix(actions_on(_archive(is_closed=True)), {
+            **{role.value: ROLE_ACTIONS[role] for role in reversed(Role)},
+            "administrator": ADMINISTRATOR_ACTIONS,
+            "everybody, closed and public": public,
+            "everybody, else": opened,
+        }),
+        "account roles": _matrix(ACCOUNT_ROLE_ACTIONS[Role.OWNER], {
+            **{role.value: ACCOUNT_ROLE_ACTIONS[role] for role in reversed(Role)},
+            "administrator": ADMINISTRATOR_ACTIONS,
+        }),
+        "verbs": _matrix(frozenset(Action), {verb.value: VERB_ACTIONS[verb] for verb in Verb}),
+    }  # fmt: skip
+    for name, table in tables.items():
+        text = text.replace(f"<!-- {name} -->", table)
+    return text
+
+
+def _archive(*, is_closed: bool) -> ArchiveThing:
+    nobody = UUID(int=0)
+    return ArchiveThing(nobody, nobody, nobody, AccessClass.PUBLIC, None, is_closed=is_closed)
+
+
+def _matrix(actions: frozenset[Action], columns: Mapping[str, frozenset[Action]]) -> str:
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for action in Action:
+        if action in actions:
+            cells = " | ".join("yes" if action in allowed else "" for allowed in columns.values())
+            lines.append(f"| {_MEANINGS[action]} (`{action.value}`) | {cells} |")
+    return "\n".join(lines)
+
+
+PAGES = {"use/errors.md": errors_page, "use/cli.md": cli_page, "use/rights.md": rights_page}
 
 
 def main(words: list[str]) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from perdure.db import Database
 from perdure.doors.admin.doctor import Finding, examine, report
 from perdure.settings import Settings, load_settings
+from perdure.testing.certificates import make_certificate
 
 
 def settings_of(folder: Path, **chosen: object) -> Settings:
@@ -67,6 +68,18 @@ def test_full_disks_open_keys_and_taken_ports_are_found(tmp_path: Path) -> None:
 def test_stores_that_claim_to_be_apart_but_share_a_device_are_a_problem(tmp_path: Path) -> None:
     stores = [{"name": name, "path": str(tmp_path / name), "location": name} for name in ("one", "two")]
     assert "store devices" in problems(settings_of(tmp_path, stores=stores))
+
+
+def test_a_certificate_that_ends_soon_or_has_an_open_key_is_a_problem(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "certificate.pem", days=90)
+    settings = settings_of(tmp_path, tls_cert=str(certificate))
+    assert not problems(settings).keys() & {"certificate", "certificate's key"}
+    certificate.chmod(0o644)
+    assert problems(settings)["certificate's key"].mend == f"chmod o-rwx {certificate}"
+    make_certificate(certificate, days=5)
+    assert "(4 days)" in problems(settings)["certificate"].said
+    certificate.write_text("none")
+    assert "cannot be used" in problems(settings)["certificate"].said
 
 
 def test_programs_read_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 
+from perdure.testing.certificates import make_certificate
 from perdure.testing.processes import find_children, words_of
 
 PERDURE = Path(sys.executable).parent / "perdure"
@@ -33,10 +35,10 @@ class Tree:
         self.log = folder.parent / "log"
         self.started: list[subprocess.Popen[str]] = []
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *options: str) -> subprocess.Popen[str]:
         with self.log.open("a") as log:
             process = subprocess.Popen(
-                [str(PERDURE), "serve", "--port", "0", "--data-port", "0"],
+                [str(PERDURE), "serve", "--port", "0", "--data-port", "0", *options],
                 env=self.environment,
                 cwd=self.folder.parent,
                 stdout=subprocess.PIPE,
@@ -135,6 +137,29 @@ def test_it_mends_itself_refuses_a_second_survives_its_own_murder_and_stops_whol
     assert output.endswith("Stopped.\n")
     assert not any(words_of(pid) for pid in (*children.values(), postmaster))
     assert {json.loads(line)["event"] for line in tree.log.read_text().splitlines()} >= {"child_died", "stopping"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_it_answers_over_tls(tree: Tree, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "certificate.pem")
+    tree.start("--tls-cert", str(certificate))
+    assert tree.url.startswith("https://127.0.0.1:")
+    with urlopen(f"{tree.url}/readyz", timeout=5, context=ssl.create_default_context(cafile=certificate)) as answer:  # noqa: S310  # our own address
+        assert answer.status == 200
+
+
+def test_an_open_address_without_tls_is_refused(tree: Tree) -> None:
+    refused = subprocess.run(
+        [str(PERDURE), "serve", "--host", "0.0.0.0"],  # noqa: S104  # refused
+        env=tree.environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "tls_cert" in refused.stderr
 
 
 def _second_is_refused(tree: Tree, first: subprocess.Popen[str]) -> None:

@@ -64,10 +64,10 @@ def test_without_any_choice_everything_has_a_default(tmp_path: Path) -> None:
 
 def test_the_command_line_beats_the_environment_and_that_beats_the_file(tmp_path: Path) -> None:
     named = tmp_path / "chosen.toml"
-    named.write_text('port = 1001\nhost = "10.0.0.1"\nlog_level = "debug"\n')
-    given = environment(tmp_path, PERDURE_CONFIG=str(named), PERDURE_PORT="1002", PERDURE_HOST="10.0.0.2")
+    named.write_text('port = 1001\nhost = "127.0.0.2"\nlog_level = "debug"\n')
+    given = environment(tmp_path, PERDURE_CONFIG=str(named), PERDURE_PORT="1002", PERDURE_HOST="127.0.0.3")
     settings = load_settings(given, port=1003, host=None)
-    assert (settings.port, settings.host, settings.log_level) == (1003, "10.0.0.2", "debug")
+    assert (settings.port, settings.host, settings.log_level) == (1003, "127.0.0.3", "debug")
 
 
 def test_the_data_folder_may_hold_the_file(tmp_path: Path) -> None:
@@ -93,6 +93,13 @@ def test_the_data_folder_may_hold_the_file(tmp_path: Path) -> None:
         ('[[stores]]\nname = "one"\npath = "/a"\n[[stores]]\nname = "two"\npath = "/a"\n', "stores"),
         ("stores = []\n", "stores"),
         ('database_url_file = "/nowhere"\n', "database_url_file"),
+        ('host = "0.0.0.0"\n', "host"),
+        ('host = "archive.example.org"\n', "host"),
+        ('tls_key = "/key.pem"\n', "tls_key"),
+        ('host = "::"\ntls_cert = "/cert.pem"\n', "public_url"),
+        ('allow_plain_http = "perhaps"\n', "allow_plain_http"),
+        ('trusted_proxies = ["*"]\n', "trusted_proxies"),
+        ('trusted_proxies = ["10.1.2.3/8"]\n', "trusted_proxies"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, text: str, key: str) -> None:
@@ -101,6 +108,18 @@ def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, text: str, key: 
         load_settings(environment(tmp_path))
     assert caught.value.extra["key"] == key
     assert key.split(".")[-1] in caught.value.detail
+
+
+def test_others_are_answered_over_tls_or_because_the_operator_says_so(tmp_path: Path) -> None:
+    plain = load_settings(environment(tmp_path, PERDURE_HOST="10.0.0.1", PERDURE_ALLOW_PLAIN_HTTP="yes"))
+    assert plain.public_url == "http://10.0.0.1:8440"
+    secured = load_settings(environment(tmp_path, PERDURE_HOST="10.0.0.1", PERDURE_TLS_CERT="/cert.pem"))
+    assert (secured.public_url, secured.data_url) == ("https://10.0.0.1:8440", "https://10.0.0.1:8441")
+    named = load_settings(environment(tmp_path), host="::", tls_cert="/cert.pem", public_url="https://a.example.org")
+    assert (named.public_url, named.data_url) == ("https://a.example.org", "https://a.example.org:8441")
+    trusting = load_settings(environment(tmp_path, PERDURE_TRUSTED_PROXIES="127.0.0.1, 10.1.0.0/16, fd00::/8"))
+    assert trusting.trusted_proxies == ("127.0.0.1/32", "10.1.0.0/16", "fd00::/8")
+    assert settings_from(json.loads(json.dumps(plain_values(secured)))) == secured
 
 
 def test_a_variable_without_a_setting_is_named_and_the_clients_are_left_alone(tmp_path: Path) -> None:

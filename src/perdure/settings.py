@@ -12,7 +12,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -59,6 +59,10 @@ class Settings:
     data_port: int = 8441
     public_url: str = ""
     data_url: str = ""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    allow_plain_http: bool = False
+    trusted_proxies: tuple[str, ...] = ()
     ingest_roots: tuple[Path, ...] = ()
     log_level: str = "info"
     log_format: str = "auto"
@@ -126,6 +130,7 @@ def settings_from(values: Mapping[str, object]) -> Settings:
     assert isinstance(data_dir, Path)
     parsed.setdefault("stores", _default_stores(data_dir))
     settings = Settings(**parsed)  # type: ignore[arg-type]  # each value comes from the parser of its own field
+    _check_openness(settings)
     return _checked(_with_urls(settings))
 
 
@@ -203,11 +208,27 @@ def _default_stores(data_dir: Path) -> tuple[StoreSettings, ...]:
 
 def _with_urls(settings: Settings) -> Settings:
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104  # told, not bound
-    shown = f"[{host}]" if ":" in host else host
-    public = settings.public_url or f"http://{shown}:{settings.port}"
-    data = settings.data_url or (f"http://{shown}:{settings.data_port}" if settings.data_port else public)
+    if settings.tls_cert and settings.public_url:
+        host = urlsplit(settings.public_url).hostname or host  # which the certificate has, for the other port as well
+    shown = f"{'https' if settings.tls_cert else 'http'}://" + (f"[{host}]" if ":" in host else host)
+    public = settings.public_url or f"{shown}:{settings.port}"
+    data = settings.data_url or (f"{shown}:{settings.data_port}" if settings.data_port else public)
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
     return Settings(**values | {"public_url": public.rstrip("/"), "data_url": data.rstrip("/")})
+
+
+def _check_openness(settings: Settings) -> None:
+    """Passwords and data do not go over a network in clear unless the operator says so."""
+    if settings.tls_key and not settings.tls_cert:
+        raise BadSettingError("tls_key is the key of a certificate: set tls_cert, too.", key="tls_key")
+    if not settings.tls_cert and not settings.allow_plain_http and not _is_loopback(settings.host):
+        raise BadSettingError(
+            f"With host {settings.host} others reach us, and there is no TLS: set tls_cert, or allow_plain_http if a "
+            "proxy has it or the network is to be trusted.",
+            key="host",
+        )
+    if settings.tls_cert and not settings.public_url and settings.host in ("0.0.0.0", "::"):  # noqa: S104  # compared
+        raise BadSettingError("Set public_url to the name that the certificate has.", key="public_url")
 
 
 def _checked(settings: Settings) -> Settings:
@@ -248,6 +269,27 @@ def _path(key: str, value: object) -> Path:
     if not text:
         raise BadSettingError(f"{key} must name a path.", key=key)
     return Path(text).expanduser().absolute()
+
+
+def _optional_path(key: str, value: object) -> Path | None:
+    return _path(key, value) if value else None
+
+
+def _flag(key: str, value: object) -> bool:
+    told = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+    found = told.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise BadSettingError(f"{key} must be true or false.", key=key)
+    return found
+
+
+def _networks(key: str, value: object) -> tuple[str, ...]:
+    try:
+        return tuple(str(ip_network(text)) for text in _texts(key, value))
+    except ValueError as error:
+        raise BadSettingError(
+            f"{key} must list addresses and networks, such as 10.1.0.0/16: {error}.", key=key
+        ) from None
 
 
 def _number(low: int, high: int) -> Callable[[str, object], int]:
@@ -321,6 +363,10 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "data_port": _number(0, 65535),
     "public_url": _url,
     "data_url": _url,
+    "tls_cert": _optional_path,
+    "tls_key": _optional_path,
+    "allow_plain_http": _flag,
+    "trusted_proxies": _networks,
     "ingest_roots": _paths,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from perdure.formats.manifest import ManifestEntry, entry_to_line, sha512sum_lin
 from perdure.formats.merkle import merkle_root as server_merkle_root
 from perdure.formats.statement import sign
 from perdure_client.errors import LocalDamageError, UsageError
+from perdure_client.progress import Progress
 from perdure_client.proof import (
     Expected,
     iter_manifest_lines,
@@ -164,3 +167,21 @@ def test_layers_are_ordered_by_their_statements_and_a_gap_is_said() -> None:
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a folder"):
         verify_folder(tmp_path / "none", [])
+
+
+def test_who_interrupts_does_not_wait_for_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 1 << 30
+    (tmp_path / "large").write_bytes(b"")
+    os.truncate(tmp_path / "large", size)
+    read: list[int] = []
+
+    class Watched(Progress):
+        def add(self, *, files: int = 0, size: int = 0) -> None:
+            read.append(size)
+            if len(read) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            super().add(files=files, size=size)
+
+    with pytest.raises(KeyboardInterrupt):
+        verify_folder(tmp_path, [Expected(b"large", "file", size, "sha512", "0" * 128)], progress=Watched("Verified"))
+    assert 3 <= len(read) < 1000  # of 1,024

@@ -11,16 +11,11 @@ import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from perdure.testing.certificates import make_certificate
 from perdure_client.errors import ApiError, ConnectionLostError, LocalDamageError, SourceChangedError
 from perdure_client.local import LocalItem, scan_sources
 from perdure_client.progress import Progress
@@ -174,18 +169,7 @@ def test_only_what_is_repeatable_is_sent_again() -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """Key and certificate of this machine, signed by itself."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
-    form = serialization.PrivateFormat.PKCS8
-    place = tmp_path / "certificate.pem"
-    secret = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    place.write_bytes(secret + signed.public_bytes(serialization.Encoding.PEM))
-    return place
+    return make_certificate(tmp_path / "certificate.pem")
 
 
 def test_a_body_goes_whole_over_tls(certificate: Path) -> None:

@@ -70,3 +70,56 @@ def test_only_administrators_learn_who_is_one(root: Caller, ada: Caller) -> None
     shown = ada.get(f"/identities/{me['id']}").json()
     assert shown["is_administrator"] is None
     assert root.get(f"/identities/{ada.get('/me').json()['identity']['id']}").json()["is_administrator"] is False
+
+
+def test_sessions_are_listed_with_their_place_and_ended_one_by_one(
+    root: Caller, ada: Caller, nobody: Caller, problem: Problem
+) -> None:
+    made = root.post("/identities", json={"login": "hanna", "display_name": "H"}).json()
+    login = {"login": "hanna", "password": made["password"]}
+    told = ({"user-agent": agent} for agent in ("at home", "at work"))
+    home, work = (nobody.post("/login", json=login, headers=one).json()["secret"] for one in told)
+    at_home, at_work = ({"authorization": f"Bearer {secret}"} for secret in (home, work))
+    listed = nobody.get("/sessions", headers=at_home).json()["items"]
+    assert [(one["agent"], one["address"]) for one in listed] == [("at work", "127.0.0.1"), ("at home", "127.0.0.1")]
+    assert home not in str(listed)
+    place = f"/sessions/{listed[0]['id']}"
+    problem(ada.delete(place), 404, "not_found")
+    problem(nobody.get("/sessions"), 401, "not_logged_in")
+    assert nobody.delete(place, headers=at_home).status_code == 204
+    assert nobody.get("/me", headers=at_work).status_code == 401
+    problem(nobody.delete(place, headers=at_home), 404, "not_found")
+    assert [one["agent"] for one in nobody.get("/sessions", headers=at_home).json()["items"]] == ["at home"]
+
+
+def test_who_reaches_an_archive_is_explained_to_those_who_manage_it(
+    root: Caller, ada: Caller, bob: Caller, nobody: Caller, problem: Problem
+) -> None:
+    archive = ada.open()
+    problem(bob.get(f"/archives/{archive}/access"), 404, "archive_not_found")
+    problem(nobody.get(f"/archives/{archive}/access"), 401, "not_logged_in")
+    grant = ada.post(f"/archives/{archive}/grants", json={"role": "reader", "login": "bob"}).json()
+    problem(bob.get(f"/archives/{archive}/access"), 403, "not_allowed")
+    items = ada.get(f"/archives/{archive}/access").json()["items"]
+    told = [(one["through"], one["name"], one["role"]) for one in items]
+    assert told[-3:] == [("account", "Ada", "owner"), ("archive", "Ada", "owner"), ("archive", "Bob", "reader")]
+    assert (items[-1]["grant_id"], items[-1]["actions"]) == (grant["id"], ["read"])
+    assert {one["through"] for one in items[:-3]} == {"administrator"}
+    first = ada.get(f"/archives/{archive}/access", params={"limit": 2}).json()
+    rest = ada.get(f"/archives/{archive}/access", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [*first["items"], *rest["items"]] == items
+
+
+def test_what_somebody_reaches_is_listed_to_administrators(
+    root: Caller, ada: Caller, newcomer: Caller, problem: Problem
+) -> None:
+    archive, person = ada.open(), newcomer.get("/me").json()["identity"]["id"]
+    place = f"/identities/{person}/archives"
+    problem(ada.get(place), 403, "not_allowed")
+    problem(root.get(f"/identities/{archive}/archives"), 404, "not_found")
+    before = {one["id"] for one in root.get(place).json()["items"]}
+    ada.post(f"/archives/{archive}/grants", json={"role": "contributor", "identity_id": person})
+    (found,) = [one for one in root.get(place).json()["items"] if one["id"] not in before]
+    assert (found["id"], "fill" in found["actions"], "manage" in found["actions"]) == (archive, True, False)
+    root.patch(f"/identities/{person}", json={"is_active": False})
+    assert root.get(place).json()["items"] == []

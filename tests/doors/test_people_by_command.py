@@ -65,3 +65,26 @@ def test_an_account_is_made_for_a_person_and_a_group_is_filled(
     assert "Night shift" in run(_token(bob), "group", "list")
     run(_token(ada), "group", "remove", group, "bob")
     assert "Night shift" not in run(_token(bob), "group", "list")
+
+
+def test_who_reaches_what_is_told(run: Run, root: Caller, ada: Caller, bob: Caller, archive: str) -> None:
+    run(_token(ada), "archive", "grant", archive, "reader", "bob")
+    told = run(_token(ada), "who", archive)
+    assert [line.split()[0] for line in told.splitlines() if "a role on the archive" in line] == ["Ada", "Bob"]
+    assert "administrator of the installation" in told
+    assert [one["through"] for one in json.loads(run(_token(ada), "who", archive, "--json"))][-1] == "archive"
+    assert archive in run(_token(root), "reach", "bob")
+    assert archive in {one["id"] for one in json.loads(run(_token(root), "reach", "bob", "--json"))}
+
+
+def test_sessions_are_listed_and_ended(run: Run, root: Caller, nobody: Caller) -> None:
+    made = root.post("/identities", json={"login": "ingrid", "display_name": "I"}).json()
+    login = {"login": "ingrid", "password": made["password"]}
+    secret = nobody.post("/login", json=login, headers={"user-agent": "a browser"}).json()["secret"]
+    token = nobody.post(
+        "/tokens", json={"name": "t", "verbs": ["read", "manage"]}, headers={"authorization": f"Bearer {secret}"}
+    ).json()["secret"]
+    assert "a browser" in run(token, "session", "list")
+    (open_one,) = json.loads(run(token, "session", "list", "--json"))
+    assert "Ended." in run(token, "session", "end", open_one["id"])
+    assert nobody.get("/me", headers={"authorization": f"Bearer {secret}"}).status_code == 401

@@ -90,6 +90,13 @@ class Client:
     def revoke_token(self, token_id: str) -> None:
         self._transport.request("DELETE", f"/tokens/{token_id}")
 
+    def list_sessions(self) -> list[dict[str, Any]]:
+        """Where one is logged in, the newest first."""
+        return list(self._pages("/sessions"))
+
+    def end_session(self, session_id: str) -> None:
+        self._transport.request("DELETE", f"/sessions/{session_id}")
+
     def list_profiles(self) -> list[dict[str, Any]]:
         """The profiles that this identity may choose."""
         return list(self._pages("/profiles"))
@@ -416,6 +423,17 @@ class Client:
             raise UsageError("A role is granted to one person or to one group.", next_step="Give login or group_id.")
         body = _without_none({"role": role, "login": login, "group_id": group_id})
         return self._object(self._transport.json("POST", f"/archives/{archive_id}/grants", json=body, headers=_once()))
+
+    def explain_access(self, archive_id: str) -> Iterator[dict[str, Any]]:
+        """Who reaches the archive, as what and why."""
+        return self._pages(f"/archives/{archive_id}/access")
+
+    def list_reach(self, login: str) -> Iterator[dict[str, Any]]:
+        """The archives that the person with this login may read, with what he may do there; for administrators."""
+        found = self._transport.json("GET", "/identities", params={"login": login})["items"]
+        if not found:
+            raise UsageError(f"Nobody has the login name {login}.", next_step="Look for a typing error.")
+        return self._pages(f"/identities/{found[0]['id']}/archives")
 
     def revoke_grant(self, archive_id: str, grant_id: str) -> None:
         self._transport.request("DELETE", f"/archives/{archive_id}/grants/{grant_id}")

@@ -16,11 +16,13 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from perdure_client.errors import LocalDamageError, UsageError
 from perdure_client.local import iter_folder_files
 from perdure_client.paths import is_safe
+from perdure_client.progress import Progress
 
 _READ_SIZE = 1 << 20
 _CHECKSUM_LINE = re.compile(rb"(\\?)([0-9a-f]{64}|[0-9a-f]{128}) [ *](.+)", re.DOTALL)
@@ -186,7 +188,7 @@ def digest_file(path: bytes, algorithm: str, *, on_bytes: Callable[[int], None] 
 
 
 def verify_folder(
-    folder: Path, expected: list[Expected], *, on_file: Callable[[int], None] | None = None, workers: int = 4
+    folder: Path, expected: list[Expected], *, progress: Progress | None = None, workers: int = 4
 ) -> FolderReport:
     """Digest every file of the folder and compare: changed, missing and extra paths are found, each one.
 
@@ -201,15 +203,21 @@ def verify_folder(
     report.extra = sorted(
         path for path, place in present.items() if path not in wanted and (names_links or not os.path.islink(place))
     )
+    counted = progress or Progress("Verified")
+    compare = partial(_compare, folder, on_bytes=lambda count: counted.add(size=count))
     with ThreadPoolExecutor(workers) as pool:
-        for entry, outcome, size in pool.map(lambda entry: _compare(folder, entry), wanted.values()):
-            _count(report, entry, outcome, size)
-            if on_file and entry.kind == "file":
-                on_file(size)
+        try:
+            for entry, outcome, size in pool.map(compare, wanted.values()):
+                _count(report, entry, outcome, size)
+                if entry.kind == "file":
+                    counted.add(files=1)
+        except KeyboardInterrupt:
+            counted.stop()
+            raise
     return report
 
 
-def _compare(folder: Path, entry: Expected) -> tuple[Expected, str, int]:
+def _compare(folder: Path, entry: Expected, *, on_bytes: Callable[[int], None]) -> tuple[Expected, str, int]:
     place = os.path.join(os.fsencode(folder), entry.path)
     if not os.path.lexists(place):
         return entry, "missing", 0
@@ -218,7 +226,7 @@ def _compare(folder: Path, entry: Expected) -> tuple[Expected, str, int]:
     if entry.kind == "symlink":
         return entry, "same" if os.path.islink(place) and os.readlink(place) == entry.target else "changed", 0
     try:
-        size, digest = digest_file(place, entry.algorithm or "sha512")
+        size, digest = digest_file(place, entry.algorithm or "sha512", on_bytes=on_bytes)
     except OSError as error:
         return entry, f"unreadable: {error.strerror or error}", 0
     is_same = digest == entry.digest and entry.size in (None, size)

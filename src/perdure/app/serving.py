@@ -10,6 +10,7 @@ import sys
 import threading
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,10 +34,18 @@ class DemonstrationNotInstalledError(ConflictError):
 @click.option("--host", help="Address to listen on; PERDURE_HOST.")
 @click.option("--port", type=int, help="Port of the pages and the API, 0 for any; PERDURE_PORT.")
 @click.option("--data-port", type=int, help="Port of the data plane, 0 for the same as the API; PERDURE_DATA_PORT.")
+@click.option("--tls-cert", help="PEM file with the certificate and its chain, to answer over TLS; PERDURE_TLS_CERT.")
+@click.option("--tls-key", help="PEM file with its key, if it is another one; PERDURE_TLS_KEY.")
+@click.option("--public-url", help="What others are told, with the certificate's name; PERDURE_PUBLIC_URL.")
+@click.option(
+    "--allow-plain-http",
+    is_flag=True,
+    help="Listen on an address that others reach without TLS: a proxy has it, or the network is to be trusted.",
+)
 @plainly
-def serve_command(data_dir: Path | None, host: str | None, port: int | None, data_port: int | None) -> None:
+def serve_command(data_dir: Path | None, *, allow_plain_http: bool, **chosen: Any) -> None:  # Any: by name of setting
     """Start everything: web, data plane, worker and, unless PERDURE_DATABASE_URL names one, the database."""
-    settings = load_settings(data_dir=data_dir and str(data_dir), host=host, port=port, data_port=data_port)
+    settings = load_settings(data_dir=data_dir and str(data_dir), allow_plain_http=allow_plain_http or None, **chosen)
     configure_logging(level=settings.log_level, style=settings.log_format, process="serve")
     stop_event = threading.Event()
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import BaseHandler, HTTPSHandler, ProxyHandler, build_opener
 
 import structlog
 
@@ -331,7 +332,7 @@ def _wait_until_ready(settings: Settings, children: list[_Child], stop_event: th
     deadline = time.monotonic() + _READY_WITHIN
     ports = [port for port in (settings.port, settings.data_port) if port]
     while not stop_event.wait(0.05):
-        if all(_is_alive(settings.host, port) for port in ports):
+        if all(_is_alive(settings, port) for port in ports):
             return
         if time.monotonic() > deadline:
             raise NotReadyError(f"It did not answer within {_READY_WITHIN:.0f} seconds.")
@@ -340,14 +341,25 @@ def _wait_until_ready(settings: Settings, children: list[_Child], stop_event: th
                 raise NotReadyError(f"The process {child.role} ended with exit code {child.process.returncode}.")
 
 
-def _is_alive(host: str, port: int) -> bool:
+def _is_alive(settings: Settings, port: int) -> bool:
+    host = settings.host
     shown = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else f"[{host}]" if ":" in host else host  # noqa: S104  # compared, not bound
     try:
-        opener = build_opener(ProxyHandler({}))  # our own address is never behind a proxy
-        with opener.open(f"http://{shown}:{port}/healthz", timeout=5) as answer:
+        handlers: list[BaseHandler] = [ProxyHandler({})]  # our own address is never behind a proxy
+        if settings.tls_cert:
+            handlers.append(HTTPSHandler(context=_trust_anybody()))
+        scheme = "https" if settings.tls_cert else "http"
+        with build_opener(*handlers).open(f"{scheme}://{shown}:{port}/healthz", timeout=5) as answer:
             return bool(answer.status == 200)
     except (URLError, OSError):
         return False
+
+
+def _trust_anybody() -> ssl.SSLContext:
+    """The certificate has another name than our own address, and we tell nothing and believe only that one answers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _free_port(host: str) -> int:

@@ -14,6 +14,7 @@ from perdure.app.wire import BoundedProtocol
 from perdure.doors.api import open_api, open_data, open_streams
 from perdure.doors.http.app import create_web
 from perdure.doors.http.services import Place, Services
+from perdure.doors.http.tls import Certificate
 from perdure.doors.ui import open_pages
 
 _DOORS = {"api": (open_api,), "data": (open_data,), "ui": (open_pages,)}
@@ -56,9 +57,21 @@ def serve_planes(
 
     `is_shared`: other processes of ours listen there, too, and the system spreads connections over them.
     """
-    configuration = uvicorn.Config(
+    configuration = configure_server(application, planes=planes, grace=grace, port=port)
+    settle_heap()
+    # Only uvloop sets TCP_NODELAY whoever made the socket: the loop of the standard library looks at its protocol
+    uvicorn.Server(configuration).run([listen_with_others(application.settings.host, port)] if is_shared else None)
+
+
+def configure_server(application: Application, *, planes: frozenset[str], grace: int, port: int = 0) -> uvicorn.Config:
+    """How these planes are served: HTTP or, with a certificate, HTTPS, and whose word about callers counts."""
+    settings = application.settings
+    certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+    if certificate is not None:
+        certificate.keep_fresh()
+    return uvicorn.Config(
         create_asgi(application, planes=planes),
-        host=application.settings.host,
+        host=settings.host,
         port=port,
         loop="uvloop",
         http=BoundedProtocol,
@@ -67,11 +80,11 @@ def serve_planes(
         log_config=None,
         access_log=False,  # the rings around each request log it, with its id
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),  # never from the environment
+        ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
         timeout_graceful_shutdown=grace,
     )
-    settle_heap()
-    # Only uvloop sets TCP_NODELAY whoever made the socket: the loop of the standard library looks at its protocol
-    uvicorn.Server(configuration).run([listen_with_others(application.settings.host, port)] if is_shared else None)
 
 
 def listen_with_others(host: str, port: int) -> socket.socket:

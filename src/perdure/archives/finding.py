@@ -161,6 +161,21 @@ def list_archives(
     return ArchivePage(views, short_form(views[-1].archive.id) if len(found) > limit else None)
 
 
+def list_reach(
+    ctx: Context, actor: Actor, identity_id: UUID, *, cursor: str | None = None, limit: int = 50
+) -> ArchivePage:
+    """What `list_archives` gives that identity in a session; for administrators. Nothing for who is disabled.
+
+    Raises NotFoundError when there is no such identity.
+    """
+    with ctx.db.begin() as tx:
+        ctx.identity.require(tx, actor, Action.ADMINISTER, InstanceThing())
+        person = ctx.identity.find_actor_in(tx, identity_id)
+    if person is None:
+        ctx.identity.get_identity(actor, identity_id)
+    return ArchivePage((), None) if person is None else list_archives(ctx, person, cursor=cursor, limit=limit)
+
+
 def record_history(
     ctx: Context, actor: Actor, archive_id: UUID, *, cursor: str | None = None, limit: int = 100
 ) -> RecordPage:

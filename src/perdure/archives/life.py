@@ -15,7 +15,7 @@ from perdure.archives.opening import OpenRequest
 from perdure.archives.records import Context
 from perdure.archives.withdrawing import WithdrawalView
 from perdure.events import Event
-from perdure.identity.model import Grant, Grantee, Role
+from perdure.identity.model import Grant, Grantee, Reach, Role
 from perdure.kernel.actor import Actor
 
 
@@ -137,6 +137,16 @@ class Life:
     def list_grants(self, actor: Actor, archive_id: UUID) -> list[Grant]:
         """The roles on the archive itself."""
         return roles.list_grants(self._ctx, actor, archive_id)
+
+    def explain_access(
+        self, actor: Actor, archive_id: UUID, *, after: UUID | None = None, limit: int = 1000
+    ) -> list[Reach]:
+        """Who reaches the archive, as what and why."""
+        return roles.explain_access(self._ctx, actor, archive_id, after=after, limit=limit)
+
+    def list_reach(self, actor: Actor, identity_id: UUID, *, cursor: str | None = None, limit: int = 50) -> ArchivePage:
+        """The archives that somebody may read, with what he may do there; for administrators."""
+        return finding.list_reach(self._ctx, actor, identity_id, cursor=cursor, limit=limit)
 
     def grant(
         self, actor: Actor, archive_id: UUID, to: Grantee, role: Role, *, expires_at: datetime | None = None

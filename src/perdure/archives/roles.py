@@ -11,7 +11,7 @@ from perdure.archives.errors import GrantNotFoundError, MandatoryRoleMissingErro
 from perdure.archives.model import Archive, ArchiveState, Profile
 from perdure.archives.records import Context, require_archive, require_state, save_grant_change
 from perdure.identity.grants import render_grant
-from perdure.identity.model import Action, Grant, Grantee, Role
+from perdure.identity.model import Action, Grant, Grantee, Reach, Role
 from perdure.kernel.actor import Actor
 
 _GRANTABLE = (ArchiveState.OPEN, ArchiveState.CLOSING, ArchiveState.CLOSED)
@@ -22,6 +22,15 @@ def list_grants(ctx: Context, actor: Actor, archive_id: UUID) -> list[Grant]:
     with ctx.db.begin() as tx:
         require_archive(tx, ctx, actor, Action.MANAGE, archive_id)
         return ctx.identity.list_grants_in(tx, archive_id)
+
+
+def explain_access(
+    ctx: Context, actor: Actor, archive_id: UUID, *, after: UUID | None = None, limit: int = 1000
+) -> list[Reach]:
+    """Who reaches the archive, as what and why; for those who manage it."""
+    with ctx.db.begin() as tx:
+        archive = require_archive(tx, ctx, actor, Action.MANAGE, archive_id)
+        return ctx.identity.explain_access_in(tx, actor, archive.thing(), after=after, limit=limit)
 
 
 def grant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, delete, exists, select
@@ -88,7 +89,7 @@ class Grants:
             raise NotFoundError("There is no such grant.")
         tx.execute(delete(grants).where(grants.c.id == grant_id))
         _require_lasting_owner(tx, on)
-        self._record(tx, facts.GRANT_REVOKED, actor, on, _grant(row))
+        self._record(tx, facts.GRANT_REVOKED, actor, on, to_grant(row))
 
     def list_grants(
         self, actor: Actor, on: GrantedThing, *, after: UUID | None = None, limit: int = 1000
@@ -103,7 +104,7 @@ class Grants:
     ) -> list[Grant]:
         """The grants on one thing, oldest first, without asking who wants to know."""
         query = select(grants).where(grants.c.on_id == on_id).order_by(grants.c.id).limit(limit)
-        return [_grant(row) for row in tx.execute(query if after is None else query.where(grants.c.id > after))]
+        return [to_grant(row) for row in tx.execute(query if after is None else query.where(grants.c.id > after))]
 
     def copy_grants(self, tx: Connection, from_archive: UUID, to_archive: UUID) -> int:
         """Give a child the grants in force on its parent, by value; the caller records why. Returns their number."""
@@ -146,7 +147,7 @@ class Grants:
         renewed = {name: fresh.excluded[name] for name in ("granted_by", "granted_at", "expires_at")}
         statement = fresh.on_conflict_do_update(index_elements=target, set_=renewed).returning(grants)
         with naming("grant"):
-            grant = _grant(tx.execute(statement).one())
+            grant = to_grant(tx.execute(statement).one())
         self._record(tx, facts.GRANT_GIVEN, actor, on, grant)
         return grant
 
@@ -202,7 +203,8 @@ def _row(grant: Grant) -> dict[str, object]:
     }
 
 
-def _grant(row: Row[*tuple[object, ...]]) -> Grant:
+def to_grant(row: Row[Any]) -> Grant:  # Any: a row with all columns of a grant
+    """The grant of a row."""
     return Grant(
         id=row.id,
         on_kind=row.on_kind,

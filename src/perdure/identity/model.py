@@ -182,6 +182,39 @@ class Grant:
     expires_at: datetime | None
 
 
+class Through(StrEnum):
+    """By what somebody reaches an archive."""
+
+    ARCHIVE = "archive"  # a grant on it
+    ACCOUNT = "account"  # a grant on the account that it belongs to
+    ACCESS_CLASS = "access_class"  # it is public, or its embargo is over
+    ADMINISTRATOR = "administrator"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    id: UUID
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """One way into an archive: whom it lets in (`to` None: everybody), as what, and why.
+
+    `role` is None for administrators, who have powers of their own. `members` are those of a group, where the asking
+    actor may see it, and as many of them as are named.
+    """
+
+    through: Through
+    to: Grantee | None
+    name: str | None
+    role: Role | None
+    actions: frozenset[Action]
+    grant: Grant | None = None
+    member_count: int = 0
+    members: tuple[Member, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     id: UUID

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from perdure.db import Database
 from perdure.events import EventLog
+from perdure.identity.access import Access
 from perdure.identity.accounts import Accounts
 from perdure.identity.grants import Grants
 from perdure.identity.groups import Groups
@@ -43,6 +44,7 @@ class Identity:
         tokens = Tokens(db, clock, events, settings.token_lifetime, settings.longest_token_lifetime)
         groups = Groups(db, events)
         registry = Registry(grants)
+        access = Access(clock)
 
         self.require = rights.require
         self.require_with = rights.require_with
@@ -96,6 +98,8 @@ class Identity:
         self.list_grants_in = grants.list_grants_in
         self.copy_grants = grants.copy_grants
         self.drop_grants_in = grants.drop_grants_in
+
+        self.explain_access_in = access.explain_in
 
         self.create_group = groups.create_group
         self.add_member = groups.add_member

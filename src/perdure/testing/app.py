@@ -20,8 +20,7 @@ from uuid import UUID
 import uvicorn
 
 from perdure.app.composition import Application, build
-from perdure.app.web import create_asgi
-from perdure.app.wire import BoundedProtocol
+from perdure.app.web import configure_server
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.migrations import migrate
 from perdure.kernel.actor import Actor
@@ -78,7 +77,8 @@ def start_application(
         api, data = _listen(), _listen()
         stack.callback(api.close)
         stack.callback(data.close)
-        places = {"public_url": _address(api), "data_url": _address(data)}
+        scheme = "https" if settings.get("tls_cert") else "http"
+        places = {"public_url": _address(scheme, api), "data_url": _address(scheme, data)}
         chosen = {"data_dir": str(folder), "disk_reserve_bytes": 0, **places, **settings}
         application = build(settings_from(chosen), url, process="test")
         stack.callback(application.close)
@@ -115,18 +115,7 @@ def _working(application: Application) -> Iterator[None]:
 
 @contextmanager
 def _serving(application: Application, listening: socket.socket, planes: frozenset[str]) -> Iterator[None]:
-    configuration = uvicorn.Config(
-        create_asgi(application, planes=planes),
-        loop="uvloop",
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(configuration)
+    server = uvicorn.Server(configure_server(application, planes=planes, grace=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="doors")
     thread.start()
     try:
@@ -152,5 +141,5 @@ def _listen() -> socket.socket:
     return listening
 
 
-def _address(listening: socket.socket) -> str:
-    return f"http://127.0.0.1:{listening.getsockname()[1]}"
+def _address(scheme: str, listening: socket.socket) -> str:
+    return f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"

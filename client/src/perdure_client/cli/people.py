@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from perdure_client.cli.output import json_option, make_client, print_facts, print_json, print_table
+from perdure_client.cli.output import json_option, make_client, print_facts, print_json, print_table, show_time
 from perdure_client.progress import format_count, format_size
 
 
@@ -115,6 +117,57 @@ def group_remove(ctx: click.Context, group_id: str, login: str) -> None:
     """Take the person with this LOGIN out of a group."""
     make_client(ctx).remove_member(group_id, login)
     click.echo(f"{login} is not in the group.")
+
+
+@click.command()
+@click.argument("archive_id")
+@json_option
+@click.pass_context
+def who(ctx: click.Context, archive_id: str, as_json: bool) -> None:
+    """Say who reaches an archive, as what and why. For those who manage it."""
+    found = list(make_client(ctx).explain_access(archive_id))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (_whom(one), one["role"] or ", ".join(one["actions"]), _why(one), show_time(one["expires_at"])) for one in found
+    ]
+    print_table(rows, ("who", "as", "why", "until"))
+
+
+def _whom(way: dict[str, Any]) -> str:
+    if way["group_id"] is None:
+        return way["name"] or (way["identity_id"] and str(way["identity_id"])) or "everybody"
+    named = [member["name"] for member in way["members"]]
+    more = way["member_count"] - len(named)
+    listed = ", ".join([*named, *([f"{more} more"] if named and more else [])])
+    return f"group {way['name']}: {listed or format_count(way['member_count'], 'member')}"
+
+
+def _why(way: dict[str, Any]) -> str:
+    return _REASONS.get(way["through"], str(way["through"]))
+
+
+_REASONS = {
+    "archive": "a role on the archive",
+    "account": "a role on its account",
+    "access_class": "it is public",
+    "administrator": "administrator of the installation",
+}
+
+
+@click.command()
+@click.argument("login")
+@json_option
+@click.pass_context
+def reach(ctx: click.Context, login: str, as_json: bool) -> None:
+    """List the archives that the person with this LOGIN may read, and what he may do there. For administrators."""
+    found = list(make_client(ctx).list_reach(login))
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one["id"], one["state"], ", ".join(one["actions"]), one["title"]) for one in found]
+    print_table(rows, ("archive", "state", "may", "title"))
 
 
 def _print_made(made: dict[str, object], as_json: bool) -> None:

@@ -162,6 +162,36 @@ def token_revoke(ctx: click.Context, token_id: str) -> None:
     click.echo("Revoked.")
 
 
+@click.group()
+def session() -> None:
+    """List and end your sessions: where you are logged in."""
+
+
+@session.command("list")
+@json_option
+@click.pass_context
+def session_list(ctx: click.Context, as_json: bool) -> None:
+    """List your open sessions. A login by `perdure login` leaves a token instead; see `perdure token list`."""
+    found = make_client(ctx).list_sessions()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one["id"], one["address"], show_time(one["last_used_at"]), show_time(one["expires_at"]), one["agent"])
+        for one in found
+    ]
+    print_table(rows, ("session", "from", "last used", "until", "by"))
+
+
+@session.command("end")
+@click.argument("session_id")
+@click.pass_context
+def session_end(ctx: click.Context, session_id: str) -> None:
+    """End a session at once."""
+    make_client(ctx).end_session(session_id)
+    click.echo("Ended.")
+
+
 @click.command()
 @click.argument("shell", required=False, type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str | None) -> None:

@@ -97,7 +97,7 @@ def _verify_folder(folder: Path, expected: list[Expected], signed: list[dict[str
     total = sum(entry.size or 0 for entry in expected)
     files = sum(entry.kind == "file" for entry in expected)
     progress = Progress("Verified", files=files, size=total, stream=progress_stream(quiet=as_json or not files))
-    report = verify_folder(folder, expected, on_file=lambda size: progress.add(files=1, size=size))
+    report = verify_folder(folder, expected, progress=progress)
     if as_json:
         print_json(
             {

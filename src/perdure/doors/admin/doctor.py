@@ -11,21 +11,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from cryptography import x509
 
 from perdure.archives.errors import DatabaseBehindError
 from perdure.archives.exporting import POSITION_NAME, require_known
 from perdure.db import Database
 from perdure.db.embedded import EmbeddedServer, find_binaries
 from perdure.db.migrations import SchemaState, schema_state
+from perdure.doors.http.tls import Certificate
 from perdure.events import EventLog
 from perdure.kernel.clock import SystemClock
 from perdure.kernel.errors import PerdureError
 from perdure.settings import Settings, StoreSettings
 
 _OLDEST_PYTHON = (3, 11)
+_FEWEST_DAYS = 14  # that a certificate is valid for
 _LARGEST_CLOCK_STEP = 2.0  # seconds between our clock and the database's
 
 
@@ -140,6 +144,19 @@ def _look_at_keys(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"key {key.name}", private, f"mode {mode:04o}", f"chmod 600 {key}")
 
 
+def _look_at_certificate(settings: Settings) -> Iterator[Finding]:
+    if settings.tls_cert is None:
+        return
+    Certificate(settings.tls_cert, settings.tls_key)
+    first = x509.load_pem_x509_certificates(settings.tls_cert.read_bytes())[0]
+    left = (first.not_valid_after_utc - datetime.now(UTC)).days
+    said = f"valid until {first.not_valid_after_utc:%Y-%m-%d} ({left} days)"
+    yield Finding("certificate", left >= _FEWEST_DAYS, said, "Renew it; it is read again within a minute.")
+    key = settings.tls_key or settings.tls_cert
+    mode = stat.S_IMODE(key.stat().st_mode)
+    yield Finding("certificate's key", not mode & 0o007, f"mode {mode:04o}", f"chmod o-rwx {key}")
+
+
 _LOOKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "python": _look_at_python,
     "postgres binaries": _look_at_binaries,
@@ -148,6 +165,7 @@ _LOOKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "database": _look_at_database,
     "ports": _look_at_ports,
     "keys": _look_at_keys,
+    "certificate": _look_at_certificate,
 }
 
 

@@ -31,7 +31,6 @@ _RECORDS = (  # what is asked most stands first: an address is compared with one
     people.router,
     accounts.router,
     profiles.router,
-    uploads.list_router,
     evidence.router,
     working.router,
 )
@@ -51,5 +50,6 @@ def open_data(app: FastAPI) -> None:
 
 
 def open_streams(app: FastAPI) -> None:
-    """Serve manifests, which are long: both planes do."""
-    app.include_router(evidence.stream_router, prefix=PREFIX)
+    """Serve what both planes do: manifests, which are long, and the list of uploads, which stands where they begin."""
+    for router in (evidence.stream_router, uploads.list_router):
+        app.include_router(router, prefix=PREFIX)

@@ -21,11 +21,11 @@ from perdure.doors.api.forms import (
     OpenForm,
     ProfileChoiceForm,
 )
-from perdure.doors.api.granting import grant_views, grantee_of
+from perdure.doors.api.granting import access_view, grant_views, grantee_of
 from perdure.doors.api.profiles import profile_view
-from perdure.doors.api.views import ArchiveRecord, CreatorView, GrantView, Page
+from perdure.doors.api.views import AccessView, ArchiveRecord, CreatorView, GrantView, Page
 from perdure.doors.http.auth import Caller, FindCaller, KnownCaller
-from perdure.doors.http.cursors import A_NUMBER, A_SHORT_ID, decode_cursor, encode_cursor
+from perdure.doors.http.cursors import A_NUMBER, A_SHORT_ID, AN_ID, decode_cursor, encode_cursor
 from perdure.doors.http.openapi import ANYONE, READER, problems
 from perdure.doors.http.preconditions import expected_revision, format_revision, is_not_modified
 from perdure.doors.http.repeats import ONCE, CreatingRoute, IdempotencyKey
@@ -292,6 +292,44 @@ def grant(
 )
 def revoke(archive_id: ArchiveId, grant_id: Annotated[Id, Path()], caller: KnownCaller, services: Given) -> None:
     services.archives.life.revoke(caller, archive_id, grant_id)
+
+
+@router.get(
+    "/archives/{archive_id}/access",
+    operation_id="explain_access",
+    summary="Who reaches the archive, as what and why",
+    description="First everybody and the administrators, where they do, then the grants in force on the archive and on "
+    "its account, oldest first.",
+    responses=problems(403),
+)
+def explain_access(
+    archive_id: ArchiveId, caller: KnownCaller, services: Given, cursor: CursorText = None, limit: PageSize = 100
+) -> Page[AccessView]:
+    after = decode_cursor("access", cursor, AN_ID)
+    found = services.archives.life.explain_access(caller, archive_id, after=UUID(after) if after else None, limit=limit)
+    given = [reach.grant.id for reach in found if reach.grant is not None]
+    following = encode_cursor("access", str(given[-1]) if len(given) == limit else None)
+    return Page(items=[access_view(reach) for reach in found], next_cursor=following)
+
+
+@router.get(
+    "/identities/{identity_id}/archives",
+    operation_id="list_reach",
+    summary="The archives that somebody may read, and what he may do there (administrators)",
+    responses=problems(403),
+)
+def list_reach(
+    identity_id: Annotated[Id, Path()],
+    caller: KnownCaller,
+    services: Given,
+    cursor: CursorText = None,
+    limit: PageSize = 50,
+) -> Page[ArchiveRecord]:
+    page = services.archives.life.list_reach(
+        caller, identity_id, cursor=decode_cursor("reach", cursor, A_SHORT_ID), limit=limit
+    )
+    items = [archive_record(view.archive, services, actions=view.actions) for view in page.items]
+    return Page(items=items, next_cursor=encode_cursor("reach", page.next_cursor))
 
 
 def archive_record(

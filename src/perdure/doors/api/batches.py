@@ -83,7 +83,7 @@ async def put_batch(archive_id: ArchiveId, request: Request, caller: KnownCaller
         index = await _take_index(body)
         begin = partial(_begin, services, caller, archive_id, index, body.left)
         items, receiver = await services.threads.run(begin)
-        results = await receive_all(body, receiver, services.threads)
+        results = await receive_all(body, receiver, services.threads, is_roomy=True)
     except ClientDisconnect:
         raise IncompleteBodyError("The body ends before the index does.") from None
     finally:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from perdure.doors.api.forms import GrantForm
-from perdure.doors.api.views import GrantView
+from perdure.doors.api.views import AccessView, GrantView, NamedView
 from perdure.doors.http.services import Services
-from perdure.identity import Grant, Grantee
+from perdure.identity import Grant, Grantee, Reach
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
 
@@ -31,6 +31,21 @@ def grant_views(grants: Sequence[Grant], caller: Actor, services: Services) -> l
     if any(grant.to.group_id for grant in grants):
         names |= {group.id: group.name for group in services.identity.list_groups(caller)}
     return [grant_view(grant, names) for grant in grants]
+
+
+def access_view(reach: Reach) -> AccessView:
+    return AccessView(
+        through=reach.through.value,
+        identity_id=reach.to.identity_id if reach.to else None,
+        group_id=reach.to.group_id if reach.to else None,
+        name=reach.name,
+        role=reach.role.value if reach.role else None,
+        actions=sorted(reach.actions),
+        grant_id=reach.grant.id if reach.grant else None,
+        expires_at=reach.grant.expires_at if reach.grant else None,
+        member_count=reach.member_count,
+        members=[NamedView(identity_id=member.id, name=member.name) for member in reach.members],
+    )
 
 
 def grant_view(grant: Grant, names: Mapping[UUID, str]) -> GrantView:

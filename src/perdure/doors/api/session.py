@@ -30,6 +30,17 @@ class SessionView(BaseModel):
     identity: IdentityView
 
 
+class OpenSessionView(BaseModel):
+    """A session that is open: where it was opened from, and when it was last used (to the minute)."""
+
+    id: UUID
+    address: str
+    agent: str
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+
 class TokenView(BaseModel):
     """A token without its secret; `prefix` is what its owner recognises it by, null `archives` means all."""
 
@@ -121,6 +132,36 @@ def set_password(form: PasswordForm, request: Request, caller: KnownCaller, serv
         kept_session=find_secret(request),
         revoke_tokens=form.revoke_tokens,
     )
+
+
+@router.get(
+    "/sessions", operation_id="list_sessions", summary="One's own open sessions, newest first", responses=problems(403)
+)
+def list_sessions(caller: KnownCaller, services: Given) -> Page[OpenSessionView]:
+    return Page(
+        items=[
+            OpenSessionView(
+                id=session.id,
+                address=session.client.address,
+                agent=session.client.agent,
+                created_at=session.created_at,
+                last_used_at=session.last_used_at,
+                expires_at=session.expires_at,
+            )
+            for session in services.identity.list_sessions(caller)
+        ]
+    )
+
+
+@router.delete(
+    "/sessions/{session_id}",
+    operation_id="end_session",
+    summary="End one of one's own sessions",
+    status_code=204,
+    responses=problems(403),
+)
+def end_session(session_id: Annotated[Id, Path()], caller: KnownCaller, services: Given) -> None:
+    services.identity.revoke_session(caller, session_id)
 
 
 @router.get("/tokens", operation_id="list_tokens", summary="One's own tokens, newest first", responses=problems(403))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import orjson
@@ -39,6 +39,28 @@ class GrantView(GranteeView):
     granted_by: UUID | None
     granted_at: datetime
     expires_at: datetime | None
+
+
+class NamedView(BaseModel):
+    identity_id: UUID
+    name: str
+
+
+class AccessView(BaseModel):
+    """One way into an archive: whom it lets in (neither id: everybody), as what, and through what."""
+
+    through: Literal["archive", "account", "access_class", "administrator"] = Field(
+        description="A grant on the archive or on its account, its access class, or the powers of administrators."
+    )
+    identity_id: UUID | None
+    group_id: UUID | None
+    name: str | None
+    role: str | None
+    actions: list[str]
+    grant_id: UUID | None
+    expires_at: datetime | None
+    member_count: int = Field(description="Of a group: how many people it lets in.")
+    members: list[NamedView] = Field(description="The first of them by name, where the caller may see the group.")
 
 
 class CreatorView(BaseModel):

@@ -39,7 +39,7 @@ def create_web(services: Services, doors: Iterable[Door], *, watch: RequestWatch
     install_problems(app)
     install_openapi(app)
     app.add_middleware(BodyLimit)
-    app.add_middleware(Threshold, watch=watch)
+    app.add_middleware(Threshold, watch=watch, is_https=services.place().is_https)
     return app
 
 

@@ -42,17 +42,25 @@ _SAFE_HEADERS = (
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
 )
+# for the host and all its ports: so only where pages and data both go over TLS
+_ONLY_TLS = (b"strict-transport-security", b"max-age=31536000")
 
 
 class Threshold:
     """The outermost ring: gives each request its id, logs its outcome and lets no exception out unanswered."""
 
     def __init__(
-        self, app: ASGIApp, *, clock: Callable[[], float] = time.perf_counter, watch: RequestWatch | None = None
+        self,
+        app: ASGIApp,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        watch: RequestWatch | None = None,
+        is_https: bool = False,
     ) -> None:
         self._app = app
         self._clock = clock
         self._watch = watch or NoWatch()
+        self._headers = (*_SAFE_HEADERS, *([_ONLY_TLS] if is_https else []))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +68,7 @@ class Threshold:
             return
         scope["archive.request_id"] = _choose_request_id(Headers(scope=scope))
         set_tail_aside(scope)
-        outcome = _Outcome(scope["archive.request_id"], receive, send, self._clock)
+        outcome = _Outcome(scope["archive.request_id"], receive, send, self._clock, self._headers)
         counting = start_counting(outcome.tally)
         self._watch.began()
         try:
@@ -95,7 +103,14 @@ class Threshold:
 class _Outcome:
     """Watches what comes and what is sent, and adds the headers that every answer carries."""
 
-    def __init__(self, request_id: str, receive: Receive, send: Send, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        receive: Receive,
+        send: Send,
+        clock: Callable[[], float],
+        headers: Iterable[tuple[bytes, bytes]],
+    ) -> None:
         self.request_id = request_id
         self.status: int | None = None
         self.sent = 0
@@ -103,6 +118,7 @@ class _Outcome:
         self._receive = receive
         self._send = send
         self._clock = clock
+        self._headers = headers
         self._started = clock()
         self._busy: float | None = None
 
@@ -126,7 +142,7 @@ class _Outcome:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._busy = self._busy_seconds()
-            message["headers"] = _complete(message.get("headers", ()), self.request_id)
+            message["headers"] = _complete(message.get("headers", ()), self.request_id, self._headers)
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
         await self._send(message)
@@ -176,12 +192,14 @@ class BodyLimit:
         return counted
 
 
-def _complete(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+def _complete(
+    headers: Iterable[tuple[bytes, bytes]], request_id: str, always: Iterable[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
     """The headers of an answer with those that every answer carries; what it says itself stands."""
     complete = [header for header in headers if header[0] != b"x-request-id"]
     said = {name for name, _ in complete}
     complete.append((b"x-request-id", request_id.encode()))
-    complete += [header for header in _SAFE_HEADERS if header[0] not in said]
+    complete += [header for header in always if header[0] not in said]
     return complete
 
 

@@ -42,10 +42,10 @@ def require_length(request: Request) -> int:
     return int(text)
 
 
-async def receive_all(body: Body, receiver: Receiver[_T], threads: ByteThreads) -> _T:
+async def receive_all(body: Body, receiver: Receiver[_T], threads: ByteThreads, *, is_roomy: bool = False) -> _T:
     """Move the rest of a body into the receiver and finish it; whatever goes wrong, cancellation too, aborts it."""
     try:
-        await pump(body, receiver, threads)
+        await pump(body, receiver, threads, is_roomy=is_roomy)
         return await threads.run(receiver.finish)
     except BaseException as error:
         await threads.run(receiver.abort)

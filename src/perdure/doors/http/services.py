@@ -26,6 +26,11 @@ class Place:
     api_url: str
     data_url: str
 
+    @property
+    def is_https(self) -> bool:
+        """Whether everything here is reached over TLS, ours or a proxy's."""
+        return self.api_url.startswith("https://") and self.data_url.startswith("https://")
+
 
 _MOST_WAITING = 200  # requests that wait for an event, in threads of their own: they leave the others theirs
 

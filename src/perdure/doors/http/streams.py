@@ -23,8 +23,9 @@ from starlette.requests import ClientDisconnect, Request
 from perdure.kernel.tally import find_tally
 
 CHUNK_BYTES = 1024 * 1024
-# Each piece costs the event loop futures and wake-ups whatever its size; but a thousand slow senders must not fill the
-# memory. How long a buffer is, while so many are lent:
+# Each piece costs the event loop futures and wake-ups whatever its size, which batches feel most. For single files
+# pieces are short: with four of them on their way in long ones, small requests waited twice as long. And a thousand
+# slow senders must not fill the memory. How long a buffer is, while so many are lent; the first is for who asks for it:
 _LENGTHS = ((16, 4 * 1024 * 1024), (64, 1024 * 1024), (sys.maxsize, 128 * 1024))
 _SHORTEST = _LENGTHS[-1][1]
 _KEPT_BUFFERS = 16  # of each length
@@ -70,7 +71,7 @@ class ByteThreads:
         return asyncio.get_running_loop().run_in_executor(self._pool, in_context, work)
 
     @contextmanager
-    def lend_buffer(self, size: int) -> Iterator[memoryview]:
+    def lend_buffer(self, size: int, *, is_roomy: bool = False) -> Iterator[memoryview]:
         """Memory for a part of `size` bytes inside the block, used again later; for the event loop only.
 
         Memory that is new to a process costs as much as a copy into it.
@@ -78,7 +79,7 @@ class ByteThreads:
         if size < _SHORTEST:
             yield memoryview(bytearray(size))
             return
-        length = next(length for most, length in _LENGTHS if self._lent < most)
+        length = next(length for most, length in _LENGTHS[not is_roomy :] if self._lent < most)
         kept = self._kept[length]
         buffer = kept.pop() if kept else bytearray(length)
         self._lent += 1
@@ -183,19 +184,20 @@ def _count(received: int, waited: float) -> None:
         tally.waited += waited
 
 
-async def pump(body: Body, sink: Sink, threads: ByteThreads) -> int:
-    """Move the rest of a body into the sink and tell its size; the sink sees batches, one call at a time, in order."""
+async def pump(body: Body, sink: Sink, threads: ByteThreads, *, is_roomy: bool = False) -> int:
+    """Move the rest of a body into the sink and tell its size; the sink sees pieces, one call at a time, in order."""
     pending: asyncio.Future[object] | None = None
     total = 0
     with ExitStack() as lent:
-        filling, writing = lent.enter_context(threads.lend_buffer(body.left)), memoryview(b"")
+        lend = partial(threads.lend_buffer, is_roomy=is_roomy)
+        filling, writing = lent.enter_context(lend(body.left)), memoryview(b"")
         try:
             while count := await body.read_into(filling):
                 if pending is not None:
                     await asyncio.shield(pending)
                 pending = threads.start(partial(sink.write, filling[:count]))
                 if body.left and not len(writing):
-                    writing = lent.enter_context(threads.lend_buffer(body.left))
+                    writing = lent.enter_context(lend(body.left))
                 filling, writing, total = writing, filling, total + count
         finally:
             if pending is not None:

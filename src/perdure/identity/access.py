@@ -1,0 +1,113 @@
+"""Who reaches an archive, as what and why."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, func, or_, select
+
+from perdure.identity.grants import to_grant
+from perdure.identity.model import (
+    ADMINISTRATOR_ACTIONS,
+    ROLE_ACTIONS,
+    ArchiveThing,
+    Grantee,
+    Member,
+    Reach,
+    Role,
+    Through,
+    actions_on,
+    has_administrator_powers,
+    is_readable_by_all,
+)
+from perdure.identity.tables import grants, group_members, groups, identities
+from perdure.kernel.actor import Actor, ActorKind
+from perdure.kernel.clock import Clock
+
+MOST_MEMBERS_NAMED = 100
+_IS_ACTIVE = identities.c.state == "active"
+
+
+class Access:
+    """Explains what `Rights` decides; whether the actor may know is for the caller to ask."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def explain_in(
+        self, tx: Connection, actor: Actor, on: ArchiveThing, *, after: UUID | None = None, limit: int = 1000
+    ) -> list[Reach]:
+        """Every way into an archive at this moment: first those of everybody and of administrators, then grants.
+
+        The grants are those on the archive and on its account, oldest first, `after` one of them; who is disabled is
+        left out. Members of a group are named to who may see the group.
+        """
+        now = self._clock.now()
+        found = [] if after is not None else [*_open_ways(on, now), *_administrators(tx, on)]
+        return found + [
+            self._explain(tx, actor, on, row) for row in tx.execute(_grants_on(on, now, after).limit(limit)).all()
+        ]
+
+    @staticmethod
+    def _explain(tx: Connection, actor: Actor, on: ArchiveThing, row: Row[Any]) -> Reach:  # Any: see `_grants_on`
+        grant = to_grant(row)
+        count, members = (0, []) if grant.to.group_id is None else _members_of(tx, actor, grant.to.group_id)
+        return Reach(
+            through=Through.ARCHIVE if grant.on_id == on.id else Through.ACCOUNT,
+            to=grant.to,
+            name=row.name,
+            role=grant.role,
+            actions=ROLE_ACTIONS[grant.role],
+            grant=grant,
+            member_count=count,
+            members=tuple(members),
+        )
+
+
+def _open_ways(on: ArchiveThing, now: datetime) -> list[Reach]:
+    if not is_readable_by_all(on.access, on.embargo_until, is_closed=on.is_closed, today=now.date()):
+        return []
+    return [Reach(Through.ACCESS_CLASS, None, None, Role.READER, ROLE_ACTIONS[Role.READER])]
+
+
+def _administrators(tx: Connection, on: ArchiveThing) -> list[Reach]:
+    query = select(identities.c.id, identities.c.display_name).where(identities.c.is_administrator, _IS_ACTIVE)
+    may = ADMINISTRATOR_ACTIONS & actions_on(on)
+    return [
+        Reach(Through.ADMINISTRATOR, Grantee(identity_id=row.id), row.display_name, None, may)
+        for row in tx.execute(query.order_by(identities.c.id))
+    ]
+
+
+def _grants_on(on: ArchiveThing, now: datetime, after: UUID | None) -> Select[Any]:  # Any: a grant and a name
+    """The grants in force on an archive and its account, each with the name of whom it names."""
+    name = func.coalesce(identities.c.display_name, groups.c.name).label("name")
+    query = (
+        select(grants, name)
+        .outerjoin(identities, identities.c.id == grants.c.identity_id)
+        .outerjoin(groups, groups.c.id == grants.c.group_id)
+        .where(
+            grants.c.on_id.in_([on.id, on.account_id]),
+            or_(grants.c.expires_at.is_(None), grants.c.expires_at > now),
+            or_(grants.c.identity_id.is_(None), _IS_ACTIVE),
+        )
+        .order_by(grants.c.id)
+    )
+    return query if after is None else query.where(grants.c.id > after)
+
+
+def _members_of(tx: Connection, actor: Actor, group_id: UUID) -> tuple[int, list[Member]]:
+    """How many active members a group has, and the first of them by name for who may see the group."""
+    query = (
+        select(identities.c.id, identities.c.display_name, func.count().over().label("total"))
+        .join_from(group_members, identities, identities.c.id == group_members.c.identity_id)
+        .where(group_members.c.group_id == group_id, _IS_ACTIVE)
+        .order_by(identities.c.display_name, identities.c.id)
+        .limit(MOST_MEMBERS_NAMED)
+    )
+    rows = tx.execute(query).all()
+    count: int = rows[0].total if rows else 0
+    sees = actor.kind is ActorKind.SYSTEM or has_administrator_powers(actor) or group_id in actor.group_ids
+    return count, [Member(row.id, row.display_name) for row in rows] if sees else []
