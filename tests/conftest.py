@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -30,6 +31,14 @@ structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.__stder
 PROJECT = Path(__file__).resolve().parent.parent
 _ENOUGH_MEMORY = 2 << 30  # bytes; a container may have a small one
 _numbers = count()
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts as at a terminal: who is started in the background ignores it from the beginning."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def find_memory() -> Path | None:

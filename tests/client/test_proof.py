@@ -169,6 +169,7 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
         verify_folder(tmp_path / "none", [])
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_who_interrupts_does_not_wait_for_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 1 << 30
     (tmp_path / "large").write_bytes(b"")

@@ -146,6 +146,7 @@ def test_a_file_that_shrinks_before_its_turn_is_refused_alone(
     }
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_who_interrupts_waits_for_a_piece_and_not_for_the_file(
     transport: Transport, ada: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
