@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from perdure.app.supervisor import DatabaseCare
+from perdure.app.supervisor import DatabaseCare, choose_ports
 from perdure.app.web import listen_with_others
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.errors import EmbeddedServerError
+from perdure.settings import load_settings
 
 
 class Clock:
@@ -139,3 +140,12 @@ def test_several_processes_listen_on_one_port_and_a_stranger_does_not(host: str)
         assert one.getsockname() == other.getsockname()
         with socket.socket(one.family) as stranger, pytest.raises(OSError, match="in use"):
             stranger.bind(one.getsockname())
+
+
+def test_an_address_that_was_given_stays_when_a_free_port_is_taken(tmp_path: Path) -> None:
+    given = {"HOME": str(tmp_path)}
+    made = choose_ports(load_settings(given, port=0, data_port=0))
+    assert made.public_url == made.data_url == f"http://127.0.0.1:{made.port}"
+    named = choose_ports(load_settings(given, port=0, data_port=0, public_url="https://archive.example.org"))
+    assert named.port
+    assert named.public_url == named.data_url == "https://archive.example.org"

@@ -71,7 +71,7 @@ def test_who_reaches_what_is_told(run: Run, root: Caller, ada: Caller, bob: Call
     run(_token(ada), "archive", "grant", archive, "reader", "bob")
     told = run(_token(ada), "who", archive)
     assert [line.split()[0] for line in told.splitlines() if "a role on the archive" in line] == ["Ada", "Bob"]
-    assert "administrator of the installation" in told
+    assert "they look after the installation" in told
     assert [one["through"] for one in json.loads(run(_token(ada), "who", archive, "--json"))][-1] == "archive"
     assert archive in run(_token(root), "reach", "bob")
     assert archive in {one["id"] for one in json.loads(run(_token(root), "reach", "bob", "--json"))}

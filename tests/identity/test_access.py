@@ -29,8 +29,8 @@ def actions_told(ways: Iterable[Reach], person: Actor) -> frozenset[Action]:
     """What a reader of the explanation concludes that the person may do."""
     found: frozenset[Action] = frozenset()
     for way in ways:
-        of_group = {member.id for member in way.members}
-        if way.to is None or person.identity_id in {way.to.identity_id, *of_group} - {None}:
+        named = {member.id for member in way.members} | ({way.to.identity_id} if way.to else set())
+        if way.through is Through.ACCESS_CLASS or person.identity_id in named - {None}:
             found |= way.actions
     return found
 
@@ -70,7 +70,7 @@ def test_it_says_by_what(house: House) -> None:
     house.identity.grant(house.administrator, archive, Grantee(ben.identity_id), Role.READER)
     told = [(way.through, way.name, way.role) for way in explain(house, archive)]
     assert told == [
-        (Through.ADMINISTRATOR, "root", None),
+        (Through.ADMINISTRATOR, None, None),
         (Through.ACCOUNT, "Ana", Role.OWNER),
         (Through.ARCHIVE, "Ben", Role.READER),
     ]
@@ -114,3 +114,10 @@ def test_pages_make_up_the_whole_and_a_large_group_is_counted(house: House) -> N
 def test_an_archive_that_nobody_made_is_reached_by_administrators_only(house: House) -> None:
     stray = ArchiveThing(new_id(), new_id(), new_id(), AccessClass.PRIVATE, None, is_closed=True)
     assert [way.through for way in explain(house, stray)] == [Through.ADMINISTRATOR]
+
+
+def test_administrators_are_counted_and_named_to_each_other_only(house: House) -> None:
+    ana = house.join("ana")
+    archive = archive_of(house.personal(ana))
+    told = [next(iter(explain(house, archive, actor))) for actor in (ana, house.administrator)]
+    assert [(way.member_count, [member.name for member in way.members]) for way in told] == [(1, []), (1, ["root"])]

@@ -224,8 +224,8 @@ def choose_ports(settings: Settings) -> Settings:
     """The settings with a free port in place of a port 0; raises PortInUseError when a chosen one is taken."""
     if settings.port == 0:
         values = plain_values(settings) | {"port": _free_port(settings.host)}
-        told = {"public_url", "data_url"} if not settings.data_port else {"public_url"}
-        settings = settings_from({key: value for key, value in values.items() if key not in told})
+        made = {key for key in ("public_url", "data_url") if str(values[key]).endswith(":0")}  # from the port 0
+        settings = settings_from({key: value for key, value in values.items() if key not in made})
     wanted = {(settings.host, settings.port), (settings.host, settings.data_port)}
     for host, port in wanted | {(settings.metrics_host, settings.metrics_port)}:
         if port and not is_free(host, port):

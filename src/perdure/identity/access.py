@@ -13,7 +13,6 @@ from perdure.identity.model import (
     ADMINISTRATOR_ACTIONS,
     ROLE_ACTIONS,
     ArchiveThing,
-    Grantee,
     Member,
     Reach,
     Role,
@@ -42,10 +41,10 @@ class Access:
         """Every way into an archive at this moment: first those of everybody and of administrators, then grants.
 
         The grants are those on the archive and on its account, oldest first, `after` one of them; who is disabled is
-        left out. Members of a group are named to who may see the group.
+        left out. Members of a group are named to who may see the group, administrators to administrators.
         """
         now = self._clock.now()
-        found = [] if after is not None else [*_open_ways(on, now), *_administrators(tx, on)]
+        found = [] if after is not None else [*_open_ways(on, now), _administrators(tx, actor, on)]
         return found + [
             self._explain(tx, actor, on, row) for row in tx.execute(_grants_on(on, now, after).limit(limit)).all()
         ]
@@ -53,7 +52,7 @@ class Access:
     @staticmethod
     def _explain(tx: Connection, actor: Actor, on: ArchiveThing, row: Row[Any]) -> Reach:  # Any: see `_grants_on`
         grant = to_grant(row)
-        count, members = (0, []) if grant.to.group_id is None else _members_of(tx, actor, grant.to.group_id)
+        count, members = (0, ()) if grant.to.group_id is None else _members_of(tx, actor, grant.to.group_id)
         return Reach(
             through=Through.ARCHIVE if grant.on_id == on.id else Through.ACCOUNT,
             to=grant.to,
@@ -62,7 +61,7 @@ class Access:
             actions=ROLE_ACTIONS[grant.role],
             grant=grant,
             member_count=count,
-            members=tuple(members),
+            members=members,
         )
 
 
@@ -72,13 +71,11 @@ def _open_ways(on: ArchiveThing, now: datetime) -> list[Reach]:
     return [Reach(Through.ACCESS_CLASS, None, None, Role.READER, ROLE_ACTIONS[Role.READER])]
 
 
-def _administrators(tx: Connection, on: ArchiveThing) -> list[Reach]:
-    query = select(identities.c.id, identities.c.display_name).where(identities.c.is_administrator, _IS_ACTIVE)
+def _administrators(tx: Connection, actor: Actor, on: ArchiveThing) -> Reach:
+    people = select(identities.c.id, identities.c.display_name).where(identities.c.is_administrator, _IS_ACTIVE)
+    count, members = _first_of(tx, people, may_name=_sees_all(actor))
     may = ADMINISTRATOR_ACTIONS & actions_on(on)
-    return [
-        Reach(Through.ADMINISTRATOR, Grantee(identity_id=row.id), row.display_name, None, may)
-        for row in tx.execute(query.order_by(identities.c.id))
-    ]
+    return Reach(Through.ADMINISTRATOR, None, None, None, may, member_count=count, members=members)
 
 
 def _grants_on(on: ArchiveThing, now: datetime, after: UUID | None) -> Select[Any]:  # Any: a grant and a name
@@ -98,16 +95,22 @@ def _grants_on(on: ArchiveThing, now: datetime, after: UUID | None) -> Select[An
     return query if after is None else query.where(grants.c.id > after)
 
 
-def _members_of(tx: Connection, actor: Actor, group_id: UUID) -> tuple[int, list[Member]]:
-    """How many active members a group has, and the first of them by name for who may see the group."""
-    query = (
-        select(identities.c.id, identities.c.display_name, func.count().over().label("total"))
+def _members_of(tx: Connection, actor: Actor, group_id: UUID) -> tuple[int, tuple[Member, ...]]:
+    people = (
+        select(identities.c.id, identities.c.display_name)
         .join_from(group_members, identities, identities.c.id == group_members.c.identity_id)
         .where(group_members.c.group_id == group_id, _IS_ACTIVE)
-        .order_by(identities.c.display_name, identities.c.id)
-        .limit(MOST_MEMBERS_NAMED)
     )
-    rows = tx.execute(query).all()
-    count: int = rows[0].total if rows else 0
-    sees = actor.kind is ActorKind.SYSTEM or has_administrator_powers(actor) or group_id in actor.group_ids
-    return count, [Member(row.id, row.display_name) for row in rows] if sees else []
+    return _first_of(tx, people, may_name=_sees_all(actor) or group_id in actor.group_ids)
+
+
+def _first_of(tx: Connection, people: Select[Any], *, may_name: bool) -> tuple[int, tuple[Member, ...]]:  # Any: as read
+    """How many they are, and the first of them by name where the actor may know them."""
+    counted = people.add_columns(func.count().over().label("total"))
+    rows = tx.execute(counted.order_by(identities.c.display_name, identities.c.id).limit(MOST_MEMBERS_NAMED)).all()
+    named = tuple(Member(row.id, row.display_name) for row in rows) if may_name else ()
+    return rows[0].total if rows else 0, named
+
+
+def _sees_all(actor: Actor) -> bool:
+    return actor.kind is ActorKind.SYSTEM or has_administrator_powers(actor)

@@ -199,10 +199,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """One way into an archive: whom it lets in (`to` None: everybody), as what, and why.
+    """One way into an archive: whom it lets in (`to` None: everybody, or all administrators), as what, and why.
 
-    `role` is None for administrators, who have powers of their own. `members` are those of a group, where the asking
-    actor may see it, and as many of them as are named.
+    `role` is None for administrators, who have powers of their own. `members` are those of a group, or the
+    administrators: the first of them, where the asking actor may know them.
     """
 
     through: Through

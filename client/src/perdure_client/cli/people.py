@@ -136,12 +136,13 @@ def who(ctx: click.Context, archive_id: str, as_json: bool) -> None:
 
 
 def _whom(way: dict[str, Any]) -> str:
-    if way["group_id"] is None:
+    if way["identity_id"] or way["through"] == "access_class":
         return way["name"] or (way["identity_id"] and str(way["identity_id"])) or "everybody"
     named = [member["name"] for member in way["members"]]
     more = way["member_count"] - len(named)
     listed = ", ".join([*named, *([f"{more} more"] if named and more else [])])
-    return f"group {way['name']}: {listed or format_count(way['member_count'], 'member')}"
+    whole = f"group {way['name']}" if way["group_id"] else "administrators"
+    return f"{whole}: {listed or format_count(way['member_count'], 'member')}"
 
 
 def _why(way: dict[str, Any]) -> str:
@@ -152,7 +153,7 @@ _REASONS = {
     "archive": "a role on the archive",
     "account": "a role on its account",
     "access_class": "it is public",
-    "administrator": "administrator of the installation",
+    "administrator": "they look after the installation",
 }
 
 

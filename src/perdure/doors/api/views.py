@@ -47,7 +47,7 @@ class NamedView(BaseModel):
 
 
 class AccessView(BaseModel):
-    """One way into an archive: whom it lets in (neither id: everybody), as what, and through what."""
+    """One way into an archive: whom it lets in (neither id: everybody, or all administrators), as what and why."""
 
     through: Literal["archive", "account", "access_class", "administrator"] = Field(
         description="A grant on the archive or on its account, its access class, or the powers of administrators."
@@ -59,8 +59,8 @@ class AccessView(BaseModel):
     actions: list[str]
     grant_id: UUID | None
     expires_at: datetime | None
-    member_count: int = Field(description="Of a group: how many people it lets in.")
-    members: list[NamedView] = Field(description="The first of them by name, where the caller may see the group.")
+    member_count: int = Field(description="Of a group and of administrators: how many people it lets in.")
+    members: list[NamedView] = Field(description="The first of them by name, where the caller may know them.")
 
 
 class CreatorView(BaseModel):
