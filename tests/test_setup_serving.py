@@ -149,9 +149,16 @@ def test_it_answers_over_tls(tree: Tree, tmp_path: Path) -> None:
         assert answer.status == 200
 
 
-def test_an_open_address_without_tls_is_refused(tree: Tree) -> None:
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--host", "0.0.0.0"], "tls_cert"),  # noqa: S104  # refused
+        (["--tls-cert", "/nowhere.pem"], "/nowhere.pem"),
+    ],
+)
+def test_what_would_go_in_clear_or_cannot_be_enciphered_is_refused(tree: Tree, options: list[str], named: str) -> None:
     refused = subprocess.run(
-        [str(PERDURE), "serve", "--host", "0.0.0.0"],  # noqa: S104  # refused
+        [str(PERDURE), "serve", "--port", "0", "--data-port", "0", *options],
         env=tree.environment,
         capture_output=True,
         text=True,
@@ -159,7 +166,8 @@ def test_an_open_address_without_tls_is_refused(tree: Tree) -> None:
         check=False,
     )
     assert refused.returncode == 2
-    assert "tls_cert" in refused.stderr
+    assert named in refused.stderr
+    assert not (tree.folder / "postgres").exists()
 
 
 def _second_is_refused(tree: Tree, first: subprocess.Popen[str]) -> None:

@@ -29,6 +29,7 @@ from perdure.db import Database
 from perdure.db.embedded import EmbeddedServer
 from perdure.db.errors import DataFolderInUseError, EmbeddedServerError
 from perdure.db.migrations import migrate, require_current_schema
+from perdure.doors.http.tls import Certificate
 from perdure.doors.scrape import scraping
 from perdure.events import EventLog
 from perdure.kernel.clock import SystemClock
@@ -182,8 +183,11 @@ def serve(settings: Settings, *, on_ready: Callable[[Settings, str], None], stop
 
     `on_ready` is told the settings in force (ports that were 0 are chosen) and the database's URL when the service
     answers; it must return soon, for nobody looks after the children meanwhile. Raises
-    DataFolderInUseError, PortInUseError, SchemaNewerError and, for a database of the operator's, SchemaBehindError.
+    BadCertificateError, DataFolderInUseError, PortInUseError, SchemaNewerError and, for a database of the operator's,
+    SchemaBehindError.
     """
+    if settings.tls_cert:
+        Certificate(settings.tls_cert, settings.tls_key)  # before there are children, who could only die of it
     settings = choose_ports(settings)
     with _only_one(settings.data_dir), _database(settings) as (url, embedded):
         _require_whole(settings, url)
