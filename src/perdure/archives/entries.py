@@ -101,6 +101,9 @@ def _to_manifest_entry(
     row: Sequence[Any], metadata: Mapping[str, object] | None
 ) -> ManifestEntry:  # Any: see row_to_entry
     path, code, size, mtime_ns, mode, digest, crc32, others, target, content = row
+    if code == _FILE and not others and not content:
+        digests = {_CONTENT_DIGEST_BY_SIZE[len(digest)]: digest.hex(), "crc32": f"{crc32:08x}"}
+        return ManifestEntry.known(path, "file", size, mtime_ns, mode, digests, None, default_content(path), metadata)
     if code != _FILE:
         return ManifestEntry.known(path, _KINDS[code].value, size, mtime_ns, mode, {}, target, None, metadata)
     digests = _read_digests(digest, crc32, others)

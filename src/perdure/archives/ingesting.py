@@ -43,16 +43,17 @@ from perdure.jobs import JobContext, Json
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError
 from perdure.kernel.paths import check_path, display_path
-from perdure.storage.copying import CopyIn
+from perdure.storage.copying import CopyIn, Looking
 from perdure.storage.crash_points import crash_point
 from perdure.storage.errors import SourceChangedError, SourceRefusedError
-from perdure.storage.helpers import SourceFile
+from perdure.storage.helpers import Looked, SourceFile
 from perdure.storage.model import Received
 
 INGEST_JOB = "archives.ingest"
 _BATCH_FILES = 8_000  # three fill a part; each is a sync, which writes the same blocks of the file system again
 _BATCH_BYTES = 256 << 20
 _BATCH_FOLDERS = 100  # each keeps a descriptor open
+_LOOKED_AT_ONCE = 2_000  # names of a folder
 _BATCHES_ON_THE_WAY = 3  # read and settled while the next one is looked at
 _GROUP_FILES = 250
 _GROUP_BYTES = 16 << 20
@@ -168,7 +169,6 @@ class Ingesting:
         archive_id, actor = UUID(payload["archive"]), parse_actor(payload["actor"])
         self._release_earlier(archive_id, job.job_id)
         root = open_without_links(self._require_allowed(payload["folder"]))
-        walk = iter_found(root, into=bytes.fromhex(payload["into"]), exclude=payload["exclude"])
         report = IngestReport()
         landing: deque[Future[_Landed]] = deque()
         with (
@@ -176,6 +176,7 @@ class Ingesting:
             ThreadPoolExecutor(_COPIERS, "ingest") as copiers,
             ThreadPoolExecutor(1, "settle") as settler,
         ):
+            walk = iter_found(root, copy_in.looking, into=bytes.fromhex(payload["into"]), exclude=payload["exclude"])
             for batch in iter_batches(walk):
                 job.raise_if_stopping()
                 self._require_still(actor, archive_id)
@@ -360,7 +361,7 @@ def open_without_links(path: str) -> Folder:
         raise FolderNotAllowedError(f"{path} cannot be opened: {error.strerror}.") from error
 
 
-def iter_found(root: Folder, *, into: bytes = b"", exclude: Sequence[str] = ()) -> Iterator[Found]:
+def iter_found(root: Folder, looking: Looking, *, into: bytes = b"", exclude: Sequence[str] = ()) -> Iterator[Found]:
     """Every file, link, empty folder and refusal below a folder; a folder with content is shown by its content."""
     waiting: list[tuple[Folder, bytes]] = [(root, b"")]  # a folder's path, and the open one that it is in
     while waiting:
@@ -371,7 +372,7 @@ def iter_found(root: Folder, *, into: bytes = b"", exclude: Sequence[str] = ()) 
             yield folder
             continue
         below: list[tuple[Folder, bytes]] = []
-        for found in _iter_folder(folder, path, into, exclude):
+        for found in _iter_folder(folder, looking, path, into, exclude):
             if isinstance(found, Found):
                 yield found
             else:
@@ -379,15 +380,21 @@ def iter_found(root: Folder, *, into: bytes = b"", exclude: Sequence[str] = ()) 
         waiting += reversed(below)
 
 
-def _iter_folder(folder: Folder, path: bytes, into: bytes, exclude: Sequence[str]) -> Iterator[Found | bytes]:
+def _iter_folder(
+    folder: Folder, looking: Looking, path: bytes, into: bytes, exclude: Sequence[str]
+) -> Iterator[Found | bytes]:
     """What a folder holds, sorted by name; of a folder in it the path alone."""
-    children = _list_names(folder)
+    children = looking.list_names(folder.descriptor)
     if path and not children:
-        yield Found(_item(into, path, EntryKind.DIRECTORY, os.fstat(folder.descriptor)), folder)
+        status = os.fstat(folder.descriptor)
+        mode = stat.S_IMODE(status.st_mode)
+        yield Found(BatchItem(_join(into, path), EntryKind.DIRECTORY, 0, status.st_mtime_ns, mode), folder)
     inside = path + b"/" if path else b""
-    for name in sorted(children):
-        if not _is_excluded(inside + name, exclude):
-            found = _look(folder, name, inside, into)
+    wanted = [name for name in children if not _is_excluded(inside + name, exclude)] if exclude else children
+    for start in range(0, len(wanted), _LOOKED_AT_ONCE):
+        names = wanted[start : start + _LOOKED_AT_ONCE]
+        for name, seen in zip(names, looking.look(folder.descriptor, names), strict=True):
+            found = _judge(folder, name, seen, inside, into)
             yield inside + name if found is None else found
 
 
@@ -415,38 +422,30 @@ def iter_batches(walk: Iterator[Found]) -> Iterator[list[Found]]:
         yield batch
 
 
-def _list_names(folder: Folder) -> list[bytes]:
-    return [os.fsencode(name) for name in os.listdir(folder.descriptor)]
-
-
 def _is_excluded(path: bytes, patterns: Sequence[str]) -> bool:
     """Whether a pattern matches the path, or its last name."""
-    if not patterns:
-        return False
     text = os.fsdecode(path)
     return any(fnmatch.fnmatchcase(text, one) or fnmatch.fnmatchcase(text.rpartition("/")[2], one) for one in patterns)
 
 
-def _look(folder: Folder, name: bytes, inside: bytes, into: bytes) -> Found | None:
-    """What a name stands for; None for a folder."""
-    path = inside + name
+def _judge(folder: Folder, name: bytes, seen: Looked | OSError, inside: bytes, into: bytes) -> Found | None:
+    """What is to be done with a name in a folder; None for a folder."""
+    path = _join(into, inside + name)
+    if isinstance(seen, OSError):
+        return Found(BatchItem(path), problem=f"it cannot be read: {seen.strerror}")
+    mode, size, mtime_ns = seen
+    if stat.S_ISREG(mode):
+        return Found(BatchItem(path, EntryKind.FILE, size, mtime_ns, stat.S_IMODE(mode)), folder, name)
+    if stat.S_ISDIR(mode):
+        return None
+    if not stat.S_ISLNK(mode):
+        return Found(BatchItem(path), problem=f"it is a {_kind_of(mode)}")
     try:
-        status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
-        if stat.S_ISREG(status.st_mode):
-            return Found(_item(into, path, EntryKind.FILE, status, status.st_size), folder, name)
-        if stat.S_ISDIR(status.st_mode):
-            return None
-        if stat.S_ISLNK(status.st_mode):
-            target = os.readlink(name, dir_fd=folder.descriptor)
-            item = _item(into, path, EntryKind.SYMLINK, status)._replace(target=target, mode=None)
-            return Found(item, folder, name, find_target_problem(path, target))
+        target = os.readlink(name, dir_fd=folder.descriptor)
     except OSError as error:
-        return Found(BatchItem(_join(into, path)), problem=f"it cannot be read: {error.strerror}")
-    return Found(BatchItem(_join(into, path)), problem=f"it is a {_kind_of(status.st_mode)}")
-
-
-def _item(into: bytes, path: bytes, kind: EntryKind, status: os.stat_result, size: int = 0) -> BatchItem:
-    return BatchItem(_join(into, path), kind, size, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
+        return Found(BatchItem(path), problem=f"it cannot be read: {error.strerror}")
+    item = BatchItem(path, EntryKind.SYMLINK, 0, mtime_ns, None, target=target)
+    return Found(item, folder, name, find_target_problem(inside + name, target))
 
 
 def _join(into: bytes, path: bytes) -> bytes:

@@ -66,18 +66,9 @@ def list_layers(tx: Connection, archive_id: UUID) -> list[UUID]:
 
 
 def to_manifest_entry(entry: Entry, metadata: Mapping[str, object] | None = None) -> ManifestEntry:
-    """The entry as manifests and the log of a staged part have it."""
-    return ManifestEntry(
-        path=entry.path,
-        kind=entry.kind.value,
-        size=entry.size,
-        mtime_ns=entry.mtime_ns,
-        mode=entry.mode,
-        digests=entry.digests,
-        target=entry.target,
-        content=entry.content,
-        metadata=metadata,
-    )
+    """The entry as manifests and the log of a staged part have it; it was judged when it came."""
+    _, path, kind, size, mtime_ns, mode, digests, target, _, content, *_ = entry
+    return ManifestEntry.known(path, kind.value, size, mtime_ns, mode, digests, target, content, metadata)
 
 
 def put_entries(

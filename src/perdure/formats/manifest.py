@@ -266,6 +266,8 @@ def checksum_list_name(algorithm: str) -> str:
 
 def checksum_line(digest: str, path: bytes) -> bytes:
     """One line as `sha512sum` of GNU coreutils writes it: a name with a backslash, newline or return is escaped."""
+    if _AS_IT_STANDS.fullmatch(path):
+        return b"%b  %b\n" % (digest.encode("ascii"), path)
     escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     prefix = b"\\" if escaped != path else b""
     return prefix + digest.encode("ascii") + b"  " + escaped + b"\n"

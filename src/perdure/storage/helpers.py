@@ -29,6 +29,14 @@ class SourceFile(NamedTuple):
     path: bytes
 
 
+class Looked(NamedTuple):
+    """What a name in a folder stands for, no link followed: its mode, size, and time of change (ns)."""
+
+    mode: int
+    size: int
+    mtime_ns: int
+
+
 class HelperLostError(Exception):
     """The helper has ended; what it had begun to write lies in the part and is nobody's."""
 
@@ -51,6 +59,14 @@ class Helper(Protocol):
 
         Raises HelperLostError.
         """
+        ...
+
+    def list_names(self, folder: int) -> list[bytes] | None:
+        """The names in an open folder, sorted; None where they are not given. Raises HelperLostError."""
+        ...
+
+    def look(self, folder: int, names: Sequence[bytes]) -> list[Looked | None]:
+        """What names in an open folder stand for; None for each that is not given. Raises HelperLostError."""
         ...
 
     def dismiss(self) -> None:
@@ -80,10 +96,12 @@ class Helpers:
         for _ in range(count):
             self._free.put(None)
 
-    def ask(self, things: int, act: Callable[[Helper], list[Result | None]]) -> Sequence[Result | None]:
+    def ask(
+        self, things: int, act: Callable[[Helper], list[Result | None]], *, at_least: int = _WORTH_A_HELPER
+    ) -> Sequence[Result | None]:
         """What a helper answers for so many things; None for each where there is none, or it was lost."""
         store = self._store
-        if not self.count or things < _WORTH_A_HELPER or not isinstance(store, StartsHelpers):
+        if not self.count or things < at_least or not isinstance(store, StartsHelpers):
             return [None] * things
         helper = self._free.get()
         try:

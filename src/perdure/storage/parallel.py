@@ -6,6 +6,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from operator import itemgetter
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -37,13 +39,22 @@ def iter_in_threads(function: Callable[[Item], Result], items: Iterable[Item], w
 
 def iter_batches(sizes: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
     """Cut files into batches that are worth a thread's while."""
+    waiting = iter(sizes)
+    while batch := list(islice(waiting, _BATCH_FILES)):
+        if sum(map(itemgetter(1), batch)) <= _BATCH_BYTES:  # as of many small files nearly every one
+            yield batch
+        else:
+            yield from _iter_lighter(batch)
+
+
+def _iter_lighter(files: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
     batch: list[tuple[str, int]] = []
     held = 0
-    for path, size in sizes:
-        if batch and (len(batch) >= _BATCH_FILES or held + size > _BATCH_BYTES):
+    for one in files:
+        if batch and held + one[1] > _BATCH_BYTES:
             yield batch
             batch, held = [], 0
-        batch.append((path, size))
-        held += max(size, 0)
+        batch.append(one)
+        held += max(one[1], 0)
     if batch:
         yield batch

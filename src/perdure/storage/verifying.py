@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 
 from perdure.formats import ocfl
 from perdure.formats.errors import DamagedFormatError
@@ -219,21 +220,21 @@ def _verify_content(
 ) -> None:
     expected = inventory.content_paths()
     # by name, which is mostly how they lie on the medium; the inventory has them by digest
-    paths = sorted(path for path in expected if present.get(path, -1) >= 0 and (not only or only(path)))
-    to_read = [(path, present[path]) for path in paths]
+    wanted = expected if only is None else filter(only, expected)
+    to_read = sorted((path, size) for path in wanted if (size := present.get(path, -1)) >= 0)
     wrong: list[tuple[str, str, int]] = []
     # a direct read waits for many files at once, any other for each
     useful = (os.cpu_count() or 1) * (1 if store.abilities.medium_read == "direct" else 2)
     helpers = Helpers(store, min(_MOST_HELPERS, useful, len(to_read) // _FILES_FOR_A_HELPER))
 
     def digest_batch(batch: list[tuple[str, int]]) -> list[tuple[str, str, int]]:
-        return list(_digest_files(store, helpers, object_id, batch, inventory.digest_algorithm, should_stop))
+        return _digest_files(store, helpers, object_id, batch, inventory.digest_algorithm, should_stop)
 
     with closing(helpers):
         for results in iter_in_threads(digest_batch, iter_batches(to_read), max(worker_count(), helpers.count)):
             checked.files += len(results)
-            checked.bytes += sum(size for _, _, size in results)
-            wrong += [result for result in results if result[1] != expected[result[0]].lower()]
+            checked.bytes += sum(map(itemgetter(2), results))
+            wrong += [one for one in results if one[1] != expected[one[0]] and one[1] != expected[one[0]].lower()]
             if progress:
                 progress(checked.files, checked.bytes)
     checked.findings += _name_damage(store, object_id, inventory, wrong)
@@ -246,15 +247,17 @@ def _digest_files(
     batch: Sequence[tuple[str, int]],
     algorithm: str,
     should_stop: ShouldStop | None,
-) -> Iterator[tuple[str, str, int]]:
+) -> list[tuple[str, str, int]]:
     """`_digest_file` of each; what a helper could not read is read here, which tells why."""
     paths = [path for path, _ in batch]
     found: Sequence[tuple[str, int] | None] = [None] * len(batch)
     if all(size <= SMALL for _, size in batch):
         _raise_if_stopping(object_id, should_stop)
         found = helpers.ask(len(batch), lambda helper: helper.digest(object_id, paths, algorithm))
-    for path, one in zip(paths, found, strict=True):
-        yield (path, *one) if one else _digest_file(store, object_id, path, algorithm, should_stop)
+    return [
+        (path, *one) if one else _digest_file(store, object_id, path, algorithm, should_stop)
+        for path, one in zip(paths, found, strict=True)
+    ]
 
 
 def _digest_file(

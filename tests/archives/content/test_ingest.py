@@ -19,6 +19,7 @@ from perdure.archives.model import Archive, EntryKind
 from perdure.identity import Grantee, Role
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
+from perdure.storage.copying import Looking
 from perdure.storage.errors import SourceChangedError
 from perdure.storage.staging import Staging
 
@@ -152,7 +153,7 @@ def test_more_folders_are_walked_than_a_process_may_open(source: Path) -> None:
     opened = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 400, hard))
     try:
-        found = [len(batch) for batch in iter_batches(iter_found(open_without_links(str(source))))]
+        found = [len(batch) for batch in iter_batches(iter_found(open_without_links(str(source)), Looking(None)))]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert sum(found) == 805

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from perdure.adapters.posix.small_files import MOST_FOLDERS, receive, send
 from perdure.formats import ocfl
-from perdure.storage.helpers import HelperLostError, SourceFile
+from perdure.storage.helpers import HelperLostError, Looked, SourceFile
 from perdure.storage.model import DATA_PREFIX, Received
 
 _PROGRAM = "from perdure.adapters.posix.small_files import serve_parent; serve_parent({fd}, {parent})"
@@ -56,13 +56,22 @@ class HelperProcess:
         wanted = [(source.name, folders[source.dir_fd], source.path) for source in sources]
         data = self._staging + f"/{tree}/{DATA_PREFIX}".encode()
         answer = self._ask(["copy", self._staging, data, sorted(digests), wanted], list(folders))
-        return [Received(*one) if one is not None else None for one in answer]
+        return [Received._make(one) if one is not None else None for one in answer]
 
     def digest(self, object_id: str, paths: Sequence[str], algorithm: str) -> list[tuple[str, int] | None]:
         folder = self._root + b"/" + ocfl.object_path(object_id).encode()
         wanted = [path.encode("utf-8", "surrogateescape") for path in paths]
         answer: list[tuple[str, int] | None] = self._ask(["digest", folder, self._medium_read, algorithm, wanted], [])
         return answer
+
+    def list_names(self, folder: int) -> list[bytes] | None:
+        (answer,) = self._ask(["names"], [folder])
+        names: list[bytes] | None = answer
+        return names
+
+    def look(self, folder: int, names: Sequence[bytes]) -> list[Looked | None]:
+        answer = self._ask(["look", list(names)], [folder])
+        return [Looked._make(one) if one is not None else None for one in answer]
 
     def _ask(self, order: list[Any], folders: Sequence[int]) -> list[Any]:  # Any: see `receive`
         try:

@@ -27,15 +27,15 @@ def encode_line(line: bytes) -> bytes:
 def decode_log(data: bytes, name: str) -> JournalRead:
     """Whole lines, and what is torn after the last one; raises JournalDamagedError for damage further up."""
     lines: list[bytes] = []
-    position = 0
-    while position < len(data):
-        end = data.find(b"\n", position)
-        stored = data[position:end] if end >= 0 else b""
-        if len(stored) < _CHECK or stored[: _CHECK - 1] != b"%08x" % zlib.crc32(stored[_CHECK:]):
+    length, crc32 = 0, zlib.crc32
+    *whole, _ = data.split(b"\n")
+    for stored in whole:
+        line = stored[_CHECK:]
+        if stored[: _CHECK - 1] != b"%08x" % crc32(line) or len(stored) < _CHECK:
             break
-        lines.append(stored[_CHECK:])
-        position = end + 1
-    torn = data[position:]
+        lines.append(line)
+        length += len(stored) + 1
+    torn = data[length:]
     if any(_is_whole(rest) for rest in torn.split(b"\n")[1:]):
         raise JournalDamagedError(f"{name} is damaged after line {len(lines)}.", line=len(lines))
     return JournalRead(lines, torn)

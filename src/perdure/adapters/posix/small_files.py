@@ -1,4 +1,4 @@
-"""The helper process: copies and digests small files at its parent's order, one order and one answer at a time.
+"""The helper process: finds, copies and digests small files at its parent's order, one order and one answer at a time.
 
 It starts anew for a few files' sake, so it imports little.
 """
@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from perdure.adapters.posix import files
@@ -26,16 +26,23 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 Copied = tuple[str, int, dict[str, str], int, int]  # the fields of Received
 Digested = tuple[str, int]  # digest (hex) and size
+Seen = tuple[int, int, int]  # the fields of the seen name: mode, size, time of change (ns)
 
 
 def serve_parent(fd: int, parent: int) -> None:
     """The child's side: carry out orders until the parent closes the socket, or is gone."""
     gc.freeze()  # what was imported stays
     digesting = Digesting()
+    acts: dict[str, Callable[..., Iterator[Any]]] = {  # Any: what marshal takes
+        "copy": iter_copies,
+        "digest": lambda _, *order: digesting.iter_digests(*order),
+        "names": iter_names,
+        "look": iter_looks,
+    }
     with socket.socket(fileno=fd) as channel, contextlib.suppress(EOFError, ConnectionError):
         while True:
             (act, *order), folders = receive(channel)
-            results = iter_copies(folders, *order) if act == "copy" else digesting.iter_digests(*order)
+            results = acts[act](folders, *order)
             answer = []
             try:
                 # nobody waits for the rest when the parent is gone, and the part may soon be another's
@@ -47,6 +54,26 @@ def serve_parent(fd: int, parent: int) -> None:
             if os.getppid() != parent:
                 return
             send(channel, answer, [])
+
+
+def iter_names(folders: Sequence[int]) -> Iterator[list[bytes] | None]:
+    """The names in an open folder, sorted; None where they are not given."""
+    try:
+        yield sorted(os.fsencode(name) for name in os.listdir(folders[0]))
+    except OSError:
+        yield None
+
+
+def iter_looks(folders: Sequence[int], names: Sequence[bytes]) -> Iterator[Seen | None]:
+    """Mode, size and time of each name in an open folder, no link followed; None where that is not given."""
+    (folder,) = folders
+    for name in names:
+        try:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            yield None
+        else:
+            yield found.st_mode, found.st_size, found.st_mtime_ns
 
 
 def iter_copies(
