@@ -20,10 +20,12 @@ from perdure.identity import AccessClass, Action, ArchiveThing, Role, Verb
 from perdure.identity.model import (
     ACCOUNT_ROLE_ACTIONS,
     ADMINISTRATOR_ACTIONS,
+    ORGANISATION_ROLE_ACTIONS,
     ROLE_ACTIONS,
     VERB_ACTIONS,
     actions_on,
     allowed_actions,
+    roles_on,
 )
 from perdure.kernel.actor import ANONYMOUS
 from perdure.kernel.errors import EXIT_CODES, iter_error_classes
@@ -97,24 +99,27 @@ def _describe(found: click.Command, name: str, parent: click.Context) -> list[st
 
 
 _MEANINGS = {
-    Action.READ: "see record, listing, metadata and bytes",
+    Action.SEE: "see that it is there: record, metadata, history and events",
+    Action.READ: "read listing, bytes, and what is said of single files",
+    Action.VERIFY: "have every copy read and compared",
     Action.FILL: "add, replace and remove content while it is open",
     Action.DESCRIBE: "change record and metadata, also after closing",
     Action.CLOSE: "close it",
     Action.APPEND: "open an archive that appends to it",
-    Action.MANAGE: "give and take roles, say who may read and see who does, change its contract, discard it while open",
+    Action.MANAGE: "give and take roles, say who may read, see who does, change its contract, discard it while open",
     Action.WITHDRAW: "withdraw it once it is closed",
     Action.READ_ACCOUNT: "see the account and what it uses",
     Action.OPEN_ARCHIVE: "open archives in it",
     Action.MANAGE_ACCOUNT: "rename it, give and take roles on it",
-    Action.ADMINISTER: "make people, organisations, accounts, quotas and profiles",
+    Action.MANAGE_ORGANISATION: "make and change people, groups, accounts and quotas in it, give and take roles on it",
+    Action.ADMINISTER: "make organisations, administrators and profiles, read the whole event log",
 }
 
 
 def rights_page() -> str:
     """Roles, access classes and tokens against actions, from the tables that decide."""
     opened, public = (
-        allowed_actions(ANONYMOUS, archive, None, today=date(2000, 1, 1))
+        allowed_actions(ANONYMOUS, archive, (), today=date(2000, 1, 1))
         for archive in (_archive(is_closed=False), _archive(is_closed=True))
     )
     text = (HERE / "templates" / "rights.md").read_text(encoding="utf-8")
@@ -127,6 +132,10 @@ def rights_page() -> str:
         }),
         "account roles": _matrix(ACCOUNT_ROLE_ACTIONS[Role.OWNER], {
             **{role.value: ACCOUNT_ROLE_ACTIONS[role] for role in reversed(Role)},
+            "administrator": ADMINISTRATOR_ACTIONS,
+        }),
+        "organisation roles": _matrix(frozenset[Action]().union(*ORGANISATION_ROLE_ACTIONS.values()), {
+            **{role.value: ORGANISATION_ROLE_ACTIONS[role] for role in reversed(roles_on("organisation"))},
             "administrator": ADMINISTRATOR_ACTIONS,
         }),
         "verbs": _matrix(frozenset(Action), {verb.value: VERB_ACTIONS[verb] for verb in Verb}),

@@ -103,7 +103,7 @@ def test_who_reaches_an_archive_is_explained_to_those_who_manage_it(
     items = ada.get(f"/archives/{archive}/access").json()["items"]
     told = [(one["through"], one["name"], one["role"]) for one in items]
     assert told[-3:] == [("account", "Ada", "owner"), ("archive", "Ada", "owner"), ("archive", "Bob", "reader")]
-    assert (items[-1]["grant_id"], items[-1]["actions"]) == (grant["id"], ["read"])
+    assert (items[-1]["grant_id"], items[-1]["actions"]) == (grant["id"], ["read", "see"])
     assert {one["through"] for one in items[:-3]} == {"administrator"}
     first = ada.get(f"/archives/{archive}/access", params={"limit": 2}).json()
     rest = ada.get(f"/archives/{archive}/access", params={"limit": 2, "cursor": first["next_cursor"]}).json()

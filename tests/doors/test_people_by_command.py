@@ -68,7 +68,7 @@ def test_an_account_is_made_for_a_person_and_a_group_is_filled(
 
 
 def test_who_reaches_what_is_told(run: Run, root: Caller, ada: Caller, bob: Caller, archive: str) -> None:
-    run(_token(ada), "archive", "grant", archive, "reader", "bob")
+    run(_token(ada), "grant", "give", archive, "reader", "bob")
     told = run(_token(ada), "who", archive)
     assert [line.split()[0] for line in told.splitlines() if "a role on the archive" in line] == ["Ada", "Bob"]
     assert "they look after the installation" in told

@@ -170,7 +170,7 @@ def test_a_role_opens_the_door_and_closes_it(ada: Caller, bob: Caller, archive: 
     assert granted.json()["name"]
     assert granted.json()["name"] in {one["name"] for one in ada.get(f"/archives/{archive}/grants").json()["items"]}
     assert granted.status_code == 201
-    assert bob.get(f"/archives/{archive}").json()["actions"] == ["read"]
+    assert bob.get(f"/archives/{archive}").json()["actions"] == ["read", "see"]
     assert bob.patch(f"/archives/{archive}", json={"title": "Mine"}).status_code == 403
     assert ada.delete(f"/archives/{archive}/grants/{granted.json()['id']}").status_code == 204
     assert bob.get(f"/archives/{archive}").status_code == 404

@@ -177,18 +177,18 @@ def test_roles_are_granted_and_revoked(perdure: Command, server: Server, closed:
     other.log_in(PASSWORD, PERSON)
     other("archive", "show", archive, code=NOT_THERE)
     other("get", archive, code=NOT_THERE)
-    assert "is reader" in perdure("archive", "grant", archive, "reader", PERSON).out
-    assert other("archive", "show", archive, "--json").json["actions"] == ["read"]
+    assert "is reader" in perdure("grant", "give", archive, "reader", PERSON).out
+    assert other("archive", "show", archive, "--json").json["actions"] == ["read", "see"]
     assert other("ls", archive).out
     other("meta", "set", archive, "a=1", code=NOT_ALLOWED)
     other("archive", "withdraw", archive, "--reason", "no", "--yes", code=NOT_ALLOWED)
-    grants = perdure("archive", "grants", archive, "--json").json
+    grants = perdure("grant", "list", archive, "--json").json
     given = next(one for one in grants if one["role"] == "reader")
-    assert given["id"] in perdure("archive", "grants", archive).out
-    perdure("archive", "grant", archive, "reader", "nobody", code=USAGE)
-    assert perdure("archive", "revoke", archive, given["id"]).out == "Revoked.\n"
+    assert given["id"] in perdure("grant", "list", archive).out
+    perdure("grant", "give", archive, "reader", "nobody", code=USAGE)
+    assert perdure("grant", "revoke", archive, given["id"]).out == "Revoked.\n"
     other("archive", "show", archive, code=NOT_THERE)
-    perdure("archive", "revoke", archive, given["id"], code=NOT_THERE)
+    perdure("grant", "revoke", archive, given["id"], code=NOT_THERE)
 
 
 # Metadata

@@ -44,6 +44,7 @@ from perdure.metadata.service import Metadata
 from perdure.storage.model import CopyState, ObjectKind
 from perdure.storage.ports import Store
 from perdure.storage.service import Storage
+from perdure.testing.sealing import MemorySealer
 
 INSTANCE = UUID("0192f0c0-1111-7000-8000-000000000001")
 PASSWORD = "plum tractor ninety sea"  # of people who exist in these tests only
@@ -117,7 +118,9 @@ class House:
         self.storage = Storage(self.db, self.stores, self.clock, instance_id=INSTANCE, reserve_bytes=self._reserve)
         self.storage.prepare()
         self.events = EventLog(self.db, self.clock)
-        self.identity = Identity(self.db, self.clock, self.events, IdentitySettings(password_cost=CHEAP))
+        self.identity = Identity(
+            self.db, self.clock, self.events, MemorySealer(), IdentitySettings(password_cost=CHEAP)
+        )
         self.jobs = Jobs(self.db)
         self.ctx = make_context(
             db=self.db,

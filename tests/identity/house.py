@@ -11,6 +11,7 @@ from perdure.events import Event, EventLog
 from perdure.identity import Account, Identity, IdentityCard, IdentitySettings
 from perdure.identity.passwords import PasswordCost
 from perdure.kernel.actor import Actor
+from perdure.testing.sealing import MemorySealer
 
 CHEAP = PasswordCost(passes=1, memory_kib=64, lanes=1)
 PASSWORD = "plum tractor ninety sea"
@@ -67,7 +68,7 @@ def make_house(database: Database) -> House:
     """Open the house on a database that nobody lives in."""
     clock = SetClock()
     events = EventLog(database, clock)
-    identity = Identity(database, clock, events, IdentitySettings(password_cost=CHEAP))
+    identity = Identity(database, clock, events, MemorySealer(), IdentitySettings(password_cost=CHEAP))
     identity.bootstrap_administrator("root", PASSWORD)
     return House(database, clock, events, identity, identity.log_in("root", PASSWORD)[1])
 

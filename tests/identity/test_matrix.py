@@ -12,12 +12,31 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Boolean, Connection, Date, Text, Uuid, cast, column, select, values
 
-from perdure.identity import AccessClass, Account, Action, ArchiveThing, Grantee, InstanceThing, Role, Thing, Verb
+from perdure.identity import (
+    AccessClass,
+    Account,
+    Action,
+    ArchiveThing,
+    Grantee,
+    InstanceThing,
+    OrganisationThing,
+    Role,
+    Thing,
+    Verb,
+)
 from perdure.identity.errors import NotLoggedInError
-from perdure.identity.model import ACCOUNT_ROLE_ACTIONS, ADMINISTRATOR_ACTIONS, ROLE_ACTIONS
+from perdure.identity.model import (
+    ACCOUNT_ROLE_ACTIONS,
+    ADMINISTRATOR_ACTIONS,
+    ORGANISATION_ROLE_ACTIONS,
+    ROLE_ACTIONS,
+    Held,
+    actions_on,
+    roles_on,
+)
 from perdure.kernel.actor import ANONYMOUS, SYSTEM, Actor, TokenScope
 from perdure.kernel.clock import format_time
-from perdure.kernel.errors import NotAllowedError, NotFoundError
+from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 from perdure.kernel.ids import new_id
 
 from .house import House, own_id
@@ -34,7 +53,8 @@ def assert_exactly(house: House, tx: Connection, actor: Actor, thing: Thing, exp
             house.identity.require(tx, actor, action, thing)
             continue
         kind: type[Exception] = NotAllowedError
-        if not expected and not isinstance(thing, InstanceThing):
+        is_known = isinstance(thing, InstanceThing) or thing == OrganisationThing(actor.organisation_id or UUID(int=0))
+        if not expected and not is_known:
             kind = NotFoundError
         elif actor is ANONYMOUS:
             kind = NotLoggedInError
@@ -64,12 +84,35 @@ def test_roles_on_an_archive_and_its_account_by_every_way_of_granting(house: Hou
             assert_exactly(house, tx, ana, archive, frozenset())
 
 
+def test_roles_on_an_organisation_by_every_way_of_granting(house: House) -> None:
+    team = house.personal(house.administrator)
+    home, elsewhere = OrganisationThing(team.organisation_id), OrganisationThing(new_id())
+    group = house.identity.create_group(house.administrator, "Curators")
+    house.identity.add_member(house.administrator, group.id, own_id(house.join("ana")))
+    ana = house.log_in("ana")
+    archive = archive_of(team)
+    foreign = replace(archive, organisation_id=elsewhere.id)
+    for role, to in product(roles_on("organisation"), (Grantee(ana.identity_id), Grantee(group_id=group.id))):
+        grant = house.identity.grant(house.administrator, home, to, role)
+        given = ORGANISATION_ROLE_ACTIONS[role]
+        with house.db.begin() as tx:
+            inside: list[Thing] = [archive, team.thing, home]
+            outside: list[Thing] = [foreign, elsewhere, InstanceThing()]
+            for thing in inside:
+                assert_exactly(house, tx, ana, thing, given & actions_on(thing))
+            for thing in outside:
+                assert_exactly(house, tx, ana, thing, frozenset())
+        house.identity.revoke_grant(house.administrator, home, grant.id)
+    with pytest.raises(BadInputError, match="curator"):
+        house.identity.grant(house.administrator, home, Grantee(ana.identity_id), Role.OWNER)
+
+
 def test_those_without_a_role_by_access_class(house: House) -> None:
     account = house.personal(house.administrator)
     stranger = house.join("stranger")
     for access, is_closed in product(AccessClass, (True, False)):
         archive = archive_of(account, access, is_closed=is_closed)
-        read = frozenset({Action.READ} if is_closed and access is AccessClass.PUBLIC else set())
+        read = frozenset({Action.SEE, Action.READ} if is_closed and access is AccessClass.PUBLIC else set())
         with house.db.begin() as tx:
             assert_exactly(house, tx, stranger, archive, read)
             assert_exactly(house, tx, ANONYMOUS, archive, read)
@@ -92,7 +135,7 @@ def test_an_administrator_sees_and_manages_but_touches_no_content(house: House) 
     account = house.personal(house.join("ana"))
     with house.db.begin() as tx:
         admin = house.administrator
-        assert_exactly(house, tx, admin, archive_of(account), frozenset({Action.READ, Action.MANAGE}))
+        assert_exactly(house, tx, admin, archive_of(account), frozenset({Action.SEE, Action.READ, Action.MANAGE}))
         assert_exactly(house, tx, admin, account.thing, frozenset({Action.READ_ACCOUNT, Action.MANAGE_ACCOUNT}))
         assert_exactly(house, tx, admin, InstanceThing(), frozenset({Action.ADMINISTER}))
         assert house.identity.actions(tx, admin, archive_of(account)) <= ADMINISTRATOR_ACTIONS
@@ -104,8 +147,8 @@ def test_a_grant_ends_at_its_moment(house: House) -> None:
     house.identity.grant(house.administrator, archive, Grantee(ana.identity_id), Role.MANAGER, expires_at=end)
     house.identity.grant(house.administrator, archive, Grantee(ana.identity_id), Role.READER)
     with house.db.begin() as tx:
-        assert house.identity.find_role(tx, ana, archive) is Role.MANAGER
-        assert house.identity.find_role(tx, ana, archive, now=end) is Role.READER
+        assert Held("archive", Role.MANAGER) in house.identity.find_roles(tx, ana, archive)
+        assert house.identity.find_roles(tx, ana, archive, now=end) == {Held("archive", Role.READER)}
 
 
 def test_a_refusal_names_the_role_and_tells_a_stranger_nothing(house: House) -> None:
@@ -120,9 +163,55 @@ def test_a_refusal_names_the_role_and_tells_a_stranger_nothing(house: House) -> 
     assert refused.value.extra["role"] == "contributor"
 
 
+def test_a_grant_may_name_who_was_never_here(house: House) -> None:
+    ana, archive = house.join("ana"), archive_of(house.personal(house.administrator))
+    grant = house.identity.grant
+    grant(house.administrator, archive, Grantee(named="x509 /C=DE/O=Grid/CN=Ana"), Role.READER)
+    grant(house.administrator, archive, Grantee(named="entitlement urn:x:beamline"), Role.CURATOR)
+    dn, entitled = "x509 CN=Ana,O=Grid,C=DE", "entitlement urn:x:beamline"
+    for names, roles in (
+        (frozenset[str](), set[Role]()),
+        ({dn}, {Role.READER}),
+        ({entitled}, {Role.CURATOR}),
+        ({dn, entitled}, {Role.READER, Role.CURATOR}),
+        ({"x509 CN=Ana", "oidc https://a.example ana"}, set[Role]()),
+    ):
+        actor = replace(ana, known_as=frozenset(names))
+        with house.db.begin() as tx:
+            assert {one.role for one in house.identity.find_roles(tx, actor, archive)} == roles
+
+
+def test_a_grant_may_demand_how_one_logs_in(house: House) -> None:
+    ana, account = house.join("ana"), house.personal(house.administrator)
+    archive = archive_of(account)
+    home = "issuer https://login.example.org"
+    to = Grantee(ana.identity_id)
+    house.identity.grant(house.administrator, archive, to, Role.READER, requires=["second_factor"])
+    house.identity.grant(house.administrator, archive, to, Role.CONTRIBUTOR, requires=["oidc", home, "second_factor"])
+    for proofs, roles in (
+        ({"password"}, set[Role]()),
+        ({"password", "second_factor"}, {Role.READER}),
+        ({"oidc", home}, set[Role]()),
+        ({"oidc", home, "second_factor"}, {Role.READER, Role.CONTRIBUTOR}),
+    ):
+        actor = replace(ana, proofs=frozenset(proofs))
+        with house.db.begin() as tx:
+            assert {one.role for one in house.identity.find_roles(tx, actor, archive)} == roles
+    house.identity.grant(house.administrator, archive, to, Role.READER)
+    with house.db.begin() as tx:
+        assert house.identity.can(tx, ana, Action.READ, archive)
+    with pytest.raises(BadInputError):
+        house.identity.grant(house.administrator, archive, to, Role.READER, requires=["telephone"])
+
+
 ARCHIVES = [UUID(int=number) for number in range(1, 7)]
 ACCOUNTS = [UUID(int=number) for number in range(101, 104)]
-on_things = st.sampled_from([("archive", one) for one in ARCHIVES] + [("account", one) for one in ACCOUNTS])
+ORGANISATIONS = [UUID(int=number) for number in range(201, 203)]
+on_things = st.sampled_from(
+    [("archive", one) for one in ARCHIVES]
+    + [("account", one) for one in ACCOUNTS]
+    + [("organisation", one) for one in ORGANISATIONS]
+)
 scopes = st.builds(
     TokenScope,
     verbs=st.none() | st.frozensets(st.sampled_from([verb.value for verb in Verb])),
@@ -132,7 +221,7 @@ scopes = st.builds(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
-def test_a_listing_shows_exactly_what_may_be_read(house: House, data: st.DataObject) -> None:
+def test_a_listing_shows_exactly_what_may_be_seen_or_read(house: House, data: st.DataObject) -> None:
     draw = data.draw
     ana, today = house.administrator, house.clock.now().date()
     group = UUID(int=500)
@@ -140,7 +229,7 @@ def test_a_listing_shows_exactly_what_may_be_read(house: House, data: st.DataObj
         ArchiveThing(
             id=archive,
             account_id=draw(st.sampled_from(ACCOUNTS)),
-            organisation_id=UUID(int=1),
+            organisation_id=draw(st.sampled_from(ORGANISATIONS)),
             access=draw(st.sampled_from(list(AccessClass))),
             embargo_until=draw(st.sampled_from([None, today, today - timedelta(1), today + timedelta(1)])),
             is_closed=draw(st.booleans()),
@@ -152,6 +241,8 @@ def test_a_listing_shows_exactly_what_may_be_read(house: House, data: st.DataObj
         is_administrator=draw(st.sampled_from([False, False, True])),
         group_ids=draw(st.sampled_from([frozenset[UUID](), frozenset({group}), frozenset({group, UUID(int=501)})])),
         scope=draw(scopes),
+        known_as=draw(st.sampled_from([frozenset[str](), frozenset({_NAMED, "x509 CN=Other"})])),
+        proofs=draw(st.sampled_from([frozenset({"password"}), frozenset({"password", "second_factor"})])),
     )
     with house.db.begin() as tx:
         savepoint = tx.begin_nested()
@@ -159,47 +250,61 @@ def test_a_listing_shows_exactly_what_may_be_read(house: House, data: st.DataObj
             tx, [{"id": str(group), "organisation_id": str(ana.organisation_id), "name": "g", "members": []}]
         )
         house.identity.restore_grants(tx, _grants(house, group, draw(st.lists(_grant_facts, max_size=6))))
-        for caller in (actor, SYSTEM, ANONYMOUS):
-            expected = {one.id for one in things if house.identity.can(tx, caller, Action.READ, one)}
-            assert _listed(house, tx, caller, things) == expected
+        for caller, action in product((actor, SYSTEM, ANONYMOUS), (Action.SEE, Action.READ)):
+            expected = {one.id for one in things if house.identity.can(tx, caller, action, one)}
+            assert _listed(house, tx, caller, things, action) == expected
         savepoint.rollback()
 
 
-_grant_facts = st.tuples(on_things, st.booleans(), st.sampled_from([None, -1, 0, 1]), st.sampled_from(list(Role)))
+_NAMED = "entitlement urn:x:beamline"
+_grant_facts = st.tuples(
+    on_things,
+    st.sampled_from(["identity_id", "group_id", "named"]),
+    st.sampled_from([None, -1, 0, 1]),
+    st.sampled_from(list(Role)),
+    st.sampled_from([(), ("second_factor",), ("oidc",)]),
+)
+Fact = tuple[tuple[str, UUID], str, int | None, Role, tuple[str, ...]]
 
 
-def _grants(
-    house: House, group: UUID, facts: list[tuple[tuple[str, UUID], bool, int | None, Role]]
-) -> list[dict[str, object]]:
-    """Rows as the stores keep them: on what, for the person or the group, ending hours from now, which role."""
+def _grants(house: House, group: UUID, facts: list[Fact]) -> list[dict[str, object]]:
+    """Rows as the stores keep them: on what, for whom, ending hours from now, which role, by which login."""
     now = house.clock.now()
-    by_key = {(on, is_group, role): end for on, is_group, end, role in facts}
+    grantees = {"identity_id": str(own_id(house.administrator)), "group_id": str(group), "named": _NAMED}
+    by_key = {(on, grantee, role): (end, requires) for on, grantee, end, role, requires in facts}
     return [
         {
             "id": str(new_id()),
             "on_kind": kind,
             "on_id": str(on_id),
-            "identity_id": None if is_group else str(own_id(house.administrator)),
-            "group_id": str(group) if is_group else None,
+            **{name: to if name == grantee else None for name, to in grantees.items()},
+            "requires": list(requires),
             "role": role.value,
             "granted_by": None,
             "granted_at": format_time(now),
             "expires_at": None if end is None else format_time(now + timedelta(hours=end)),
         }
-        for ((kind, on_id), is_group, role), end in by_key.items()
+        for ((kind, on_id), grantee, role), (end, requires) in by_key.items()
+        if kind != "organisation" or role in roles_on("organisation")
     ]
 
 
-def _listed(house: House, tx: Connection, actor: Actor, things: list[ArchiveThing]) -> set[UUID]:
-    typed = (column("id", Uuid), column("account_id", Uuid), column("access", Text), column("until", Date))
-    rows = [(one.id, one.account_id, one.access.value, one.embargo_until, one.is_closed) for one in things]
-    archives = values(*typed, column("is_closed", Boolean), name="archives").data(rows)
-    readable = house.identity.readable(
+def _listed(house: House, tx: Connection, actor: Actor, things: list[ArchiveThing], action: Action) -> set[UUID]:
+    ids = (column("id", Uuid), column("account_id", Uuid), column("organisation_id", Uuid))
+    rest = (column("access", Text), column("until", Date), column("is_closed", Boolean))
+    rows = [
+        (one.id, one.account_id, one.organisation_id, one.access.value, one.embargo_until, one.is_closed)
+        for one in things
+    ]
+    archives = values(*ids, *rest, name="archives").data(rows)
+    visible = house.identity.visible(
         actor,
+        action=action,
         archive_id=archives.c.id,
         account_id=archives.c.account_id,
+        organisation_id=archives.c.organisation_id,
         access=archives.c.access,
         embargo_until=cast(archives.c.until, Date),  # VALUES with nothing but NULL has no type
         is_closed=archives.c.is_closed,
     )
-    return set(tx.execute(select(archives.c.id).where(readable)).scalars())
+    return set(tx.execute(select(archives.c.id).where(visible)).scalars())

@@ -15,6 +15,7 @@ from perdure.identity.model import (
     ACCOUNT_ROLE_ACTIONS,
     CLIENT_BACKOFF,
     LOGIN_BACKOFF,
+    ORGANISATION_ROLE_ACTIONS,
     ROLE_ACTIONS,
     VERB_ACTIONS,
     AccessClass,
@@ -23,7 +24,10 @@ from perdure.identity.model import (
     ArchiveThing,
     Backoff,
     Grantee,
+    Held,
     InstanceThing,
+    OnKind,
+    OrganisationThing,
     Role,
     Thing,
     Verb,
@@ -32,14 +36,15 @@ from perdure.identity.model import (
     find_password_problem,
     is_role_grantable,
     is_scope_within,
-    strongest,
     weakest_role_for,
 )
 from perdure.kernel.actor import ANONYMOUS, SYSTEM, Actor, ActorKind, TokenScope
 
 TODAY = date(2026, 3, 1)
 IDS = [UUID(int=number) for number in range(1, 5)]
-roles = st.none() | st.sampled_from(list(Role))
+held = st.frozensets(
+    st.builds(Held, on_kind=st.sampled_from(["archive", "account", "organisation"]), role=st.sampled_from(list(Role)))
+)
 scopes = st.builds(
     TokenScope,
     verbs=st.none() | st.frozensets(st.sampled_from([verb.value for verb in Verb])),
@@ -55,7 +60,10 @@ archives = st.builds(
     is_closed=st.booleans(),
 )
 things: st.SearchStrategy[Thing] = st.one_of(
-    archives, st.just(AccountThing(UUID(int=9), UUID(int=8))), st.just(InstanceThing())
+    archives,
+    st.just(AccountThing(UUID(int=9), UUID(int=8))),
+    st.just(OrganisationThing(UUID(int=8))),
+    st.just(InstanceThing()),
 )
 actors = st.builds(
     Actor, kind=st.just(ActorKind.PERSON), identity_id=st.just(IDS[0]), is_administrator=st.booleans(), scope=scopes
@@ -63,17 +71,24 @@ actors = st.builds(
 
 
 def test_the_roles_on_an_archive_give_what_the_manual_says() -> None:
-    reader, contributor, manager, owner = (ROLE_ACTIONS[role] for role in Role)
-    assert reader == {Action.READ}
-    assert contributor - reader == {Action.FILL, Action.DESCRIBE, Action.CLOSE, Action.APPEND}
+    curator, reader, contributor, manager, owner = (ROLE_ACTIONS[role] for role in Role)
+    assert curator == {Action.SEE, Action.DESCRIBE}
+    assert reader == {Action.SEE, Action.READ}
+    assert contributor - reader == {Action.VERIFY, Action.FILL, Action.DESCRIBE, Action.CLOSE, Action.APPEND}
     assert manager - contributor == {Action.MANAGE}
     assert owner - manager == {Action.WITHDRAW}
 
 
 @pytest.mark.parametrize("table", [ROLE_ACTIONS, ACCOUNT_ROLE_ACTIONS])
 def test_a_stronger_role_gives_all_that_a_weaker_one_does(table: dict[Role, frozenset[Action]]) -> None:
-    ordered = [table[role] for role in Role]
+    ordered = [table[role] for role in Role if role is not Role.CURATOR]
     assert all(weaker <= stronger for weaker, stronger in pairwise(ordered))
+    assert table[Role.CURATOR] <= table[Role.CONTRIBUTOR]
+
+
+def test_a_role_on_an_organisation_reads_no_content() -> None:
+    for actions in ORGANISATION_ROLE_ACTIONS.values():
+        assert actions.isdisjoint({Action.READ, Action.FILL, Action.CLOSE, Action.APPEND, Action.WITHDRAW})
 
 
 def test_every_action_belongs_to_exactly_one_verb() -> None:
@@ -81,27 +96,27 @@ def test_every_action_belongs_to_exactly_one_verb() -> None:
     assert sorted(claimed) == sorted(Action)
 
 
-@given(actors, things, roles)
-def test_a_narrower_scope_never_gains(actor: Actor, thing: Thing, role: Role | None) -> None:
+@given(actors, things, held)
+def test_a_narrower_scope_never_gains(actor: Actor, thing: Thing, own: frozenset[Held]) -> None:
     whole = replace(actor, scope=TokenScope())
-    allowed = allowed_actions(actor, thing, role, today=TODAY)
-    assert allowed <= allowed_actions(whole, thing, role, today=TODAY)
+    allowed = allowed_actions(actor, thing, own, today=TODAY)
+    assert allowed <= allowed_actions(whole, thing, own, today=TODAY)
     assert allowed <= actions_on(thing)
 
 
-@given(actors, scopes, things, roles)
+@given(actors, scopes, things, held)
 def test_a_scope_within_another_allows_no_more(
-    actor: Actor, inner: TokenScope, thing: Thing, role: Role | None
+    actor: Actor, inner: TokenScope, thing: Thing, own: frozenset[Held]
 ) -> None:
     if is_scope_within(inner, actor.scope):
-        narrowed = allowed_actions(replace(actor, scope=inner), thing, role, today=TODAY)
-        assert narrowed <= allowed_actions(actor, thing, role, today=TODAY)
+        narrowed = allowed_actions(replace(actor, scope=inner), thing, own, today=TODAY)
+        assert narrowed <= allowed_actions(actor, thing, own, today=TODAY)
 
 
-@given(actors, things, roles, roles)
-def test_a_stronger_role_never_loses(actor: Actor, thing: Thing, one: Role | None, other: Role | None) -> None:
-    both = strongest(role for role in (one, other) if role)
-    assert allowed_actions(actor, thing, one, today=TODAY) <= allowed_actions(actor, thing, both, today=TODAY)
+@given(actors, things, held, held)
+def test_roles_add_up(actor: Actor, thing: Thing, one: frozenset[Held], other: frozenset[Held]) -> None:
+    apart = [allowed_actions(actor, thing, own, today=TODAY) for own in (one, other)]
+    assert allowed_actions(actor, thing, one | other, today=TODAY) == apart[0] | apart[1]
 
 
 @given(archives)
@@ -114,16 +129,16 @@ def test_a_stranger_reads_what_is_public_and_nothing_else(archive: ArchiveThing)
             and archive.embargo_until <= TODAY
         )
     )
-    expected = {Action.READ} if is_public else set()
+    expected = {Action.SEE, Action.READ} if is_public else set()
     for stranger in (ANONYMOUS, Actor(ActorKind.PERSON, IDS[0])):
-        assert allowed_actions(stranger, archive, None, today=TODAY) == expected
+        assert allowed_actions(stranger, archive, (), today=TODAY) == expected
 
 
 @given(things)
 def test_the_system_may_all_and_an_administrator_no_content(thing: Thing) -> None:
-    assert allowed_actions(SYSTEM, thing, None, today=TODAY) == actions_on(thing)
+    assert allowed_actions(SYSTEM, thing, (), today=TODAY) == actions_on(thing)
     administrator = Actor(ActorKind.PERSON, IDS[0], is_administrator=True)
-    assert allowed_actions(administrator, thing, None, today=TODAY).isdisjoint(
+    assert allowed_actions(administrator, thing, (), today=TODAY).isdisjoint(
         {Action.FILL, Action.CLOSE, Action.APPEND, Action.DESCRIBE, Action.WITHDRAW, Action.OPEN_ARCHIVE}
     )
 
@@ -132,21 +147,28 @@ def test_the_system_may_all_and_an_administrator_no_content(thing: Thing) -> Non
 def test_an_administrators_token_has_his_powers_only_with_the_verb_admin(verbs: set[str]) -> None:
     bearer = Actor(ActorKind.PERSON, IDS[0], is_administrator=True, scope=TokenScope(frozenset(verbs)))
     private = ArchiveThing(IDS[1], IDS[2], IDS[3], AccessClass.PRIVATE, None, is_closed=True)
-    assert not allowed_actions(bearer, private, None, today=TODAY)
-    assert not allowed_actions(bearer, InstanceThing(), None, today=TODAY)
+    assert not allowed_actions(bearer, private, (), today=TODAY)
+    assert not allowed_actions(bearer, InstanceThing(), (), today=TODAY)
 
 
-def test_nobody_grants_above_his_own_role() -> None:
+@pytest.mark.parametrize("on_kind", ["archive", "account"])
+def test_nobody_grants_above_his_own_role(on_kind: OnKind) -> None:
     for own in Role:
         for given_role in Role:
-            assert is_role_grantable(own, given_role, is_administrator=False) == (own.rank >= given_role.rank)
-    assert not is_role_grantable(None, Role.READER, is_administrator=False)
-    assert is_role_grantable(None, Role.OWNER, is_administrator=True)
+            expected = ROLE_ACTIONS[given_role] <= ROLE_ACTIONS[own]
+            assert is_role_grantable([Held(on_kind, own)], given_role, is_administrator=False) == expected
+    assert not is_role_grantable([], Role.READER, is_administrator=False)
+    assert is_role_grantable([], Role.OWNER, is_administrator=True)
+    assert not is_role_grantable([Held(on_kind, Role.MANAGER)], Role.OWNER, is_administrator=False)
+    assert is_role_grantable([Held("organisation", Role.MANAGER)], Role.OWNER, is_administrator=False)
+    assert not is_role_grantable([Held("organisation", Role.CURATOR)], Role.CURATOR, is_administrator=False)
 
 
 def test_a_refusal_names_the_weakest_role_that_suffices() -> None:
     archive = ArchiveThing(IDS[0], IDS[1], IDS[2], AccessClass.PRIVATE, None, is_closed=False)
     account = AccountThing(IDS[1], IDS[2])
+    assert weakest_role_for(Action.DESCRIBE, archive) is Role.CURATOR
+    assert weakest_role_for(Action.MANAGE_ORGANISATION, OrganisationThing(IDS[2])) is Role.MANAGER
     assert weakest_role_for(Action.CLOSE, archive) is Role.CONTRIBUTOR
     assert weakest_role_for(Action.WITHDRAW, archive) is Role.OWNER
     assert weakest_role_for(Action.OPEN_ARCHIVE, account) is Role.CONTRIBUTOR
@@ -183,6 +205,6 @@ def test_a_long_password_needs_no_digits_or_signs() -> None:
 
 
 def test_a_grant_names_exactly_one_grantee() -> None:
-    for wrong in ((None, None), (IDS[0], IDS[1])):
-        with pytest.raises(ValueError, match="an identity or a group"):
+    for wrong in ((None, None, None), (IDS[0], IDS[1], None), (IDS[0], None, "x509 CN=Ada")):
+        with pytest.raises(ValueError, match="an identity, a group or a credential"):
             Grantee(*wrong)

@@ -31,12 +31,18 @@ def test_a_token_acts_for_its_owner_within_its_scope(house: House) -> None:
     )
     reader = bearer(house, verbs=["read"], archives=[one.id])
     with house.db.begin() as tx:
-        assert house.identity.actions(tx, reader, one) == {Action.READ}
+        assert house.identity.actions(tx, reader, one) == {Action.SEE, Action.READ}
         assert house.identity.actions(tx, reader, two) == frozenset()
         assert house.identity.actions(tx, reader, account.thing) == frozenset()
         assert house.identity.actions(tx, bearer(house, verbs=["admin"]), InstanceThing()) == {Action.ADMINISTER}
         writer = bearer(house, verbs=["write"])
-        assert house.identity.actions(tx, writer, one) == {Action.FILL, Action.DESCRIBE, Action.CLOSE, Action.APPEND}
+        assert house.identity.actions(tx, writer, one) == {
+            Action.VERIFY,
+            Action.FILL,
+            Action.DESCRIBE,
+            Action.CLOSE,
+            Action.APPEND,
+        }
 
 
 def test_a_token_ends_a_year_later_unless_told_otherwise(house: House) -> None:

@@ -60,9 +60,27 @@ class Client:
         """Name, version, limits and addresses of the server."""
         return self._object(self._transport.json("GET", ""))
 
-    def log_in(self, login: str, password: str) -> dict[str, Any]:
-        """Open a session with a local account; the answer holds the session's `secret`."""
-        return self._object(self._transport.json("POST", "/login", json={"login": login, "password": password}))
+    def log_in(self, login: str, password: str, *, code: str | None = None) -> dict[str, Any]:
+        """Open a session with a local account; the answer holds the session's `secret`.
+
+        `code` is that of the second factor, where there is one.
+        """
+        body = _without_none({"login": login, "password": password, "code": code})
+        return self._object(self._transport.json("POST", "/login", json=body))
+
+    def begin_second_factor(self) -> dict[str, Any]:
+        """A fresh `key` for one's device, and its `address` for a picture; in force once it is confirmed."""
+        return self._object(self._transport.json("POST", "/me/second-factor"))
+
+    def confirm_second_factor(self, code: str) -> dict[str, Any]:
+        """Put the key in force with a first code; the answer holds recovery `codes`, told this once only."""
+        return self._object(self._transport.json("PUT", "/me/second-factor", json={"code": code}))
+
+    def renew_recovery_codes(self, code: str) -> dict[str, Any]:
+        return self._object(self._transport.json("POST", "/me/second-factor/recovery-codes", json={"code": code}))
+
+    def remove_second_factor(self, code: str) -> None:
+        self._transport.request("POST", "/me/second-factor/remove", json={"code": code})
 
     def log_out(self) -> None:
         """End the session, or revoke the token, that this client acts with."""
@@ -140,6 +158,15 @@ class Client:
             "allowed_profiles": None if allowed_profiles is None else list(allowed_profiles),
         }
         return self._object(self._transport.json("POST", "/accounts", json=_without_none(body), headers=_once()))
+
+    def list_organisations(self) -> Iterator[dict[str, Any]]:
+        """One's own organisation, and those on which one has a role."""
+        return self._pages("/organisations")
+
+    def create_organisation(self, name: str, *, ror: str | None = None) -> dict[str, Any]:
+        """Make an organisation; for administrators."""
+        body = _without_none({"name": name, "ror": ror})
+        return self._object(self._transport.json("POST", "/organisations", json=body, headers=_once()))
 
     def list_groups(self) -> list[dict[str, Any]]:
         return list(self._pages("/groups"))
@@ -412,31 +439,47 @@ class Client:
 
     # Roles, events, jobs
 
-    def list_grants(self, archive_id: str) -> list[dict[str, Any]]:
-        return list(self._pages(f"/archives/{archive_id}/grants"))
+    def list_grants(self, archive_id: str, *, on: str = "archives") -> list[dict[str, Any]]:
+        return list(self._pages(f"/{on}/{archive_id}/grants"))
 
     def grant(
-        self, archive_id: str, role: str, *, login: str | None = None, group_id: str | None = None
+        self,
+        archive_id: str,
+        role: str,
+        *,
+        login: str | None = None,
+        group_id: str | None = None,
+        credential: tuple[str, str] | None = None,
+        expires_at: str | None = None,
+        requires: Iterable[str] = (),
+        on: str = "archives",
     ) -> dict[str, Any]:
-        """Give a role on an archive to a person, named by login, or to a group."""
-        if (login is None) == (group_id is None):
-            raise UsageError("A role is granted to one person or to one group.", next_step="Give login or group_id.")
-        body = _without_none({"role": role, "login": login, "group_id": group_id})
-        return self._object(self._transport.json("POST", f"/archives/{archive_id}/grants", json=body, headers=_once()))
+        """Give a role to a person named by login, to a group, or to a credential (kind and subject).
+
+        It is given on an archive, or, with the identifier of one, `on` "accounts" or "organisations".
+        """
+        if sum(one is not None for one in (login, group_id, credential)) != 1:
+            raise UsageError(
+                "A role is granted to one person, group or credential.", next_step="Give one of the three."
+            )
+        named = None if credential is None else {"kind": credential[0], "subject": credential[1]}
+        to = _without_none({"login": login, "group_id": group_id, "credential": named, "expires_at": expires_at})
+        body = {"role": role, "requires": list(requires), **to}
+        return self._object(self._transport.json("POST", f"/{on}/{archive_id}/grants", json=body, headers=_once()))
 
     def explain_access(self, archive_id: str) -> Iterator[dict[str, Any]]:
         """Who reaches the archive, as what and why."""
         return self._pages(f"/archives/{archive_id}/access")
 
     def list_reach(self, login: str) -> Iterator[dict[str, Any]]:
-        """The archives that the person with this login may read, with what he may do there; for administrators."""
+        """The archives that the person with this login may see, with what he may do there; for administrators."""
         found = self._transport.json("GET", "/identities", params={"login": login})["items"]
         if not found:
             raise UsageError(f"Nobody has the login name {login}.", next_step="Look for a typing error.")
         return self._pages(f"/identities/{found[0]['id']}/archives")
 
-    def revoke_grant(self, archive_id: str, grant_id: str) -> None:
-        self._transport.request("DELETE", f"/archives/{archive_id}/grants/{grant_id}")
+    def revoke_grant(self, archive_id: str, grant_id: str, *, on: str = "archives") -> None:
+        self._transport.request("DELETE", f"/{on}/{archive_id}/grants/{grant_id}")
 
     def events(
         self, *, after: int = 0, archive_id: str | None = None, follow: bool = False

@@ -14,6 +14,7 @@ from prometheus_client import Metric
 
 from perdure.adapters.posix.store import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
+from perdure.adapters.sealing import FileSealer
 from perdure.adapters.signing import KEYS_NAME, FileSigner
 from perdure.app.metrics.facts import Facts
 from perdure.app.metrics.meters import Meters
@@ -160,7 +161,8 @@ def _wire(
         seed_shipped(tx)
     jobs = Jobs(db, watch=meters.jobs)
     events = EventLog(db, clock)
-    identity = Identity(db, clock, events, IdentitySettings(session_lifetime=timedelta(hours=settings.session_hours)))
+    lifetime = IdentitySettings(session_lifetime=timedelta(hours=settings.session_hours))
+    identity = Identity(db, clock, events, FileSealer(settings.keys_dir), lifetime)
     storage = Storage(db, stores, clock, instance_id=instance_id, reserve_bytes=settings.disk_reserve_bytes)
     storage.prepare()
     signer = FileSigner(settings.keys_dir, clock)

@@ -396,18 +396,26 @@ class _Meter:
 
 
 def actor_document(actor: Actor) -> dict[str, Json]:
-    """Who asked for a job, as its payload keeps it: no rights, which are looked up when they matter."""
+    """Who asked for a job and by what login, as its payload keeps it: his rights are looked up when they matter."""
     return {
         "kind": actor.kind.value,
         "identity": str(actor.identity_id) if actor.identity_id else None,
         "name": actor.name,
+        "known_as": [*sorted(actor.known_as)],
+        "proofs": [*sorted(actor.proofs)],
     }
 
 
 def parse_actor(document: Mapping[str, Any]) -> Actor:  # Any: JSON that we wrote
     """The actor of a payload, for events and records."""
     identity = document["identity"]
-    return Actor(ActorKind(document["kind"]), UUID(identity) if identity else None, document["name"])
+    return Actor(
+        ActorKind(document["kind"]),
+        UUID(identity) if identity else None,
+        document["name"],
+        known_as=frozenset(document.get("known_as", ())),
+        proofs=frozenset(document.get("proofs", ())),
+    )
 
 
 def _build_tree(ctx: Context, archive: Archive, to: Path, raise_if_stopping: Callable[[], None]) -> MerkleTree:

@@ -39,7 +39,7 @@ class Describing:
     ) -> Document:
         """The metadata of the archive (no path) or of a file, now or as of a time; or the part at a JSON pointer."""
         with self._ctx.db.begin() as tx:
-            require_archive(tx, self._ctx, actor, Action.READ, archive_id)
+            require_archive(tx, self._ctx, actor, _reading(path), archive_id)
             if as_of is None:
                 self._require_entry(tx, archive_id, path)
             return self._ctx.metadata.read(tx, archive_id, path, pointer=pointer, as_of=as_of)
@@ -60,6 +60,8 @@ class Describing:
         """
         with self._ctx.changing(archive_id) as tx:
             archive = require_archive(tx, self._ctx, actor, Action.DESCRIBE, archive_id, lock=True)
+            if path:
+                self._ctx.identity.require(tx, actor, Action.READ, archive.thing())
             require_state(archive, *_DESCRIBED)
             self._require_entry(tx, archive_id, path)
             result = self._ctx.metadata.patch(
@@ -84,7 +86,7 @@ class Describing:
         Names of persons are told to those who are logged in, as everywhere.
         """
         with self._ctx.db.begin() as tx:
-            require_archive(tx, self._ctx, actor, Action.READ, archive_id)
+            require_archive(tx, self._ctx, actor, _reading(path), archive_id)
             found = self._ctx.metadata.history(
                 tx, archive_id, path, after_sequence=after, limit=max(1, min(limit, MAX_HISTORY))
             )
@@ -106,6 +108,11 @@ class Describing:
             "of_file": bool(result.path),
         }
         self._ctx.events.record(tx, events.METADATA_CHANGED, archive_id, actor, data)
+
+
+def _reading(path: bytes | None) -> Action:
+    """What is said of a file tells of the file: it is for those who may read the listing."""
+    return Action.SEE if path == b"" else Action.READ
 
 
 def note_metadata(tx: Connection, ctx: Context, archive_id: UUID, sequence: int) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select
 
 from perdure.archives import events as facts
 from perdure.archives.citing import landing_page
@@ -16,7 +16,7 @@ from perdure.archives.errors import ArchiveNotFoundError, UnknownIdentifierError
 from perdure.archives.journal import list_record_changes
 from perdure.archives.model import Archive, ArchiveState, Part, possible_actions
 from perdure.archives.placing import ACTIVE_UPLOADS, list_parts
-from perdure.archives.records import Context, load_all, readable_by, require_archive, require_readable
+from perdure.archives.records import Context, load_all, require_archive, require_visible, visible_to
 from perdure.archives.searching import has_path_with
 from perdure.archives.tables import account_usage, archives, uploads
 from perdure.events import Event
@@ -106,7 +106,7 @@ class PublicPage:
 
 def get_record(ctx: Context, actor: Actor, archive_id: UUID) -> ArchiveView:
     """One archive with its children, by one query where it has none."""
-    found = require_readable(ctx, actor, archive_id)
+    found = require_visible(ctx, actor, archive_id)
     return ArchiveView(
         archive=_as_seen(found.archive, found.actions),
         actions=possible_actions(found.actions, found.archive.state),
@@ -139,12 +139,14 @@ def list_archives(
     cursor: str | None = None,
     limit: int = 50,
 ) -> ArchivePage:
-    """The archives that the actor may read, newest first; `text` is looked for in record, paths and metadata.
+    """The archives that the actor may see, newest first.
+
+    `text` is looked for in record and metadata, and where he may read in paths, too.
 
     Discarded archives are listed only when asked for by their state.
     """
     limit = max(1, min(limit, MAX_PAGE))
-    conditions = [readable_by(ctx, actor)]
+    conditions = [visible_to(ctx, actor)]
     if state is None:
         conditions.append(archives.c.state != ArchiveState.DISCARDED.value)
     else:
@@ -154,7 +156,7 @@ def list_archives(
     if cursor is not None:
         conditions.append(archives.c.id < _read_cursor(cursor))
     if text:
-        conditions.append(_has_text(ctx, text))
+        conditions.append(_has_text(ctx, actor, text))
     with ctx.db.begin() as tx:
         found = load_all(tx, *conditions, limit=limit + 1)
         views = tuple(_list_one(tx, ctx, actor, archive) for archive in found[:limit])
@@ -164,13 +166,15 @@ def list_archives(
 def list_reach(
     ctx: Context, actor: Actor, identity_id: UUID, *, cursor: str | None = None, limit: int = 50
 ) -> ArchivePage:
-    """What `list_archives` gives that identity in a session; for administrators. Nothing for who is disabled.
+    """What `list_archives` gives that identity if its login proves all that any grant demands; for administrators.
+
+    Nothing for who is disabled; what an entitlement opens that only a login brings is not in it.
 
     Raises NotFoundError when there is no such identity.
     """
     with ctx.db.begin() as tx:
         ctx.identity.require(tx, actor, Action.ADMINISTER, InstanceThing())
-        person = ctx.identity.find_actor_in(tx, identity_id)
+        person = ctx.identity.find_actor_in(tx, identity_id, asked_as=ctx.identity.best_login_in(tx))
     if person is None:
         ctx.identity.get_identity(actor, identity_id)
     return ArchivePage((), None) if person is None else list_archives(ctx, person, cursor=cursor, limit=limit)
@@ -182,7 +186,7 @@ def record_history(
     """The changes of the record in order. Who has which role is told to those who may manage it."""
     limit = max(1, min(limit, MAX_EVENTS))
     with ctx.db.begin() as tx:
-        archive = require_archive(tx, ctx, actor, Action.READ, archive_id)
+        archive = require_archive(tx, ctx, actor, Action.SEE, archive_id)
         may_manage = _may_manage(tx, ctx, actor, archive)
         rows = list_record_changes(tx, archive_id, after=_read_number(cursor), limit=limit + 1)
     changes = tuple(_to_change(row, with_grants=may_manage) for row in rows[:limit])
@@ -198,7 +202,7 @@ def list_events(
     limit: int = 100,
     wait_seconds: float = 0,
 ) -> list[Event]:
-    """Events of the archives that the actor may read, after a number and in order; waits for one if there is none.
+    """Events of the archives that the actor may see, after a number and in order; waits for one if there is none.
 
     Who may administer the installation is told every event, so that he can follow the chain without a gap.
     What an event says of roles is told to those who may manage the archive; to others its data is empty.
@@ -206,7 +210,7 @@ def list_events(
     limit = max(1, min(limit, MAX_EVENTS))
     if archive_id is not None:
         with ctx.db.begin() as tx:
-            require_archive(tx, ctx, actor, Action.READ, archive_id)
+            require_archive(tx, ctx, actor, Action.SEE, archive_id)
     found = _read_events(ctx, actor, archive_id, after, limit)
     if not found and wait_seconds > 0:
         ctx.events.wait_for(_head(ctx, after), min(wait_seconds, MAX_WAIT_SECONDS))
@@ -235,23 +239,23 @@ def read_head_document(ctx: Context, actor: Actor, archive_id: UUID, name: str) 
 def public_page(ctx: Context, actor: Actor, identifier: str) -> PublicPage:
     """The page under a persistent identifier or an archive's own id.
 
-    An archive that was closed has one for everybody: who may not read it sees that it exists, under which title and
-    identifier, and that it is not public, or what its tombstone says. Before closing it exists only for its readers.
+    An archive that was closed has one for everybody: who may not see it is told that it exists, under which title and
+    identifier, and that it is not public, or what its tombstone says. Before closing it exists only for who may see it.
     """
     with ctx.db.begin() as tx:
         found = load_all(tx, _identified_by(identifier))
         if not found:
             raise _no_page(identifier)
         archive = found[0]
-        may_read = ctx.identity.can(tx, actor, Action.READ, archive.thing())
+        actions = ctx.identity.actions(tx, actor, archive.thing())
     is_known = archive.state in (ArchiveState.CLOSED, ArchiveState.WITHDRAWN)
-    if not may_read and not is_known:
+    if Action.SEE not in actions and not is_known:
         raise _no_page(identifier)
-    return _show(ctx, archive, may_read=may_read)
+    return _show(ctx, archive, actions)
 
 
 def _list_children(ctx: Context, actor: Actor, archive_id: UUID) -> tuple[UUID, ...]:
-    query = select(archives.c.id).where(archives.c.parent_id == archive_id, readable_by(ctx, actor))
+    query = select(archives.c.id).where(archives.c.parent_id == archive_id, visible_to(ctx, actor))
     with ctx.db.read() as reading:
         return tuple(reading.execute(query.order_by(archives.c.id.desc())).scalars())
 
@@ -266,16 +270,16 @@ def _has_test_identifier(ctx: Context, archive: Archive) -> bool:
         return True
 
 
-def _show(ctx: Context, archive: Archive, *, may_read: bool) -> PublicPage:
-    shown = may_read and archive.state is not ArchiveState.WITHDRAWN
+def _show(ctx: Context, archive: Archive, actions: frozenset[Action]) -> PublicPage:
+    is_shown = archive.state is not ArchiveState.WITHDRAWN
     return PublicPage(
         id=archive.id,
         identifier=archive.identifier,
         is_test_identifier=_has_test_identifier(ctx, archive),
         state=archive.state,
         title=archive.description.title,
-        may_read=shown,
-        archive=archive if shown else None,
+        may_read=is_shown and Action.READ in actions,
+        archive=archive if is_shown and Action.SEE in actions else None,
         tombstone=_public_tombstone(archive),
         url=landing_page(ctx.settings.public_url, archive),
     )
@@ -310,16 +314,22 @@ def _no_page(identifier: str) -> ArchiveNotFoundError:
     return ArchiveNotFoundError(f"There is nothing under {identifier[:200]!r}, or you may not see it.")
 
 
-def _has_text(ctx: Context, text: str) -> ColumnElement[bool]:
-    """In the record and the metadata in whatever case, in paths as it is typed."""
+def _has_text(ctx: Context, actor: Actor, text: str) -> ColumnElement[bool]:
+    """In the record and the metadata in whatever case, in paths as it is typed.
+
+    What files are called and what is said of them finds an archive only for those who may read it.
+    """
     text = text.strip()[:MAX_TEXT_CHARACTERS]
     if "\0" in text:
         raise BadInputError("The text holds a NUL.", field="text")
     return or_(
         archives.c.folded.contains(text.casefold(), autoescape=True),
         archives.c.identifier == text,
-        archives.c.id.in_(ctx.metadata.find_things(text)),
-        has_path_with(text),
+        archives.c.id.in_(ctx.metadata.find_things(text, with_files=False)),
+        and_(
+            visible_to(ctx, actor, Action.READ),
+            or_(archives.c.id.in_(ctx.metadata.find_things(text)), has_path_with(text)),
+        ),
     )
 
 
@@ -350,12 +360,12 @@ def _count_verified(tx: Connection, ctx: Context, own_parts: Sequence[Part]) -> 
 
 
 def _read_events(ctx: Context, actor: Actor, archive_id: UUID | None, after: int, limit: int) -> list[Event]:
-    readable = select(archives.c.id).where(readable_by(ctx, actor))
+    seen = select(archives.c.id).where(visible_to(ctx, actor))
     with ctx.db.begin() as tx:
         if ctx.identity.can(tx, actor, Action.ADMINISTER, InstanceThing()):
             return ctx.events.read(tx, after=after, limit=limit, subject=archive_id)
         found = ctx.events.read(
-            tx, after=after, limit=limit, subject=archive_id, visible=lambda subject: subject.in_(readable)
+            tx, after=after, limit=limit, subject=archive_id, visible=lambda subject: subject.in_(seen)
         )
         about = {event.subject for event in found if event.type in _ABOUT_ROLES}
         managed = {one.id for one in load_all(tx, archives.c.id.in_(about)) if _may_manage(tx, ctx, actor, one)}

@@ -198,7 +198,11 @@ class Ingesting:
         """Raises NotAllowedError when he who asked has been disabled, or has lost the role, since."""
         ctx = self._ctx
         with ctx.db.begin() as tx:
-            asking = actor if actor.identity_id is None else ctx.identity.find_actor_in(tx, actor.identity_id)
+            asking = (
+                actor
+                if actor.identity_id is None
+                else ctx.identity.find_actor_in(tx, actor.identity_id, asked_as=actor)
+            )
             if asking is None or not ctx.identity.can(tx, asking, Action.FILL, load(tx, archive_id).thing()):
                 raise NotAllowedError("Whoever asked for this may no longer fill the archive.")
 

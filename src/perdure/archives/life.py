@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -145,14 +145,21 @@ class Life:
         return roles.explain_access(self._ctx, actor, archive_id, after=after, limit=limit)
 
     def list_reach(self, actor: Actor, identity_id: UUID, *, cursor: str | None = None, limit: int = 50) -> ArchivePage:
-        """The archives that somebody may read, with what he may do there; for administrators."""
+        """The archives that somebody may see, with what he may do there; for administrators."""
         return finding.list_reach(self._ctx, actor, identity_id, cursor=cursor, limit=limit)
 
     def grant(
-        self, actor: Actor, archive_id: UUID, to: Grantee, role: Role, *, expires_at: datetime | None = None
+        self,
+        actor: Actor,
+        archive_id: UUID,
+        to: Grantee,
+        role: Role,
+        *,
+        expires_at: datetime | None = None,
+        requires: Iterable[str] = (),
     ) -> Grant:
         """Give a role, to one's own rank at most."""
-        return roles.grant(self._ctx, actor, archive_id, to, role, expires_at=expires_at)
+        return roles.grant(self._ctx, actor, archive_id, to, role, expires_at=expires_at, requires=requires)
 
     def revoke(self, actor: Actor, archive_id: UUID, grant_id: UUID) -> None:
         """Take a role back, or lay one's own down."""

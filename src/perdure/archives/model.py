@@ -59,8 +59,8 @@ _IMPOSSIBLE: Mapping[ArchiveState, frozenset[Action]] = {
     ArchiveState.OPEN: _AFTER_FILLING,
     ArchiveState.CLOSING: _AFTER_FILLING | {Action.FILL},
     ArchiveState.CLOSED: _FILLING,
-    ArchiveState.WITHDRAWN: _FILLING | _AFTER_FILLING | {Action.DESCRIBE},
-    ArchiveState.DISCARDED: _FILLING | _AFTER_FILLING | {Action.DESCRIBE},
+    ArchiveState.WITHDRAWN: _FILLING | _AFTER_FILLING | {Action.DESCRIBE, Action.VERIFY},
+    ArchiveState.DISCARDED: _FILLING | _AFTER_FILLING | {Action.DESCRIBE, Action.VERIFY},
 }
 MAX_PART_FILES = 25_000  # whoever closes waits for the last part: it is sealed when all files have come
 MAX_PART_BYTES = 10 * 10**12

@@ -152,26 +152,26 @@ def require_archive(
 
 
 @dataclass(frozen=True, slots=True)
-class Readable:
-    """An archive that an actor may read, all that he may do with it, and whether any archive appends to it."""
+class Visible:
+    """An archive that an actor may see, all that he may do with it, and whether any archive appends to it."""
 
     archive: Archive
     actions: frozenset[Action]
     has_children: bool
 
 
-def require_readable(ctx: Context, actor: Actor, archive_id: UUID) -> Readable:
-    """As `require_archive` for reading alone: archive and roles by one query, which needs no transaction."""
+def require_visible(ctx: Context, actor: Actor, archive_id: UUID) -> Visible:
+    """As `require_archive` for seeing alone: archive and roles by one query, which needs no transaction."""
     now = ctx.clock.now()
-    row = ctx.db.ask(_READABLE, {"archive": archive_id, **role_parameters(actor, now)})
+    row = ctx.db.ask(_VISIBLE, {"archive": archive_id, **role_parameters(actor, now)})
     if row is None:
         raise _not_found(archive_id)
     archive = to_archive(row)
     try:
-        actions = ctx.identity.require_with(actor, Action.READ, archive.thing(), row.roles, now=now)
+        actions = ctx.identity.require_with(actor, Action.SEE, archive.thing(), row.roles, now=now)
     except NotFoundError:
         raise _not_found(archive_id) from None
-    return Readable(archive, actions, row.has_children)
+    return Visible(archive, actions, row.has_children)
 
 
 def load(tx: Connection, archive_id: UUID, *, lock: bool = False, share: bool = False) -> Archive:
@@ -206,12 +206,14 @@ def list_descendants(tx: Connection, archive_id: UUID) -> list[UUID]:
     return list(tx.execute(live.order_by(archives.c.id)).scalars())
 
 
-def readable_by(ctx: Context, actor: Actor) -> ColumnElement[bool]:
-    """The condition on the table that the actor may read the archive."""
-    return ctx.identity.readable(
+def visible_to(ctx: Context, actor: Actor, action: Action = Action.SEE) -> ColumnElement[bool]:
+    """The condition on the table that the actor may see the archive, or may read it."""
+    return ctx.identity.visible(
         actor,
+        action=action,
         archive_id=archives.c.id,
         account_id=archives.c.account_id,
+        organisation_id=archives.c.organisation_id,
         access=archives.c.access,
         embargo_until=archives.c.embargo_until,
         is_closed=archives.c.state.in_([ArchiveState.CLOSED.value, ArchiveState.WITHDRAWN.value]),
@@ -426,18 +428,21 @@ def _select_archives() -> Select[Any]:  # Any: all columns
     return select(archives, files.label("file_count"), size.label("byte_count"))
 
 
-def _select_readable() -> Select[Any]:  # Any: all columns, and two more
+_OWN_ROLES = select_roles(archives.c.id, archives.c.account_id, archives.c.organisation_id)
+
+
+def _select_visible() -> Select[Any]:  # Any: all columns, and two more
     child = archives.alias("child")
     has_children = select(child.c.id).where(child.c.parent_id == archives.c.id).exists()
     return (
         _select_archives()
-        .add_columns(select_roles(archives.c.id, archives.c.account_id).label("roles"))
+        .add_columns(_OWN_ROLES.label("roles"))
         .add_columns(has_children.label("has_children"))
         .where(archives.c.id == bindparam("archive"))
     )
 
 
-_READABLE = Question(_select_readable())
+_VISIBLE = Question(_select_visible())
 
 
 def _not_found(archive_id: UUID) -> ArchiveNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -34,14 +35,21 @@ def explain_access(
 
 
 def grant(
-    ctx: Context, actor: Actor, archive_id: UUID, to: Grantee, role: Role, *, expires_at: datetime | None = None
+    ctx: Context,
+    actor: Actor,
+    archive_id: UUID,
+    to: Grantee,
+    role: Role,
+    *,
+    expires_at: datetime | None = None,
+    requires: Iterable[str] = (),
 ) -> Grant:
-    """Give a role, to one's own rank at most; giving it again sets its end anew."""
+    """Give a role, to one's own rank at most; giving it again sets its end and what it requires anew."""
     with ctx.changing(archive_id) as tx:
         archive = require_archive(tx, ctx, actor, Action.MANAGE, archive_id, lock=True)
         require_state(archive, *_GRANTABLE)
         before = _documents(tx, ctx, archive_id)
-        given = ctx.identity.grant_in(tx, actor, archive.thing(), to, role, expires_at=expires_at)
+        given = ctx.identity.grant_in(tx, actor, archive.thing(), to, role, expires_at=expires_at, requires=requires)
         key = str(given.id)
         save_grant_change(tx, ctx, actor, archive, {key: before.get(key)}, {key: render_grant(given)})
     return given
@@ -50,7 +58,7 @@ def grant(
 def revoke(ctx: Context, actor: Actor, archive_id: UUID, grant_id: UUID) -> None:
     """Take a role back; who holds it himself may always lay it down. Raises MandatoryRoleMissingError."""
     with ctx.changing(archive_id) as tx:
-        archive = require_archive(tx, ctx, actor, Action.READ, archive_id, lock=True)
+        archive = require_archive(tx, ctx, actor, Action.SEE, archive_id, lock=True)
         key = str(grant_id)
         before = _documents(tx, ctx, archive_id)
         if key not in before:
@@ -65,7 +73,11 @@ def require_mandatory_roles(tx: Connection, ctx: Context, archive: Archive, prof
     """Raises MandatoryRoleMissingError when nobody holds a role that the profile demands, here or on the account."""
     now = ctx.clock.now()
     grants = [*ctx.identity.list_grants_in(tx, archive.id), *ctx.identity.list_grants_in(tx, archive.account_id)]
-    held = {one.role.value for one in grants if one.expires_at is None or one.expires_at > now}
+    held = {
+        one.role.value
+        for one in grants
+        if (one.expires_at is None or one.expires_at > now) and one.to.named is None and not one.requires
+    }
     missing = sorted(set(profile.mandatory_roles) - held)
     if missing:
         raise MandatoryRoleMissingError(

@@ -38,7 +38,7 @@ class Verifying:
     def start_verify(self, actor: Actor, archive_id: UUID) -> UUID:
         """Have all copies of the archive's head and sealed parts verified; the job's result is the report."""
         with self._ctx.db.begin() as tx:
-            archive = require_archive(tx, self._ctx, actor, Action.DESCRIBE, archive_id)
+            archive = require_archive(tx, self._ctx, actor, Action.VERIFY, archive_id)
             require_state(archive, ArchiveState.OPEN, ArchiveState.CLOSING, ArchiveState.CLOSED)
             return self._ctx.jobs.defer(
                 tx,

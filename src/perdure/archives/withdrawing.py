@@ -32,11 +32,11 @@ from perdure.archives.records import (
     list_descendants,
     load,
     load_all,
-    readable_by,
     require_archive,
     require_revision,
     require_state,
     save_change,
+    visible_to,
 )
 from perdure.archives.tables import archives, files, parts, superseded, uploads, withdrawals
 from perdure.identity.callers import require_identity
@@ -299,7 +299,7 @@ def _require_no_children(tx: Connection, ctx: Context, actor: Actor, archive: Ar
     children = list_descendants(tx, archive.id)
     if not children:
         return
-    shown = load_all(tx, archives.c.id.in_(children), readable_by(ctx, actor), limit=_NAMED_CHILDREN)
+    shown = load_all(tx, archives.c.id.in_(children), visible_to(ctx, actor), limit=_NAMED_CHILDREN)
     names = [
         {"id": str(child.id), "short_id": short_form(child.id), "title": child.description.title} for child in shown
     ]

@@ -1,6 +1,6 @@
 """Jobs as those who asked for them, and those who work on their archive, may see them.
 
-What a job does and why it failed is the business of those who may describe or manage the archive, an administrator too;
+What a job does and why it failed is the business of those who may fill or manage the archive, an administrator too;
 the reader of a public archive does not see it.
 """
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from perdure.archives.model import Archive
 from perdure.archives.records import Context, require_archive
-from perdure.identity.model import ROLE_ACTIONS, Action, InstanceThing
+from perdure.identity.model import Action, InstanceThing, actions_held
 from perdure.jobs import JobNotFoundError, JobView
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import NotAllowedError, NotFoundError
@@ -52,9 +52,8 @@ class Work:
     def _works_on(self, tx: Connection, actor: Actor, archive: Archive) -> bool:
         """By role, not by token: one that only reads may watch the work of its owner."""
         identity, thing = self._ctx.identity, archive.thing()
-        role = identity.find_role(tx, actor, thing)
-        may_describe = role is not None and Action.DESCRIBE in ROLE_ACTIONS[role]
-        return may_describe or identity.can(tx, actor, Action.MANAGE, thing)
+        may_fill = Action.FILL in actions_held(identity.find_roles(tx, actor, thing), thing)
+        return may_fill or identity.can(tx, actor, Action.MANAGE, thing)
 
 
 def _is_own(actor: Actor, job: JobView) -> bool:

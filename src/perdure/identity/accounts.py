@@ -7,14 +7,22 @@ from dataclasses import replace
 from enum import Enum
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, insert, or_, select, update
 
 from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity.callers import check_name, naming, require_identity, require_reader
 from perdure.identity.grants import Grants
-from perdure.identity.model import Account, Action, InstanceThing, Role, fold_name, has_administrator_powers, strongest
+from perdure.identity.model import (
+    Account,
+    Action,
+    OrganisationThing,
+    Role,
+    fold_name,
+    has_administrator_powers,
+    strongest,
+)
 from perdure.identity.rights import Rights, is_grant_of, things_granted
 from perdure.identity.tables import accounts, grants
 from perdure.kernel.actor import Actor, ActorKind
@@ -55,9 +63,9 @@ class Accounts:
         quota_bytes: int | None = None,
         allowed_profiles: Iterable[str] | None = None,
     ) -> Account:
-        """Make an account and its owner's grant; for administrators."""
+        """Make an account and its owner's grant; for administrators and those who manage the organisation."""
         with naming("account name"), self._db.begin() as tx:
-            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            self._rights.require(tx, actor, Action.MANAGE_ORGANISATION, OrganisationThing(organisation_id))
             return self.create_account_in(
                 tx,
                 actor,
@@ -89,7 +97,7 @@ class Accounts:
         with self._db.begin() as tx:
             account = self.get_account_in(tx, account_id)
             self._rights.require(tx, actor, Action.READ_ACCOUNT, account.thing)
-            return replace(account, role=self._rights.find_role(tx, actor, account.thing))
+            return replace(account, role=self._roles(tx, actor, [account.id]).get(account.id))
 
     def get_account_in(self, tx: Connection, account_id: UUID) -> Account:
         """One account, without asking who wants to know; raises NotFoundError."""
@@ -101,7 +109,7 @@ class Accounts:
         with self._db.begin() as tx:
             account = self.get_personal_account_in(tx, identity_id)
             self._rights.require(tx, actor, Action.READ_ACCOUNT, account.thing)
-            return replace(account, role=self._rights.find_role(tx, actor, account.thing))
+            return replace(account, role=self._roles(tx, actor, [account.id]).get(account.id))
 
     def get_personal_account_in(self, tx: Connection, identity_id: UUID) -> Account:
         """The personal account of an identity; raises NotFoundError."""
@@ -124,12 +132,13 @@ class Accounts:
         quota_bytes: int | Unchanged | None = UNCHANGED,
         allowed_profiles: Iterable[str] | Unchanged | None = UNCHANGED,
     ) -> Account:
-        """Change what is given: the name by those who manage the account, quota and profiles by administrators."""
+        """Change what is given: the name by those who manage the account, the rest by its organisation's."""
         with naming("account name"), self._db.begin() as tx:
             account = self.get_account_in(tx, account_id)
             self._rights.require(tx, actor, Action.MANAGE_ACCOUNT, account.thing)
             if not (quota_bytes is UNCHANGED and allowed_profiles is UNCHANGED):
-                self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+                home = OrganisationThing(account.organisation_id)
+                self._rights.require(tx, actor, Action.MANAGE_ORGANISATION, home)
             changed = _changed(account, name, quota_bytes, allowed_profiles)
             _check_quota(changed.quota_bytes)
             tx.execute(update(accounts).where(accounts.c.id == account_id).values(_row(changed)))
@@ -139,7 +148,9 @@ class Accounts:
     def _visible(self, actor: Actor, after: UUID | None, limit: int) -> Select[*tuple[object, ...]]:
         query = select(accounts).order_by(accounts.c.id).limit(limit)
         if actor.kind is not ActorKind.SYSTEM and not has_administrator_powers(actor):
-            query = query.where(accounts.c.id.in_(things_granted(actor, "account", self._clock.now())))
+            now = self._clock.now()
+            managed = accounts.c.organisation_id.in_(things_granted(actor, "organisation", now, roles=[Role.MANAGER]))
+            query = query.where(or_(accounts.c.id.in_(things_granted(actor, "account", now)), managed))
         return query if after is None else query.where(accounts.c.id > after)
 
     def _roles(self, tx: Connection, actor: Actor, ids: list[UUID]) -> dict[UUID, Role]:

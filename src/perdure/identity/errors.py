@@ -21,6 +21,78 @@ class BadCredentialsError(NotAllowedError):
     next_step = "Check the login name and the password, or the token; an administrator can set a new password."
 
 
+class SecondFactorNeededError(NotAllowedError):
+    code = "second_factor_needed"
+    status = 401
+    title = "This login needs a second factor"
+    next_step = "Send the code that your device shows, or one of your recovery codes, as `code` beside the password."
+
+
+class BadCodeError(NotAllowedError):
+    code = "bad_code"
+    status = 401
+    title = "This code is not valid"
+    next_step = "Wait for the next code of your device, or use a recovery code."
+
+
+class SecondFactorExistsError(ConflictError):
+    code = "second_factor_exists"
+    title = "A second factor is in force already"
+    next_step = "Remove it first, with a code of the device that you have."
+
+
+class TermsNotAcceptedError(NotAllowedError):
+    """`version` is the one to accept, `terms` where it is to be read."""
+
+    code = "terms_not_accepted"
+    title = "The terms of use are to be accepted first"
+    next_step = "Read them, then send the login again with `accept_terms` and their version."
+
+
+class UnknownPersonError(NotAllowedError):
+    """`ticket` carries what was shown, sealed, for an application; nothing of it is kept here."""
+
+    code = "unknown_person"
+    title = "You are not known here yet"
+    next_step = "Apply to be let in with the ticket, or log in as you did before and link this login to it."
+
+
+class ApplicationPendingError(NotAllowedError):
+    code = "application_pending"
+    title = "Your application waits to be decided"
+    next_step = "Those who manage your organisation here decide it; ask them if it takes long."
+
+
+class ApplicationRefusedError(NotAllowedError):
+    code = "application_refused"
+    title = "Your application was refused"
+    next_step = "Ask those who manage the organisation; a new application can be made some months later."
+
+
+class ApplicationDecidedError(ConflictError):
+    code = "application_decided"
+    title = "This application is decided already"
+    next_step = "Read who decided it, and how, in the list of applications."
+
+
+class CredentialTakenError(ConflictError):
+    code = "credential_taken"
+    title = "This login belongs to somebody already"
+    next_step = "Log in by it to see whose it is; unlink it there before you link it here."
+
+
+class LastCredentialError(ConflictError):
+    code = "last_credential"
+    title = "One way to log in has to stay"
+    next_step = "Link another login first."
+
+
+class BadSealError(BadInputError):
+    code = "bad_seal"
+    title = "This did not come from here, or is spoilt"
+    next_step = "Begin again from the start."
+
+
 class TokenExpiredError(NotAllowedError):
     code = "token_expired"
     status = 401

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, delete, exists, select
+from sqlalchemy import Connection, Row, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from perdure.db import Database
@@ -16,23 +17,24 @@ from perdure.identity.callers import naming
 from perdure.identity.errors import LastOwnerError
 from perdure.identity.model import (
     AccountThing,
-    Action,
     ArchiveThing,
     Grant,
+    GrantedThing,
     Grantee,
-    OnKind,
     Role,
     has_administrator_powers,
     is_role_grantable,
+    kind_of,
+    manage_action,
+    roles_on,
 )
+from perdure.identity.names import check_named, check_requirement
 from perdure.identity.rights import Rights
 from perdure.identity.tables import accounts, grants
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock, format_time
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 from perdure.kernel.ids import new_id
-
-GrantedThing = ArchiveThing | AccountThing
 
 
 class Grants:
@@ -45,11 +47,21 @@ class Grants:
         self._rights = rights
 
     def grant(
-        self, actor: Actor, on: GrantedThing, to: Grantee, role: Role, *, expires_at: datetime | None = None
+        self,
+        actor: Actor,
+        on: GrantedThing,
+        to: Grantee,
+        role: Role,
+        *,
+        expires_at: datetime | None = None,
+        requires: Iterable[str] = (),
     ) -> Grant:
-        """Give a role on an archive or account; giving the same role again sets its end anew."""
+        """Give a role on an archive, an account or an organisation.
+
+        Giving the same role again sets its end, and what it `requires` of the login, anew.
+        """
         with naming("grant"), self._db.begin() as tx:
-            return self.grant_in(tx, actor, on, to, role, expires_at=expires_at)
+            return self.grant_in(tx, actor, on, to, role, expires_at=expires_at, requires=requires)
 
     def grant_in(
         self,
@@ -60,19 +72,26 @@ class Grants:
         role: Role,
         *,
         expires_at: datetime | None = None,
+        requires: Iterable[str] = (),
     ) -> Grant:
         """As `grant`; nobody gives a role above his own."""
         self._require_giver(tx, actor, on, role)
+        if to.named is not None:
+            to = Grantee(named=check_named(*to.named.split(" ", 1)) if " " in to.named else check_named(to.named, ""))
+        if role not in roles_on(kind_of(on)):
+            known = ", ".join(one.value for one in roles_on(kind_of(on)))
+            raise BadInputError(f"A role on an {kind_of(on)} is one of {known}.", field="role")
         if expires_at is not None and (expires_at.tzinfo is None or expires_at <= self._clock.now()):
             raise BadInputError("The grant's end needs a time zone and lies in the future.", field="expires_at")
-        grant = self._give(tx, actor, on, to, role, expires_at)
-        if expires_at is not None:
+        demands = frozenset(map(check_requirement, requires))
+        grant = self._give(tx, actor, on, to, role, expires_at, demands)
+        if expires_at is not None or demands:
             _require_lasting_owner(tx, on)
         return grant
 
     def give_first_owner_in(self, tx: Connection, actor: Actor, on: GrantedThing, owner_id: UUID) -> Grant:
         """The owner of a thing that the calling domain just made; the only grant given without a right to give."""
-        return self._give(tx, actor, on, Grantee(identity_id=owner_id), Role.OWNER, None)
+        return self._give(tx, actor, on, Grantee(identity_id=owner_id), Role.OWNER, None, frozenset())
 
     def revoke_grant(self, actor: Actor, on: GrantedThing, grant_id: UUID) -> None:
         """Take a grant back; who holds one himself may always lay it down."""
@@ -96,7 +115,7 @@ class Grants:
     ) -> list[Grant]:
         """Who has a role here, ended grants too; for those who may manage it."""
         with self._db.begin() as tx:
-            self._rights.require(tx, actor, _manage(on), on)
+            self._rights.require(tx, actor, manage_action(on), on)
             return self.list_grants_in(tx, on.id, after=after, limit=limit)
 
     def list_grants_in(
@@ -123,28 +142,37 @@ class Grants:
         return tx.execute(delete(grants).where(grants.c.on_kind == "archive", grants.c.on_id == archive_id)).rowcount
 
     def _require_giver(self, tx: Connection, actor: Actor, on: GrantedThing, role: Role) -> None:
-        self._rights.require(tx, actor, _manage(on), on)
+        self._rights.require(tx, actor, manage_action(on), on)
         is_administrator = actor.kind is ActorKind.SYSTEM or has_administrator_powers(actor)
-        own = self._rights.find_role(tx, actor, on)
+        own = self._rights.find_roles(tx, actor, on)
         if not is_role_grantable(own, role, is_administrator=is_administrator):
             raise NotAllowedError(f"Only who is {role.value} gives or takes this role.", role=role.value)
 
     def _give(
-        self, tx: Connection, actor: Actor, on: GrantedThing, to: Grantee, role: Role, expires_at: datetime | None
+        self,
+        tx: Connection,
+        actor: Actor,
+        on: GrantedThing,
+        to: Grantee,
+        role: Role,
+        expires_at: datetime | None,
+        requires: frozenset[str],
     ) -> Grant:
         wanted = Grant(
             id=new_id(),
-            on_kind=_kind(on),
+            on_kind=kind_of(on),
             on_id=on.id,
             to=to,
             role=role,
             granted_by=actor.identity_id,
             granted_at=self._clock.now(),
             expires_at=expires_at,
+            requires=requires,
         )
-        target = [grants.c.on_id, grants.c.identity_id if to.identity_id else grants.c.group_id, grants.c.role]
+        grantee = grants.c.identity_id if to.identity_id else grants.c.group_id if to.group_id else grants.c.named
+        target = [grants.c.on_id, grantee, grants.c.role]
         fresh = insert(grants).values(_row(wanted))
-        renewed = {name: fresh.excluded[name] for name in ("granted_by", "granted_at", "expires_at")}
+        renewed = {name: fresh.excluded[name] for name in ("granted_by", "granted_at", "expires_at", "requires")}
         statement = fresh.on_conflict_do_update(index_elements=target, set_=renewed).returning(grants)
         with naming("grant"):
             grant = to_grant(tx.execute(statement).one())
@@ -168,25 +196,25 @@ def render_grant(grant: Grant) -> dict[str, object]:
         "granted_by": _text(grant.granted_by),
         "granted_at": format_time(grant.granted_at),
         "expires_at": format_time(grant.expires_at) if grant.expires_at else None,
+        "named": grant.to.named,
+        "requires": sorted(grant.requires),
     }
 
 
 def _require_lasting_owner(tx: Connection, on: GrantedThing) -> None:
-    if isinstance(on, ArchiveThing):
-        return  # its account has one
+    if not isinstance(on, AccountThing):
+        return  # an archive's account has one, and an organisation has administrators above it
     # The account's row is the lock: of two owners who leave at once, the second sees the first gone.
     tx.execute(select(accounts.c.id).where(accounts.c.id == on.id).with_for_update())
-    lasting = exists().where(grants.c.on_id == on.id, grants.c.role == Role.OWNER.value, grants.c.expires_at.is_(None))
+    lasting = exists().where(
+        grants.c.on_id == on.id,
+        grants.c.role == Role.OWNER.value,
+        grants.c.expires_at.is_(None),
+        grants.c.named.is_(None),  # nobody may ever come who is called so
+        func.cardinality(grants.c.requires) == 0,
+    )
     if not tx.execute(select(lasting)).scalar():
         raise LastOwnerError("This would leave the account without a lasting owner.")
-
-
-def _kind(on: GrantedThing) -> OnKind:
-    return "archive" if isinstance(on, ArchiveThing) else "account"
-
-
-def _manage(on: GrantedThing) -> Action:
-    return Action.MANAGE if isinstance(on, ArchiveThing) else Action.MANAGE_ACCOUNT
 
 
 def _row(grant: Grant) -> dict[str, object]:
@@ -196,10 +224,12 @@ def _row(grant: Grant) -> dict[str, object]:
         "on_id": grant.on_id,
         "identity_id": grant.to.identity_id,
         "group_id": grant.to.group_id,
+        "named": grant.to.named,
         "role": grant.role.value,
         "granted_by": grant.granted_by,
         "granted_at": grant.granted_at,
         "expires_at": grant.expires_at,
+        "requires": sorted(grant.requires),
     }
 
 
@@ -209,11 +239,12 @@ def to_grant(row: Row[Any]) -> Grant:  # Any: a row with all columns of a grant
         id=row.id,
         on_kind=row.on_kind,
         on_id=row.on_id,
-        to=Grantee(row.identity_id, row.group_id),
+        to=Grantee(row.identity_id, row.group_id, row.named),
         role=Role(row.role),
         granted_by=row.granted_by,
         granted_at=row.granted_at,
         expires_at=row.expires_at,
+        requires=frozenset(row.requires),
     )
 
 

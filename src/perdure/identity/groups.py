@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from perdure.db import Database
@@ -12,6 +12,7 @@ from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity.callers import check_name, naming, require_reader, require_self_management
 from perdure.identity.model import Group, fold_name, has_administrator_powers
+from perdure.identity.rights import Rights
 from perdure.identity.tables import group_members, groups
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
@@ -19,11 +20,12 @@ from perdure.kernel.ids import new_id
 
 
 class Groups:
-    """Whoever makes a group manages it; its members and administrators see it, nobody else."""
+    """Whoever makes a group manages it. Its members see it, and those who manage its organisation; nobody else."""
 
-    def __init__(self, db: Database, events: EventLog) -> None:
+    def __init__(self, db: Database, events: EventLog, rights: Rights) -> None:
         self._db = db
         self._events = events
+        self._rights = rights
 
     def create_group(self, actor: Actor, name: str) -> Group:
         """Make a group in the caller's organisation with him as its first member and manager."""
@@ -53,14 +55,14 @@ class Groups:
     def add_member(self, actor: Actor, group_id: UUID, identity_id: UUID, *, is_manager: bool = False) -> None:
         """Take somebody into the group, or change whether he manages it; safe to call twice."""
         with naming("group member"), self._db.begin() as tx:
-            self._require_manager(tx, actor, group_id)
+            self.require_manager_in(tx, actor, group_id)
             self._put_member(tx, actor, group_id, identity_id, is_manager=is_manager)
 
     def remove_member(self, actor: Actor, group_id: UUID, identity_id: UUID) -> None:
         """Take somebody out of the group; everybody may leave by himself. Safe to call twice."""
         with self._db.begin() as tx:
             if identity_id != actor.identity_id:
-                self._require_manager(tx, actor, group_id)
+                self.require_manager_in(tx, actor, group_id)
             else:
                 require_self_management(actor)
             gone = tx.execute(
@@ -82,25 +84,27 @@ class Groups:
         return found[0]
 
     def list_groups(self, actor: Actor) -> list[Group]:
-        """The caller's groups, all of the instance for an administrator, oldest first."""
+        """The caller's groups and those of organisations that he manages, for an administrator all; oldest first."""
         require_reader(actor)
         with self._db.begin() as tx:
             return self._load(tx, actor, None)
 
     def _put_member(self, tx: Connection, actor: Actor, group_id: UUID, identity_id: UUID, *, is_manager: bool) -> None:
         row = upsert(group_members).values(group_id=group_id, identity_id=identity_id, is_manager=is_manager)
-        change = {"is_manager": is_manager}
+        change = {"is_manager": is_manager, "source": "local", "issuer": None}
         tx.execute(row.on_conflict_do_update(index_elements=["group_id", "identity_id"], set_=change))
         told = {"group": str(group_id), "identity": str(identity_id), "is_manager": is_manager}
         self._events.record(tx, facts.GROUP_MEMBER_ADDED, None, actor, told)
 
-    def _require_manager(self, tx: Connection, actor: Actor, group_id: UUID) -> None:
+    def require_manager_in(self, tx: Connection, actor: Actor, group_id: UUID) -> None:
+        """Return for who may say who is in the group; raises NotFoundError to who may not see it."""
         if actor.kind is not ActorKind.SYSTEM:
             require_self_management(actor)
         group = next(iter(self._load(tx, actor, [group_id])), None)
         if group is None:
             raise NotFoundError("There is no such group, or you may not see it.")
-        if not _sees_all(actor) and actor.identity_id not in group.managers:
+        is_above = _sees_all(actor) or group.organisation_id in self._rights.managed_organisations(tx, actor)
+        if not is_above and actor.identity_id not in group.managers:
             raise NotAllowedError("Only those who manage a group change its members.")
 
     def _load(self, tx: Connection, actor: Actor, ids: list[UUID] | None) -> list[Group]:
@@ -109,7 +113,8 @@ class Groups:
             query = query.where(groups.c.id.in_(ids))
         if not _sees_all(actor):
             mine = select(group_members.c.group_id).where(group_members.c.identity_id == actor.identity_id)
-            query = query.where(groups.c.id.in_(mine))
+            managed = self._rights.managed_organisations(tx, actor)
+            query = query.where(or_(groups.c.id.in_(mine), groups.c.organisation_id.in_(managed)))
         rows = tx.execute(query).all()
         members = load_members(tx, [row.id for row in rows])
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Literal
@@ -16,25 +16,21 @@ MAX_PASSWORD_CHARACTERS = 1024  # beyond it somebody wants us to work, not to lo
 
 
 class Role(StrEnum):
-    """What a grant gives, weakest first."""
+    """What a grant gives. Each holds what those before it do, but for the curator, who reads no content."""
 
+    CURATOR = "curator"
     READER = "reader"
     CONTRIBUTOR = "contributor"
     MANAGER = "manager"
     OWNER = "owner"
 
-    @property
-    def rank(self) -> int:
-        return _RANKS[self]
-
-
-_RANKS = {role: rank for rank, role in enumerate(Role)}
-
 
 class Action(StrEnum):
     """What a use case asks `require` for."""
 
-    READ = "read"  # record, listing, bytes, metadata
+    SEE = "see"  # that it exists, record, metadata, events
+    READ = "read"  # listing and bytes
+    VERIFY = "verify"  # have every copy read and compared
     FILL = "fill"  # add, replace, remove content while open
     DESCRIBE = "describe"  # record and metadata, also after closing
     CLOSE = "close"
@@ -44,6 +40,7 @@ class Action(StrEnum):
     OPEN_ARCHIVE = "open_archive"
     READ_ACCOUNT = "read_account"
     MANAGE_ACCOUNT = "manage_account"
+    MANAGE_ORGANISATION = "manage_organisation"
     ADMINISTER = "administer"
 
 
@@ -81,12 +78,26 @@ class AccountThing:
 
 
 @dataclass(frozen=True, slots=True)
+class OrganisationThing:
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceThing:
     """The installation as a whole."""
 
 
-Thing = ArchiveThing | AccountThing | InstanceThing
-OnKind = Literal["archive", "account"]
+GrantedThing = ArchiveThing | AccountThing | OrganisationThing
+Thing = GrantedThing | InstanceThing
+OnKind = Literal["archive", "account", "organisation"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Held:
+    """A role, and on what kind of thing it was granted."""
+
+    on_kind: OnKind
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +130,89 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Session:
+    """An open session; `proofs` say by what the person showed who he is."""
+
     id: UUID
     client: Client
     created_at: datetime
     expires_at: datetime
     last_used_at: datetime
+    proofs: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One way in, without its secret."""
+
+    id: UUID
+    kind: CredentialKind
+    subject: str
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """One version of the terms of use."""
+
+    version: int
+    text: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRule:
+    """Who logs in from the issuer with the entitlement is in the group; `*` at its end stands for any ending."""
+
+    id: UUID
+    group_id: UUID
+    issuer: str
+    entitlement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Somebody who was shown to be who he is, by a credential that may or may not be known here.
+
+    `issuer` is who says so; `entitlements` are what it says of him, `proofs` how.
+    """
+
+    kind: CredentialKind
+    subject: str
+    display_name: str = ""
+    email: str | None = None
+    orcid: str | None = None
+    issuer: str = ""
+    entitlements: frozenset[str] = frozenset()
+    proofs: frozenset[str] = frozenset()
+
+    def called(self, display_name: str) -> Arrival:
+        return replace(self, display_name=display_name)
+
+
+class ApplicationState(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """Somebody who asks to be let in; what he said of himself is forgotten when he is refused."""
+
+    id: UUID
+    kind: CredentialKind
+    subject: str
+    display_name: str
+    email: str | None
+    orcid: str | None
+    organisation_id: UUID | None
+    reason: str
+    state: ApplicationState
+    applied_at: datetime
+    decided_at: datetime | None
+    note: str | None
+    identity_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +231,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The space that owns archives; `role` is the asking actor's, None where nobody asked for it."""
+    """The space that owns archives; `role` is the asking actor's on it, None where nobody asked or he has none."""
 
     id: UUID
     organisation_id: UUID
@@ -158,20 +247,52 @@ class Account:
         return AccountThing(self.id, self.organisation_id)
 
 
+class CredentialKind(StrEnum):
+    """By what somebody is known. All but the last two name a person from outside, and nobody has one with another."""
+
+    PASSWORD = "password"  # noqa: S105  # a kind, no password
+    OIDC = "oidc"  # issuer and subject, a blank between them
+    SAML = "saml"  # entity of the institution and identifier of the person there, a blank between them
+    X509 = "x509"  # the distinguished name, as RFC 4514 writes it
+    ORCID = "orcid"
+    LDAP = "ldap"  # name of the directory and of the person in it, a blank between them
+    TOTP = "totp"
+    RECOVERY = "recovery"
+
+
+ENTITLEMENT = "entitlement"
+SECOND_FACTOR = "second_factor"
+_FROM_OUTSIDE = (
+    CredentialKind.OIDC,
+    CredentialKind.SAML,
+    CredentialKind.X509,
+    CredentialKind.ORCID,
+    CredentialKind.LDAP,
+)
+NAMEABLE = frozenset({*(kind.value for kind in _FROM_OUTSIDE), ENTITLEMENT})
+WAYS = frozenset({CredentialKind.PASSWORD.value, *(kind.value for kind in _FROM_OUTSIDE)})
+
+
 @dataclass(frozen=True, slots=True)
 class Grantee:
-    """Whom a grant names: exactly one of the two."""
+    """Whom a grant names: exactly one of them. `named` is a credential or entitlement, whether anybody has it or not.
+
+    It is a kind and a subject with a blank between them, such as `x509 CN=Ada,O=Example`; see `names.check_named`.
+    """
 
     identity_id: UUID | None = None
     group_id: UUID | None = None
+    named: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.identity_id is None) == (self.group_id is None):
-            raise ValueError("a grant names an identity or a group")
+        if sum(one is not None for one in (self.identity_id, self.group_id, self.named)) != 1:
+            raise ValueError("a grant names an identity, a group or a credential")
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
+    """A role for somebody on something; it counts for logins whose proofs hold all that it `requires`."""
+
     id: UUID
     on_kind: OnKind
     on_id: UUID
@@ -180,6 +301,7 @@ class Grant:
     granted_by: UUID | None
     granted_at: datetime
     expires_at: datetime | None
+    requires: frozenset[str] = frozenset()
 
 
 class Through(StrEnum):
@@ -187,6 +309,7 @@ class Through(StrEnum):
 
     ARCHIVE = "archive"  # a grant on it
     ACCOUNT = "account"  # a grant on the account that it belongs to
+    ORGANISATION = "organisation"  # a grant on the organisation of that account
     ACCESS_CLASS = "access_class"  # it is public, or its embargo is over
     ADMINISTRATOR = "administrator"
 
@@ -224,36 +347,64 @@ class Group:
     managers: frozenset[UUID] = field(default_factory=frozenset)
 
 
+_CURATOR = frozenset({Action.SEE, Action.DESCRIBE})
+_READER = frozenset({Action.SEE, Action.READ})
+_CONTRIBUTOR = _READER | {Action.VERIFY, Action.FILL, Action.DESCRIBE, Action.CLOSE, Action.APPEND}
+_MANAGER = _CONTRIBUTOR | {Action.MANAGE}
+
+# What a role on an archive, or on the account that has it, lets its bearer do with the archive.
 ROLE_ACTIONS: Mapping[Role, frozenset[Action]] = {
-    Role.READER: frozenset({Action.READ}),
-    Role.CONTRIBUTOR: frozenset({Action.READ, Action.FILL, Action.DESCRIBE, Action.CLOSE, Action.APPEND}),
-    Role.MANAGER: frozenset({Action.READ, Action.FILL, Action.DESCRIBE, Action.CLOSE, Action.APPEND, Action.MANAGE}),
-    Role.OWNER: frozenset(
-        {Action.READ, Action.FILL, Action.DESCRIBE, Action.CLOSE, Action.APPEND, Action.MANAGE, Action.WITHDRAW}
-    ),
+    Role.CURATOR: _CURATOR,
+    Role.READER: _READER,
+    Role.CONTRIBUTOR: _CONTRIBUTOR,
+    Role.MANAGER: _MANAGER,
+    Role.OWNER: _MANAGER | {Action.WITHDRAW},
 }
 
 ACCOUNT_ROLE_ACTIONS: Mapping[Role, frozenset[Action]] = {
+    Role.CURATOR: frozenset({Action.READ_ACCOUNT}),
     Role.READER: frozenset({Action.READ_ACCOUNT}),
     Role.CONTRIBUTOR: frozenset({Action.READ_ACCOUNT, Action.OPEN_ARCHIVE}),
     Role.MANAGER: frozenset({Action.READ_ACCOUNT, Action.OPEN_ARCHIVE, Action.MANAGE_ACCOUNT}),
     Role.OWNER: frozenset({Action.READ_ACCOUNT, Action.OPEN_ARCHIVE, Action.MANAGE_ACCOUNT}),
 }
 
+# What a role on an organisation lets its bearer do with its archives, its accounts, and itself. Its managers read no
+# content: who needs to gives himself a role on the archive, which the event log then shows.
+ORGANISATION_ROLE_ACTIONS: Mapping[Role, frozenset[Action]] = {
+    Role.CURATOR: _CURATOR,
+    Role.MANAGER: frozenset(
+        {Action.SEE, Action.MANAGE, Action.READ_ACCOUNT, Action.MANAGE_ACCOUNT, Action.MANAGE_ORGANISATION}
+    ),
+}
+
 # What an administrator may do without any role. Filling, closing and withdrawing are not in it: he gives himself the
 # role first, which the event log then shows.
 ADMINISTRATOR_ACTIONS: frozenset[Action] = frozenset(
-    {Action.READ, Action.MANAGE, Action.READ_ACCOUNT, Action.MANAGE_ACCOUNT, Action.ADMINISTER}
+    {
+        Action.SEE,
+        Action.READ,
+        Action.MANAGE,
+        Action.READ_ACCOUNT,
+        Action.MANAGE_ACCOUNT,
+        Action.MANAGE_ORGANISATION,
+        Action.ADMINISTER,
+    }
 )
 
 VERB_ACTIONS: Mapping[Verb, frozenset[Action]] = {
-    Verb.READ: frozenset({Action.READ, Action.READ_ACCOUNT}),
-    Verb.WRITE: frozenset({Action.FILL, Action.DESCRIBE, Action.CLOSE, Action.APPEND, Action.OPEN_ARCHIVE}),
-    Verb.MANAGE: frozenset({Action.MANAGE, Action.WITHDRAW, Action.MANAGE_ACCOUNT}),
+    Verb.READ: frozenset({Action.SEE, Action.READ, Action.READ_ACCOUNT}),
+    Verb.WRITE: frozenset(
+        {Action.VERIFY, Action.FILL, Action.DESCRIBE, Action.CLOSE, Action.APPEND, Action.OPEN_ARCHIVE}
+    ),
+    Verb.MANAGE: frozenset({Action.MANAGE, Action.WITHDRAW, Action.MANAGE_ACCOUNT, Action.MANAGE_ORGANISATION}),
     Verb.ADMIN: frozenset({Action.ADMINISTER}),
 }
 
 ALL_ACTIONS: frozenset[Action] = frozenset(Action)
+
+# What everybody may do with a closed archive that is public.
+PUBLIC_ACTIONS = _READER
 
 
 def actions_on(thing: Thing) -> frozenset[Action]:
@@ -262,7 +413,42 @@ def actions_on(thing: Thing) -> frozenset[Action]:
         return ROLE_ACTIONS[Role.OWNER]
     if isinstance(thing, AccountThing):
         return ACCOUNT_ROLE_ACTIONS[Role.OWNER]
+    if isinstance(thing, OrganisationThing):
+        return frozenset({Action.MANAGE_ORGANISATION})
     return frozenset({Action.ADMINISTER})
+
+
+def kind_of(thing: GrantedThing) -> OnKind:
+    """The word for this kind of thing, as grants have it."""
+    if isinstance(thing, ArchiveThing):
+        return "archive"
+    return "account" if isinstance(thing, AccountThing) else "organisation"
+
+
+def places_of(thing: GrantedThing) -> tuple[UUID, ...]:
+    """On what a grant must be to count for the thing: itself, and whatever it belongs to."""
+    if isinstance(thing, ArchiveThing):
+        return thing.id, thing.account_id, thing.organisation_id
+    return (thing.id, thing.organisation_id) if isinstance(thing, AccountThing) else (thing.id,)
+
+
+def roles_on(kind: OnKind) -> tuple[Role, ...]:
+    """The roles that can be granted on this kind of thing, the weakest first."""
+    return tuple(ORGANISATION_ROLE_ACTIONS if kind == "organisation" else ROLE_ACTIONS)
+
+
+def actions_held(held: Iterable[Held], thing: Thing) -> frozenset[Action]:
+    """What these roles let their bearer do with the thing; they add up."""
+    found: frozenset[Action] = frozenset()
+    for one in held:
+        found |= _table_of(one.on_kind, thing).get(one.role, frozenset())
+    return found & actions_on(thing)
+
+
+def _table_of(on_kind: OnKind, thing: Thing) -> Mapping[Role, frozenset[Action]]:
+    if on_kind == "organisation":
+        return ORGANISATION_ROLE_ACTIONS
+    return ROLE_ACTIONS if isinstance(thing, ArchiveThing) else ACCOUNT_ROLE_ACTIONS
 
 
 def is_readable_by_all(access: AccessClass, embargo_until: date | None, *, is_closed: bool, today: date) -> bool:
@@ -288,36 +474,52 @@ def scope_actions(scope: TokenScope, thing: Thing) -> frozenset[Action]:
     return frozenset().union(*(VERB_ACTIONS[Verb(verb)] for verb in scope.verbs))
 
 
-def allowed_actions(actor: Actor, thing: Thing, role: Role | None, *, today: date) -> frozenset[Action]:
-    """Everything the actor may do with the thing, given the strongest role that grants give him there."""
+def allowed_actions(actor: Actor, thing: Thing, held: Iterable[Held], *, today: date) -> frozenset[Action]:
+    """Everything the actor may do with the thing, given the roles that grants give him there."""
     if actor.kind is ActorKind.SYSTEM:
         return actions_on(thing)
-    allowed: frozenset[Action] = frozenset()
+    allowed = actions_held(held, thing)
     if isinstance(thing, ArchiveThing) and is_readable_by_all(
         thing.access, thing.embargo_until, is_closed=thing.is_closed, today=today
     ):
-        allowed |= {Action.READ}
-    if role is not None and not isinstance(thing, InstanceThing):
-        allowed |= (ROLE_ACTIONS if isinstance(thing, ArchiveThing) else ACCOUNT_ROLE_ACTIONS)[role]
+        allowed |= PUBLIC_ACTIONS
     if has_administrator_powers(actor):
         allowed |= ADMINISTRATOR_ACTIONS & actions_on(thing)
     return allowed & scope_actions(actor.scope, thing)
 
 
 def strongest(roles: Iterable[Role]) -> Role | None:
-    """The role with the highest rank, None of none."""
-    return max(roles, key=lambda role: role.rank, default=None)
+    """The role that holds the most, None of none."""
+    order = list(Role)
+    return max(roles, key=order.index, default=None)
 
 
 def weakest_role_for(action: Action, thing: Thing) -> Role | None:
     """The role that a refused actor has to ask for; None where no role gives the action."""
-    table = ACCOUNT_ROLE_ACTIONS if isinstance(thing, AccountThing) else ROLE_ACTIONS
-    return next((role for role in Role if action in table[role]), None)
+    if isinstance(thing, InstanceThing):
+        return None
+    kind = kind_of(thing)
+    return next((role for role in roles_on(kind) if action in _table_of(kind, thing)[role]), None)
 
 
-def is_role_grantable(granter: Role | None, role: Role, *, is_administrator: bool) -> bool:
-    """Nobody gives more than he has; whether he may grant at all is `MANAGE` or `MANAGE_ACCOUNT`."""
-    return is_administrator or (granter is not None and granter.rank >= role.rank)
+def is_role_grantable(held: Iterable[Held], role: Role, *, is_administrator: bool) -> bool:
+    """Nobody gives more than he has, but for administrators and, inside it, the managers of an organisation.
+
+    Whether he may grant at all is asked by `manage_action`.
+    """
+    own = list(held)
+    if is_administrator or Held("organisation", Role.MANAGER) in own:
+        return True
+    # By what they give on archives, on an account as well: only there does an owner's role differ from a manager's.
+    power = (ROLE_ACTIONS[one.role] for one in own if one.on_kind != "organisation")
+    return ROLE_ACTIONS[role] <= frozenset[Action]().union(*power)
+
+
+def manage_action(thing: GrantedThing) -> Action:
+    """What a caller needs who gives and takes roles on the thing."""
+    if isinstance(thing, ArchiveThing):
+        return Action.MANAGE
+    return Action.MANAGE_ACCOUNT if isinstance(thing, AccountThing) else Action.MANAGE_ORGANISATION
 
 
 def is_scope_within(inner: TokenScope, outer: TokenScope) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import count
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from perdure.db import Database
@@ -15,19 +17,21 @@ from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity import throttle
 from perdure.identity.accounts import Accounts
-from perdure.identity.callers import check_name, naming, require_reader, require_session
+from perdure.identity.callers import MAX_NAME_CHARACTERS, check_name, naming, require_reader, require_session
 from perdure.identity.errors import BadCredentialsError, LastAdministratorError
 from perdure.identity.model import (
     Account,
     Action,
+    CredentialKind,
     IdentityCard,
     InstanceThing,
     Organisation,
+    OrganisationThing,
     fold_name,
     has_administrator_powers,
 )
 from perdure.identity.passwords import Passwords
-from perdure.identity.rights import Rights
+from perdure.identity.rights import Rights, things_granted
 from perdure.identity.sessions import end_sessions
 from perdure.identity.tables import accounts, credentials, identities, organisations
 from perdure.identity.tokens import revoke_tokens_of
@@ -38,14 +42,19 @@ from perdure.kernel.ids import new_id
 
 _PASSWORD_BYTES = 15  # 20 characters of base 64
 _OWN_SESSION = "own session"  # stands where the throttle has an address
+_IS_PASSWORD = credentials.c.kind == CredentialKind.PASSWORD.value
 
 
 @dataclass(frozen=True, slots=True)
-class _NewPerson:
+class NewPerson:
+    """Somebody to make: `name` is that of his personal account, `secret` the hash of a password."""
+
     card: IdentityCard
     email: str | None
-    login: str
-    secret: str
+    name: str
+    secret: str | None
+    kind: CredentialKind = CredentialKind.PASSWORD
+    subject: str | None = None
 
 
 class People:
@@ -87,7 +96,7 @@ class People:
             else:
                 home = _put_organisation(tx, organisation)
                 card = IdentityCard(new_id(), home, ActorKind.PERSON, login, None, True, True)
-                self._create(tx, SYSTEM, _NewPerson(card, None, login, secret), None)
+                self.create_in(tx, SYSTEM, NewPerson(card, None, login, secret), None)
         return login, password
 
     def create_local_account(
@@ -104,22 +113,25 @@ class People:
         is_administrator: bool = False,
         quota_bytes: int | None = None,
     ) -> tuple[IdentityCard, Account]:
-        """Make an identity with a password and a personal account that it owns; for administrators.
+        """Make an identity with a password and a personal account that it owns; for those who manage its organisation.
 
-        The organisation is the caller's unless another is named, for the system the only one there is. Raises
-        NameTakenError and WeakPasswordError.
+        The organisation is the caller's unless another is named, for the system the only one there is. Administrators
+        are made by administrators. Raises NameTakenError and WeakPasswordError.
         """
         with self._db.begin() as tx:
-            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
             home = organisation_id or actor.organisation_id or _find_only_organisation(tx)
+            if home is None or is_administrator or actor.kind is ActorKind.ANONYMOUS:
+                self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            if home is not None:
+                self._rights.require(tx, actor, Action.MANAGE_ORGANISATION, OrganisationThing(home))
         if home is None or kind not in (ActorKind.PERSON, ActorKind.SERVICE):
             raise BadInputError("An identity is a person or a service of an organisation.", field="organisation_id")
         card = IdentityCard(
             new_id(), home, kind, check_name(display_name, "display name"), orcid, True, is_administrator
         )
-        person = _NewPerson(card, email, check_login(login), self._passwords.hash_new(password, login))
+        person = NewPerson(card, email, check_login(login), self._passwords.hash_new(password, login))
         with naming("login name"), self._db.begin() as tx:
-            return card, self._create(tx, actor, person, quota_bytes)
+            return card, self.create_in(tx, actor, person, quota_bytes)
 
     def set_password(
         self,
@@ -133,16 +145,17 @@ class People:
     ) -> None:
         """Replace a password and end the sessions of that identity, but for the one that `kept_session` opens.
 
-        One's own needs a session and the current password; another's needs an administrator. Tokens stay, for the
-        scripts that bear them, unless `revoke_tokens`.
+        One's own needs a session and the current password; another's needs who manages his organisation. Tokens stay,
+        for the scripts that bear them, unless `revoke_tokens`.
         """
         login, stored = self._password_of(actor, identity_id)
         if identity_id == actor.identity_id:
             require_session(actor)
             self._require_current(login, stored, current or "")
         secret = self._passwords.hash_new(password, login)
+        mine = credentials.c.identity_id == identity_id
         with self._db.begin() as tx:
-            tx.execute(update(credentials).where(credentials.c.identity_id == identity_id).values(secret=secret))
+            tx.execute(update(credentials).where(_IS_PASSWORD, mine).values(secret=secret))
             end_sessions(tx, identity_id, kept=kept_session)
             self._events.record(tx, facts.PASSWORD_CHANGED, None, actor, {"identity": str(identity_id)})
             revoked = revoke_tokens_of(tx, identity_id, self._clock.now()) if revoke_tokens else []
@@ -150,38 +163,36 @@ class People:
                 self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(token_id)})
 
     def give_login(self, actor: Actor, identity_id: UUID, *, login: str, password: str) -> None:
-        """Give a login to an identity that has none, as after a rebuild from the stores; for administrators."""
+        """Give a login to an identity that has none, as after a rebuild; for those who manage its organisation."""
         with self._db.begin() as tx:
-            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            self._rights.require_over(tx, actor, identity_id)
         secret = self._passwords.hash_new(password, login)
         with naming("login"), self._db.begin() as tx:
             self._give_login_in(tx, actor, identity_id, check_login(login), secret)
 
     def disable_identity(self, actor: Actor, identity_id: UUID) -> None:
         """Refuse this identity from now on and end its sessions; its grants and tokens wait. Safe to call twice."""
-        self._change(actor, identity_id, facts.IDENTITY_DISABLED, state="disabled")
+        self._change(actor, identity_id, facts.IDENTITY_DISABLED, self._rights.require_over, state="disabled")
 
     def enable_identity(self, actor: Actor, identity_id: UUID) -> None:
         """Let a disabled identity in again. Safe to call twice."""
-        self._change(actor, identity_id, facts.IDENTITY_ENABLED, state="active")
+        self._change(actor, identity_id, facts.IDENTITY_ENABLED, self._rights.require_over, state="active")
 
     def rename_identity(self, actor: Actor, identity_id: UUID, display_name: str) -> None:
-        """Change the name that others see; for oneself in a session, for administrators of anybody."""
+        """Change the name that others see; one's own in a session, another's by who manages his organisation."""
         name = check_name(display_name, "display name")
         with self._db.begin() as tx:
             if identity_id == actor.identity_id:
                 require_session(actor)
             else:
-                self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
-            changed = update(identities).where(identities.c.id == identity_id).values(display_name=name)
-            if not tx.execute(changed).rowcount:
-                raise NotFoundError("There is no such identity.")
+                self._rights.require_over(tx, actor, identity_id)
+            tx.execute(update(identities).where(identities.c.id == identity_id).values(display_name=name))
             self._events.record(tx, facts.IDENTITY_RENAMED, None, actor, {"identity": str(identity_id)})
 
     def set_administrator(self, actor: Actor, identity_id: UUID, *, is_administrator: bool) -> None:
         """Give or take the powers of an administrator. Safe to call twice."""
         event_type = facts.ADMINISTRATOR_NAMED if is_administrator else facts.ADMINISTRATOR_DISMISSED
-        self._change(actor, identity_id, event_type, is_administrator=is_administrator)
+        self._change(actor, identity_id, event_type, self._require_administrator, is_administrator=is_administrator)
 
     def find_identity(self, actor: Actor, login: str) -> IdentityCard | None:
         """Who has this login name, for those who are logged in; e-mail and the login itself are not told.
@@ -215,12 +226,16 @@ class People:
         return {row.id: row.display_name for row in tx.execute(query)}
 
     def list_identities(self, actor: Actor, *, after: UUID | None = None, limit: int = 1000) -> list[IdentityCard]:
-        """All identities, oldest first; for administrators."""
+        """Identities, oldest first: all for administrators, else those of the organisations that one manages."""
         query = select(identities).order_by(identities.c.id).limit(limit)
         with self._db.begin() as tx:
-            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+            managed = self._rights.managed_organisations(tx, actor)
+            if not self._rights.can(tx, actor, Action.ADMINISTER, InstanceThing()):
+                if not managed:
+                    self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+                query = query.where(identities.c.organisation_id.in_(managed))
             rows = tx.execute(query if after is None else query.where(identities.c.id > after))
-            return [_card(row) for row in rows]
+            return [_shown_to(actor, _card(row)) for row in rows]
 
     def create_organisation(self, actor: Actor, name: str, *, ror: str | None = None) -> Organisation:
         """Make an organisation; for administrators."""
@@ -231,16 +246,25 @@ class People:
             self._events.record(tx, facts.ORGANISATION_CREATED, None, actor, {"organisation": str(organisation.id)})
         return organisation
 
+    def get_organisation(self, actor: Actor, organisation_id: UUID) -> Organisation:
+        """One of those that `list_organisations` shows; raises NotFoundError."""
+        found = next((one for one in self.list_organisations(actor) if one.id == organisation_id), None)
+        if found is None:
+            raise NotFoundError("There is no such organisation, or you may not see it.")
+        return found
+
     def list_organisations(self, actor: Actor) -> list[Organisation]:
-        """All organisations for an administrator, the caller's own for everybody else."""
+        """All organisations for an administrator; for everybody else his own, and those on which he has a role."""
         require_reader(actor)
         query = select(organisations).order_by(organisations.c.id)
         if actor.kind is not ActorKind.SYSTEM and not has_administrator_powers(actor):
-            query = query.where(organisations.c.id == actor.organisation_id)
+            granted = things_granted(actor, "organisation", self._clock.now())
+            query = query.where(or_(organisations.c.id == actor.organisation_id, organisations.c.id.in_(granted)))
         with self._db.begin() as tx:
             return [Organisation(row.id, row.name, row.ror) for row in tx.execute(query)]
 
-    def _create(self, tx: Connection, actor: Actor, person: _NewPerson, quota_bytes: int | None) -> Account:
+    def create_in(self, tx: Connection, actor: Actor, person: NewPerson, quota_bytes: int | None) -> Account:
+        """Make an identity with its first credential and its personal account, without asking who wants it."""
         card = person.card
         tx.execute(
             insert(identities).values(
@@ -253,27 +277,51 @@ class People:
                 is_administrator=card.is_administrator,
             )
         )
-        self._insert_password(tx, card.id, person.login, person.secret)
+        subject = fold_name(person.name) if person.subject is None else person.subject
+        self.add_credential_in(tx, card.id, person.kind, subject, person.secret)
         told = {"identity": str(card.id), "kind": card.kind.value, "is_administrator": card.is_administrator}
         self._events.record(tx, facts.IDENTITY_CREATED, None, actor, told)
-        account = Account(new_id(), card.organisation_id, "personal", person.login, card.id, quota_bytes, None)
+        account = Account(new_id(), card.organisation_id, "personal", person.name, card.id, quota_bytes, None)
         return self._accounts.create_account_in(tx, actor, account)
 
     def _give_login_in(self, tx: Connection, actor: Actor, identity_id: UUID, login: str, secret: str) -> None:
-        self._insert_password(tx, identity_id, login, secret)
+        self.add_credential_in(tx, identity_id, CredentialKind.PASSWORD, fold_name(login), secret)
         self._events.record(tx, facts.LOGIN_GIVEN, None, actor, {"identity": str(identity_id)})
 
-    def _insert_password(self, tx: Connection, identity_id: UUID, login: str, secret: str) -> None:
+    def add_credential_in(
+        self, tx: Connection, identity_id: UUID, kind: CredentialKind, subject: str, secret: str | None
+    ) -> UUID:
+        """Give an identity one more way in, without asking who wants it; returns its id."""
+        credential_id = new_id()
         tx.execute(
             insert(credentials).values(
-                id=new_id(),
+                id=credential_id,
                 identity_id=identity_id,
-                kind="password",
-                subject=fold_name(login),
+                kind=kind.value,
+                subject=subject,
                 secret=secret,
                 created_at=self._clock.now(),
             )
         )
+        return credential_id
+
+    def note_terms_in(self, tx: Connection, identity_id: UUID, version: int | None, at: datetime) -> None:
+        """Keep which terms somebody accepted when he applied."""
+        if version is not None:
+            note = {"accepted_terms": version, "accepted_at": at}
+            tx.execute(update(identities).where(identities.c.id == identity_id).values(**note))
+
+    @staticmethod
+    def find_free_name_in(tx: Connection, organisation_id: UUID, wanted: str) -> str:
+        """A name for a personal account that nobody has there: the wanted one, or it with a number."""
+        base = " ".join(wanted.split())[: MAX_NAME_CHARACTERS - 8] or "person"
+        for number in count(1):
+            name = base if number == 1 else f"{base} {number}"
+            here = accounts.c.organisation_id == organisation_id
+            taken = select(accounts.c.id).where(here, accounts.c.name_folded == fold_name(name))
+            if tx.execute(taken).first() is None:
+                return name
+        raise AssertionError("the numbers never end")
 
     def _require_current(self, login: str, stored: str, current: str) -> None:
         with self._passwords.turn():
@@ -285,22 +333,33 @@ class People:
             throttle.forgive_attempt(tx, login, _OWN_SESSION, is_known_address=True)
 
     def _password_of(self, actor: Actor, identity_id: UUID) -> tuple[str, str]:
-        query = select(credentials.c.subject, credentials.c.secret).where(credentials.c.identity_id == identity_id)
+        query = select(credentials.c.subject, credentials.c.secret).where(
+            _IS_PASSWORD, credentials.c.identity_id == identity_id
+        )
         with self._db.begin() as tx:
             if identity_id != actor.identity_id:
-                self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+                self._rights.require_over(tx, actor, identity_id)
             row = tx.execute(query).first()
         if row is None:
             raise NotFoundError("This identity has no password.")
         return row.subject, row.secret
 
-    def _change(self, actor: Actor, identity_id: UUID, event_type: str, **values: object) -> None:
+    def _require_administrator(self, tx: Connection, actor: Actor, identity_id: UUID) -> None:
+        self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+        self._rights.require_over(tx, actor, identity_id)
+
+    def _change(
+        self,
+        actor: Actor,
+        identity_id: UUID,
+        event_type: str,
+        require: Callable[[Connection, Actor, UUID], None],
+        **values: object,
+    ) -> None:
         with self._db.begin() as tx:
-            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
             _lock_administrators(tx)
-            changed = update(identities).where(identities.c.id == identity_id).values(**values)
-            if not tx.execute(changed).rowcount:
-                raise NotFoundError("There is no such identity.")
+            require(tx, actor, identity_id)
+            tx.execute(update(identities).where(identities.c.id == identity_id).values(**values))
             _require_administrator(tx)
             if values.get("state") == "disabled":
                 end_sessions(tx, identity_id)
@@ -331,7 +390,7 @@ def _find_by_login(tx: Connection, login: str) -> IdentityCard | None:
     row = tx.execute(
         select(identities)
         .join(credentials, credentials.c.identity_id == identities.c.id)
-        .where(credentials.c.kind == "password", credentials.c.subject == fold_name(login))
+        .where(_IS_PASSWORD, credentials.c.subject == fold_name(login))
     ).first()
     return None if row is None else _card(row)
 

@@ -21,7 +21,10 @@ from perdure.kernel.clock import parse_time
 Rows = list[dict[str, object]]
 
 _ORGANISATION = ("id", "name", "ror")
-_IDENTITY = ("id", "organisation_id", "kind", "display_name", "orcid", "state", "is_administrator")
+_IDENTITY = (
+    "id", "organisation_id", "kind", "display_name", "orcid", "state", "is_administrator", "accepted_terms",
+    "accepted_at",
+)  # fmt: skip
 _GROUP = ("id", "organisation_id", "name")
 _ACCOUNT = ("id", "organisation_id", "kind", "name", "owner_id", "quota_bytes", "allowed_profiles")
 
@@ -33,7 +36,7 @@ class Registry:
         self._grants = grants
 
     def export_registry(self, tx: Connection) -> dict[str, Rows]:
-        """Organisations, identities, groups with members, accounts and the grants on them; in one order."""
+        """Organisations, identities, groups with members, accounts and the grants on both; in one order."""
         return {
             "organisations": _export(tx, organisations, _ORGANISATION),
             "identities": _export(tx, identities, _IDENTITY),
@@ -41,7 +44,8 @@ class Registry:
             "accounts": _export(tx, accounts, _ACCOUNT),
             "grants": [
                 grant
-                for on_id in tx.execute(select(accounts.c.id).order_by(accounts.c.id)).scalars()
+                for places in (organisations, accounts)
+                for on_id in tx.execute(select(places.c.id).order_by(places.c.id)).scalars()
                 for grant in self.export_grants(tx, on_id)
             ],
         }
@@ -51,14 +55,15 @@ class Registry:
         return [render_grant(grant) for grant in self._grants.list_grants_in(tx, on_id)]
 
     def export_standing(self, tx: Connection, *, archive_id: UUID, account_id: UUID) -> dict[str, Rows]:
-        """What one archive stands on: its account and organisation, and whom the grants on both name.
+        """What one archive stands on: its account and organisation, and whom the grants on them and on itself name.
 
         An archive that carries this comes back whatever else is lost. Groups come without members: the registry has
         them.
         """
-        shared = self.export_grants(tx, account_id)
-        given = [*self.export_grants(tx, archive_id), *shared]
         account = _export(tx, accounts, _ACCOUNT, {str(account_id)})
+        above = [UUID(str(row["organisation_id"])) for row in account]
+        shared = [grant for place in (*above, account_id) for grant in self.export_grants(tx, place)]
+        given = [*self.export_grants(tx, archive_id), *shared]
         people = {str(grant["identity_id"]) for grant in given} | {str(row["owner_id"]) for row in account}
         named = _export(tx, identities, _IDENTITY, people - {"None"})
         bands = _export(tx, groups, _GROUP, {str(grant["group_id"]) for grant in given} - {"None"})
@@ -160,7 +165,8 @@ def _take(row: Mapping[str, object], columns: tuple[str, ...]) -> dict[str, obje
 
 
 def _grant(row: Mapping[str, object]) -> dict[str, object]:
-    return {**_ids(row), "granted_at": _moment(row["granted_at"]), "expires_at": _moment(row["expires_at"])}
+    moments = {"granted_at": _moment(row["granted_at"]), "expires_at": _moment(row["expires_at"])}
+    return {"named": None, "requires": [], **_ids(row), **moments}  # an older head says nothing of the first two
 
 
 def _ids(row: Mapping[str, object]) -> dict[str, object]:

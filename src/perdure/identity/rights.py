@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import date, datetime
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, any_, bindparam, false, func, literal, or_, select, true
@@ -12,26 +13,35 @@ from sqlalchemy.types import Text, Uuid
 
 from perdure.identity.errors import NotLoggedInError, TokenTooNarrowError
 from perdure.identity.model import (
+    ORGANISATION_ROLE_ACTIONS,
+    PUBLIC_ACTIONS,
+    ROLE_ACTIONS,
     AccessClass,
-    AccountThing,
     Action,
     ArchiveThing,
+    Held,
     InstanceThing,
     OnKind,
+    OrganisationThing,
     Role,
     Thing,
     Verb,
     allowed_actions,
     has_administrator_powers,
-    strongest,
+    kind_of,
+    places_of,
+    roles_on,
+    scope_actions,
     weakest_role_for,
 )
-from perdure.identity.tables import grants
+from perdure.identity.tables import grants, identities
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import NotAllowedError, NotFoundError
 
 _GROUPS = bindparam("role_groups", type_=ARRAY(Uuid))
+_NAMES = bindparam("role_names", type_=ARRAY(Text))
+_PROOFS = bindparam("role_proofs", type_=ARRAY(Text))
 
 
 class Rights:
@@ -59,96 +69,156 @@ class Rights:
     def actions(self, tx: Connection, actor: Actor, thing: Thing, *, now: datetime | None = None) -> frozenset[Action]:
         """All that the actor may do with the thing."""
         moment = now or self._clock.now()
-        role = self.find_role(tx, actor, thing, now=moment)
-        return allowed_actions(actor, thing, role, today=moment.date())
+        held = self.find_roles(tx, actor, thing, now=moment)
+        return allowed_actions(actor, thing, held, today=moment.date())
 
     def require_with(
         self, actor: Actor, action: Action, thing: ArchiveThing, roles: Iterable[str], *, now: datetime
     ) -> frozenset[Action]:
         """As `require`, with the roles that `select_roles` found at `now`; returns all that the actor may do."""
-        allowed = allowed_actions(actor, thing, strongest(map(Role, roles)), today=now.date())
+        allowed = allowed_actions(actor, thing, map(_held, roles), today=now.date())
         if action not in allowed:
             raise _refusal(actor, action, thing, allowed)
         return allowed
 
-    def find_role(self, tx: Connection, actor: Actor, thing: Thing, *, now: datetime | None = None) -> Role | None:
-        """The strongest role that grants give the actor here, by himself, a group, or the archive's account."""
+    def find_roles(self, tx: Connection, actor: Actor, thing: Thing, *, now: datetime | None = None) -> frozenset[Held]:
+        """The roles that grants give the actor here: by himself or a group, on the thing or what it belongs to."""
         if actor.identity_id is None or isinstance(thing, InstanceThing):
-            return None
-        ids = [thing.id] if isinstance(thing, AccountThing) else [thing.id, thing.account_id]
+            return frozenset()
         query = (
-            select(grants.c.role)
+            select(grants.c.on_kind, grants.c.role)
             .distinct()
-            .where(grants.c.on_id.in_(ids), is_grant_of(actor, now or self._clock.now()))
+            .where(grants.c.on_id.in_(places_of(thing)), is_grant_of(actor, now or self._clock.now()))
         )
-        return strongest(Role(role) for role in tx.execute(query).scalars())
+        return frozenset(Held(row.on_kind, Role(row.role)) for row in tx.execute(query))
 
-    def readable(
+    def require_over(self, tx: Connection, actor: Actor, identity_id: UUID) -> None:
+        """Return for who manages the identity's organisation; over an administrator stand administrators only.
+
+        Raises NotFoundError when there is no such identity.
+        """
+        row = tx.execute(select(identities).where(identities.c.id == identity_id)).first()
+        if row is None or row.is_administrator:
+            self.require(tx, actor, Action.ADMINISTER, InstanceThing())
+        if row is None:
+            raise NotFoundError("There is no such identity.")
+        self.require(tx, actor, Action.MANAGE_ORGANISATION, OrganisationThing(row.organisation_id))
+
+    def managed_organisations(self, tx: Connection, actor: Actor) -> frozenset[UUID]:
+        """The organisations that the actor manages by a role."""
+        found = tx.execute(things_granted(actor, "organisation", self._clock.now(), roles=[Role.MANAGER])).scalars()
+        manage = Action.MANAGE_ORGANISATION
+        return frozenset(one for one in found if manage in scope_actions(actor.scope, OrganisationThing(one)))
+
+    def visible(
         self,
         actor: Actor,
         *,
         archive_id: ColumnElement[UUID],
         account_id: ColumnElement[UUID],
+        organisation_id: ColumnElement[UUID],
         access: ColumnElement[str],
         embargo_until: ColumnElement[date | None],
         is_closed: ColumnElement[bool],
+        action: Action = Action.SEE,
     ) -> ColumnElement[bool]:
-        """The rows of archives that the actor may read, as a condition for the listing's own query.
+        """The rows of archives that the actor may see, or may read, as a condition for the listing's own query.
 
-        Equal to `can(…, Action.READ, …)` row by row. It holds for the moment of the call: build it for each query.
+        Equal to `can(…, action, …)` row by row. It holds for the moment of the call: build it for each query.
         """
+        assert action in PUBLIC_ACTIONS
         if actor.kind is ActorKind.SYSTEM:
             return true()
         if actor.scope.verbs is not None and Verb.READ not in actor.scope.verbs:
             return false()
         now = self._clock.now()
-        readable = (
+        places: dict[OnKind, ColumnElement[UUID]] = {
+            "archive": archive_id,
+            "account": account_id,
+            "organisation": organisation_id,
+        }
+        visible = (
             true()
             if has_administrator_powers(actor)
             else or_(
                 and_(is_closed, _is_public(access, embargo_until, now.date())),
-                archive_id.in_(things_granted(actor, "archive", now)),
-                account_id.in_(things_granted(actor, "account", now)),
+                *(
+                    place.in_(things_granted(actor, kind, now, roles=_roles_giving(action, kind)))
+                    for kind, place in places.items()
+                    if _roles_giving(action, kind)
+                ),
             )
         )
-        return readable if actor.scope.archives is None else and_(readable, archive_id.in_(actor.scope.archives))
+        return visible if actor.scope.archives is None else and_(visible, archive_id.in_(actor.scope.archives))
 
 
-def select_roles(archive_id: ColumnElement[UUID], account_id: ColumnElement[UUID]) -> ColumnElement[list[str]]:
-    """The roles in force of an actor on archives, an array, for the very query that finds them.
+def select_roles(
+    archive_id: ColumnElement[UUID], account_id: ColumnElement[UUID], organisation_id: ColumnElement[UUID]
+) -> ColumnElement[list[str]]:
+    """The roles in force of an actor on archives, an array for `require_with`, for the very query that finds them.
 
     The query is run with `role_parameters`. It does not fit a query that locks: one that waited for its lock would
     answer with the roles from before the wait.
     """
-    grantee = or_(grants.c.identity_id == bindparam("role_identity"), grants.c.group_id == any_(_GROUPS))
+    grantee = or_(
+        grants.c.identity_id == bindparam("role_identity"),
+        grants.c.group_id == any_(_GROUPS),
+        grants.c.named == any_(_NAMES),
+    )
     lasting = or_(grants.c.expires_at.is_(None), grants.c.expires_at > bindparam("role_moment"))
-    found = select(grants.c.role).where(grants.c.on_id.in_([archive_id, account_id]), grantee, lasting)
+    held = grants.c.on_kind + literal(" ") + grants.c.role
+    found = select(held).where(grants.c.on_id.in_([archive_id, account_id, organisation_id]), grantee, lasting)
+    found = found.where(grants.c.requires.contained_by(_PROOFS))
     return func.array(found.scalar_subquery(), type_=ARRAY(Text))
 
 
 def role_parameters(actor: Actor, now: datetime) -> dict[str, object]:
     """What a query with `select_roles` is to be told."""
-    return {"role_identity": actor.identity_id, "role_groups": sorted(actor.group_ids), "role_moment": now}
+    return {
+        "role_identity": actor.identity_id,
+        "role_groups": sorted(actor.group_ids),
+        "role_names": sorted(actor.known_as),
+        "role_proofs": sorted(actor.proofs),
+        "role_moment": now,
+    }
 
 
 def is_grant_of(actor: Actor, now: datetime) -> ColumnElement[bool]:
-    """Grants in force at `now` that name the actor or one of his groups."""
+    """Grants in force at `now` that name the actor, one of his groups or credentials, and demand no other login."""
     if actor.identity_id is None:
         return false()
     grantee = grants.c.identity_id == actor.identity_id
     if actor.group_ids:
-        grantee = or_(grantee, grants.c.group_id == _any_of(actor.group_ids))
-    return and_(grantee, or_(grants.c.expires_at.is_(None), grants.c.expires_at > now))
+        grantee = or_(grantee, grants.c.group_id == _any_of(actor.group_ids, Uuid()))
+    if actor.known_as:
+        grantee = or_(grantee, grants.c.named == _any_of(actor.known_as, Text()))
+    is_proven = grants.c.requires.contained_by(literal(sorted(actor.proofs), ARRAY(Text)))
+    return and_(grantee, or_(grants.c.expires_at.is_(None), grants.c.expires_at > now), is_proven)
 
 
-def things_granted(actor: Actor, on_kind: OnKind, now: datetime) -> Select[UUID]:
-    """The ids of all things of one kind on which the actor has any role."""
-    return select(grants.c.on_id).where(grants.c.on_kind == on_kind, is_grant_of(actor, now))
+def things_granted(
+    actor: Actor, on_kind: OnKind, now: datetime, *, roles: Collection[Role] = tuple(Role)
+) -> Select[UUID]:
+    """The ids of all things of one kind on which the actor has any of these roles."""
+    found = select(grants.c.on_id).where(grants.c.on_kind == on_kind, is_grant_of(actor, now))
+    named = [role.value for role in roles]
+    return found if set(roles) >= set(roles_on(on_kind)) else found.where(grants.c.role.in_(named))
 
 
-def _any_of(ids: frozenset[UUID]) -> ColumnElement[bool]:
+def _roles_giving(action: Action, on_kind: OnKind) -> list[Role]:
+    """The roles that let their bearer do this with archives, when granted on a thing of this kind."""
+    table = ORGANISATION_ROLE_ACTIONS if on_kind == "organisation" else ROLE_ACTIONS
+    return [role for role, actions in table.items() if action in actions]
+
+
+def _held(text: str) -> Held:
+    on_kind, _, role = text.partition(" ")
+    return Held(cast("OnKind", on_kind), Role(role))
+
+
+def _any_of(values: frozenset[UUID] | frozenset[str], type_: Uuid[UUID] | Text) -> ColumnElement[bool]:
     # One array parameter: the statement stays the same for one group and for ten thousand.
-    return any_(literal(sorted(ids), ARRAY(Uuid)))
+    return any_(literal(sorted(values), ARRAY(type_)))
 
 
 def _is_public(access: ColumnElement[str], until: ColumnElement[date | None], today: date) -> ColumnElement[bool]:
@@ -159,9 +229,8 @@ def _is_public(access: ColumnElement[str], until: ColumnElement[date | None], to
 
 
 def _refusal(actor: Actor, action: Action, thing: Thing, allowed: frozenset[Action]) -> Exception:
-    if not allowed and not isinstance(thing, InstanceThing):
-        kind = "archive" if isinstance(thing, ArchiveThing) else "account"
-        return NotFoundError(f"There is no such {kind}, or you may not see it.")
+    if not allowed and not isinstance(thing, InstanceThing) and not _is_own_home(actor, thing):
+        return NotFoundError(f"There is no such {kind_of(thing)}, or you may not see it.")
     if actor.kind is ActorKind.ANONYMOUS:
         return NotLoggedInError(f"To {_words(action)} you need to log in.")
     if isinstance(thing, InstanceThing):
@@ -178,6 +247,11 @@ def _refusal(actor: Actor, action: Action, thing: Thing, allowed: frozenset[Acti
         action=action.value,
         role=role.value,
     )
+
+
+def _is_own_home(actor: Actor, thing: Thing) -> bool:
+    """Everybody knows his own organisation."""
+    return isinstance(thing, OrganisationThing) and thing.id == actor.organisation_id
 
 
 def _words(action: Action) -> str:

@@ -9,13 +9,19 @@ from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity.access import Access
 from perdure.identity.accounts import Accounts
+from perdure.identity.applications import Applications
+from perdure.identity.arrivals import Arrivals
+from perdure.identity.claims import Claims
 from perdure.identity.grants import Grants
 from perdure.identity.groups import Groups
 from perdure.identity.passwords import PasswordCost, Passwords
 from perdure.identity.people import People
+from perdure.identity.ports import Sealer
 from perdure.identity.registry import Registry
 from perdure.identity.rights import Rights
+from perdure.identity.second_factor import SecondFactor
 from perdure.identity.sessions import Sessions
+from perdure.identity.terms import TermsOfUse
 from perdure.identity.tokens import Tokens
 from perdure.kernel.clock import Clock
 
@@ -33,25 +39,32 @@ class IdentitySettings:
 class Identity:
     """Who is calling and what he may do; safe to share between threads."""
 
-    def __init__(self, db: Database, clock: Clock, events: EventLog, settings: IdentitySettings | None = None) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, events: EventLog, sealer: Sealer, settings: IdentitySettings | None = None
+    ) -> None:
         settings = settings or IdentitySettings()
         passwords = Passwords(settings.password_cost)
         rights = Rights(clock)
         grants = Grants(db, clock, events, rights)
         accounts = Accounts(db, clock, events, rights, grants)
         people = People(db, clock, events, rights, accounts, passwords)
-        sessions = Sessions(db, clock, events, passwords, settings.session_lifetime)
+        second_factor = SecondFactor(db, clock, events, sealer, rights)
+        terms = TermsOfUse(db, clock, events, rights)
+        sessions = Sessions(db, clock, events, passwords, second_factor, terms, settings.session_lifetime)
         tokens = Tokens(db, clock, events, settings.token_lifetime, settings.longest_token_lifetime)
-        groups = Groups(db, events)
+        groups = Groups(db, events, rights)
+        applications = Applications(db, clock, events, rights, people, passwords, terms)
+        claims = Claims(db, events, groups)
+        arrivals = Arrivals(db, clock, events, people, sessions, applications, claims)
         registry = Registry(grants)
-        access = Access(clock)
+        access = Access(clock, rights)
 
         self.require = rights.require
         self.require_with = rights.require_with
         self.can = rights.can
         self.actions = rights.actions
-        self.find_role = rights.find_role
-        self.readable = rights.readable
+        self.find_roles = rights.find_roles
+        self.visible = rights.visible
 
         self.bootstrap_administrator = people.bootstrap_administrator
         self.create_local_account = people.create_local_account
@@ -67,15 +80,36 @@ class Identity:
         self.find_names_in = people.find_names_in
         self.list_identities = people.list_identities
         self.create_organisation = people.create_organisation
+        self.get_organisation = people.get_organisation
         self.list_organisations = people.list_organisations
+
+        self.begin_second_factor = second_factor.begin_second_factor
+        self.confirm_second_factor = second_factor.confirm_second_factor
+        self.renew_recovery_codes = second_factor.renew_recovery_codes
+        self.remove_second_factor = second_factor.remove_second_factor
 
         self.log_in = sessions.log_in
         self.log_out = sessions.log_out
         self.authenticate = sessions.authenticate
         self.find_actor_in = sessions.find_actor_in
+        self.best_login_in = sessions.best_login_in
         self.list_sessions = sessions.list_sessions
         self.revoke_session = sessions.revoke_session
         self.forget_ended = sessions.forget_ended
+
+        self.arrive = arrivals.arrive
+        self.link = arrivals.link
+        self.unlink = arrivals.unlink
+        self.list_credentials = arrivals.list_credentials
+        self.apply = arrivals.apply
+        self.apply_with_password = applications.apply_with_password
+        self.list_applications = applications.list_applications
+        self.approve_application = applications.approve_application
+        self.refuse_application = applications.refuse_application
+        self.forget_refused = applications.forget_refused
+
+        self.publish_terms = terms.publish_terms
+        self.get_terms = terms.get_terms
 
         self.create_token = tokens.create_token
         self.list_tokens = tokens.list_tokens
@@ -106,6 +140,9 @@ class Identity:
         self.remove_member = groups.remove_member
         self.get_group = groups.get_group
         self.list_groups = groups.list_groups
+        self.add_claim_rule = claims.add_claim_rule
+        self.remove_claim_rule = claims.remove_claim_rule
+        self.list_claim_rules = claims.list_claim_rules
 
         self.export_registry = registry.export_registry
         self.export_grants = registry.export_grants

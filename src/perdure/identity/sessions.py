@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,30 +15,50 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    any_,
     bindparam,
     delete,
     exists,
     func,
     insert,
+    literal,
     null,
     or_,
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Text
 
 from perdure.db import Database, Question
 from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity import throttle
 from perdure.identity.callers import require_self_management, require_self_reader
-from perdure.identity.errors import BadCredentialsError, TokenExpiredError
-from perdure.identity.model import Client, Session, fold_name
+from perdure.identity.errors import (
+    BadCodeError,
+    BadCredentialsError,
+    SecondFactorNeededError,
+    TermsNotAcceptedError,
+    TokenExpiredError,
+)
+from perdure.identity.model import (
+    ENTITLEMENT,
+    NAMEABLE,
+    SECOND_FACTOR,
+    Client,
+    CredentialKind,
+    Session,
+    fold_name,
+)
 from perdure.identity.passwords import Passwords
+from perdure.identity.second_factor import SecondFactor
 from perdure.identity.secrets import SESSION_PREFIX, TOKEN_PREFIX, digest_secret, new_secret
-from perdure.identity.tables import credentials, group_members, identities, sessions, tokens
+from perdure.identity.tables import credentials, grants, group_members, identities, sessions, tokens
+from perdure.identity.terms import TermsOfUse
 from perdure.kernel.actor import ANONYMOUS, Actor, ActorKind, TokenScope
 from perdure.kernel.clock import Clock
-from perdure.kernel.errors import NotFoundError
+from perdure.kernel.errors import NotFoundError, PerdureError
 from perdure.kernel.ids import new_id
 
 _USE_NOTED_EVERY = timedelta(minutes=1)
@@ -46,19 +68,39 @@ _NO_CLIENT = Client()
 
 
 class Sessions:
-    """Sessions are opened with a password; `authenticate` also takes API tokens."""
+    """Sessions are opened by a login; `authenticate` also takes API tokens."""
 
-    def __init__(self, db: Database, clock: Clock, events: EventLog, passwords: Passwords, lifetime: timedelta) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        events: EventLog,
+        passwords: Passwords,
+        second_factor: SecondFactor,
+        terms: TermsOfUse,
+        lifetime: timedelta,
+    ) -> None:
         self._db = db
         self._clock = clock
         self._events = events
         self._passwords = passwords
+        self._second_factor = second_factor
+        self._terms = terms
         self._lifetime = lifetime
 
-    def log_in(self, login: str, password: str, client: Client = _NO_CLIENT) -> tuple[str, Actor]:
+    def log_in(
+        self,
+        login: str,
+        password: str,
+        client: Client = _NO_CLIENT,
+        *,
+        code: str | None = None,
+        accept_terms: int | None = None,
+    ) -> tuple[str, Actor]:
         """Open a session and return its secret, which is shown this once, and who that is.
 
-        Raises BadCredentialsError without saying what was wrong, LoginThrottledError after many failures.
+        Raises BadCredentialsError without saying what was wrong, LoginThrottledError after many failures, and, to who
+        has the right password, SecondFactorNeededError, BadCodeError and TermsNotAcceptedError.
         """
         client = Client(client.address[:_LONGEST_CLIENT_TEXT], client.agent[:_LONGEST_CLIENT_TEXT])
         with self._passwords.turn():
@@ -66,6 +108,7 @@ class Sessions:
                 known, is_known_address = self._begin_attempt(tx, login, client)
             is_right = self._passwords.is_right(known.secret if known else None, password)
             fresh_hash = self._passwords.find_rehash(known.secret, password) if known and is_right else None
+        refusal: PerdureError = BadCredentialsError("The login name or the password is wrong.")
         with self._db.begin() as tx:
             if (
                 known
@@ -73,10 +116,44 @@ class Sessions:
                 and known.state == "active"
                 and _use_password(tx, known, fresh_hash, self._clock.now())
             ):
-                throttle.forgive_attempt(tx, login, client.address, is_known_address=is_known_address)
-                return self._open(tx, known.identity_id, client)
-            self._tell_refusal(tx, known.identity_id if known else None)
-        raise BadCredentialsError("The login name or the password is wrong.")
+                proofs = self._prove(tx, known.identity_id, code, accept_terms)
+                if not isinstance(proofs, BadCodeError):
+                    throttle.forgive_attempt(tx, login, client.address, is_known_address=is_known_address)
+                if not isinstance(proofs, PerdureError):
+                    return self._open(tx, known.identity_id, client, proofs)
+                refusal = proofs
+            if isinstance(refusal, (BadCredentialsError, BadCodeError)):
+                self._tell_refusal(tx, known.identity_id if known else None)
+        raise refusal
+
+    def _prove(
+        self, tx: Connection, identity_id: UUID, code: str | None, accept_terms: int | None
+    ) -> set[str] | PerdureError:
+        """What a right password and this code prove; or the error to raise, once the transaction has its end."""
+        has_factor = self._second_factor.has_second_factor_in(tx, identity_id)
+        if has_factor and code is None:
+            return SecondFactorNeededError("This identity has a second factor.")
+        try:
+            self._terms.require_accepted_in(tx, identity_id, accept_terms)
+        except TermsNotAcceptedError as error:  # before the code is used up, which is good once
+            return error
+        if has_factor and not self._second_factor.use_code_in(tx, identity_id, code or ""):
+            return BadCodeError("This is not the code of your device, or it was used already.")
+        return {CredentialKind.PASSWORD.value, *([SECOND_FACTOR] if has_factor else [])}
+
+    def open_in(
+        self,
+        tx: Connection,
+        identity_id: UUID,
+        client: Client,
+        proofs: Collection[str],
+        entitlements: Collection[str] = (),
+        *,
+        accept_terms: int | None = None,
+    ) -> tuple[str, Actor]:
+        """Open a session for who was shown to be an active identity; raises TermsNotAcceptedError."""
+        self._terms.require_accepted_in(tx, identity_id, accept_terms)
+        return self._open(tx, identity_id, client, proofs, entitlements)
 
     def log_out(self, secret: str) -> None:
         """End the session, or revoke the token, that this secret opens; safe to call twice."""
@@ -117,10 +194,24 @@ class Sessions:
                 _note_use(tx, table, row.credential_id, now)
         return _actor(row)
 
-    def find_actor_in(self, tx: Connection, identity_id: UUID) -> Actor | None:
-        """Who an active identity is at this moment, by no credential: for work that goes on in its name."""
+    def find_actor_in(self, tx: Connection, identity_id: UUID, *, asked_as: Actor | None = None) -> Actor | None:
+        """Who an active identity is at this moment: for work that goes on in its name.
+
+        It has the login by which it asked for the work, if that is given, else none.
+        """
         row = tx.execute(_BY_ITSELF, {"identity": identity_id}).first()
-        return None if row is None or row.state != "active" else _actor(row)
+        if row is None or row.state != "active":
+            return None
+        found = _actor(row)
+        if asked_as is None:
+            return found
+        brought = frozenset(name for name in asked_as.known_as if name.startswith(f"{ENTITLEMENT} "))
+        return replace(found, proofs=asked_as.proofs, known_as=found.known_as | brought)
+
+    def best_login_in(self, tx: Connection) -> Actor:
+        """One that proves all that any grant demands, for `find_actor_in`."""
+        demanded = select(func.unnest(grants.c.requires)).distinct()
+        return replace(ANONYMOUS, proofs=frozenset(tx.execute(demanded).scalars()))
 
     def list_sessions(self, actor: Actor) -> list[Session]:
         """The caller's open sessions, newest first; not told to a token that is limited to archives."""
@@ -170,7 +261,15 @@ class Sessions:
             if not times:
                 telling.rollback()
 
-    def _open(self, tx: Connection, identity_id: UUID, client: Client) -> tuple[str, Actor]:
+    def _open(
+        self,
+        tx: Connection,
+        identity_id: UUID,
+        client: Client,
+        proofs: Collection[str],
+        entitlements: Collection[str] = (),
+    ) -> tuple[str, Actor]:
+        client = Client(client.address[:_LONGEST_CLIENT_TEXT], client.agent[:_LONGEST_CLIENT_TEXT])
         now, secret, session_id = self._clock.now(), new_secret(SESSION_PREFIX), new_id()
         tx.execute(
             insert(sessions).values(
@@ -179,13 +278,16 @@ class Sessions:
                 identity_id=identity_id,
                 client_address=client.address,
                 client_agent=client.agent,
+                proofs=sorted(proofs),
+                entitlements=sorted(entitlements),
                 created_at=now,
                 expires_at=now + self._lifetime,
                 last_used_at=now,
             )
         )
         actor = _actor(tx.execute(_BEARERS[sessions.name], {"digest": digest_secret(secret)}).one())
-        self._events.record(tx, facts.SESSION_OPENED, None, actor, {"session": str(session_id)})
+        told = {"session": str(session_id), "proofs": sorted(proofs)}
+        self._events.record(tx, facts.SESSION_OPENED, None, actor, told)
         return secret, actor
 
 
@@ -207,6 +309,9 @@ def _use_password(tx: Connection, known: Row[*tuple[object, ...]], fresh_hash: s
 
 def _identity_columns() -> tuple[ColumnElement[Any], ...]:  # Any: each column has its own type
     groups_of = select(group_members.c.group_id).where(group_members.c.identity_id == identities.c.id)
+    names_of = select(credentials.c.kind + literal(" ") + credentials.c.subject).where(
+        credentials.c.identity_id == identities.c.id, credentials.c.kind == any_(literal(sorted(NAMEABLE), ARRAY(Text)))
+    )
     return (
         identities.c.id,
         identities.c.kind,
@@ -215,6 +320,7 @@ def _identity_columns() -> tuple[ColumnElement[Any], ...]:  # Any: each column h
         identities.c.is_administrator,
         identities.c.state,
         func.array(groups_of.scalar_subquery()).label("group_ids"),
+        func.array(names_of.scalar_subquery()).label("names"),
     )
 
 
@@ -228,6 +334,8 @@ def _bearer_query(table: Table) -> Select[*tuple[object, ...]]:
             (table.c.revoked_at if is_token else null()).label("revoked_at"),
             (table.c.verbs if is_token else null()).label("verbs"),
             (table.c.archives if is_token else null()).label("archives"),
+            (null() if is_token else table.c.entitlements).label("entitlements"),
+            table.c.proofs,
             *_identity_columns(),
         )
         .join_from(table, identities, identities.c.id == table.c.identity_id)
@@ -254,12 +362,19 @@ def _actor(row: Any) -> Actor:  # Any: a row with the columns of an identity
             archives=None if row.archives is None else frozenset(row.archives),
             ends_at=None if row.verbs is None else row.expires_at,
         ),
+        known_as=frozenset(row.names).union(row.entitlements or ()),
+        proofs=frozenset(row.proofs or ()),
     )
 
 
 def _session(row: Row[*tuple[object, ...]]) -> Session:
     return Session(
-        row.id, Client(row.client_address, row.client_agent), row.created_at, row.expires_at, row.last_used_at
+        row.id,
+        Client(row.client_address, row.client_agent),
+        row.created_at,
+        row.expires_at,
+        row.last_used_at,
+        frozenset(row.proofs),
     )
 
 
@@ -268,13 +383,14 @@ _BEARERS = {table.name: _bearer_query(table) for table in (sessions, tokens)}
 _BEARER_QUESTIONS = {name: Question(query) for name, query in _BEARERS.items()}
 
 _BY_ITSELF = select(
-    null().label("expires_at"), null().label("verbs"), null().label("archives"), *_identity_columns()
+    *(null().label(name) for name in ("expires_at", "verbs", "archives", "entitlements", "proofs")),
+    *_identity_columns(),
 ).where(identities.c.id == bindparam("identity"))
 
 _CREDENTIAL = (
     select(credentials.c.id, credentials.c.identity_id, credentials.c.secret, identities.c.state)
     .join_from(credentials, identities, identities.c.id == credentials.c.identity_id)
-    .where(credentials.c.kind == "password", credentials.c.subject == bindparam("subject"))
+    .where(credentials.c.kind == CredentialKind.PASSWORD.value, credentials.c.subject == bindparam("subject"))
 )
 
 _ADDRESS_SEEN = select(

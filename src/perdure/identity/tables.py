@@ -41,6 +41,8 @@ identities = Table(
     Column("orcid", Text),
     Column("state", Text, nullable=False, server_default="active"),
     Column("is_administrator", Boolean, nullable=False, server_default="false"),
+    Column("accepted_terms", Integer),
+    Column("accepted_at", _moment),
     CheckConstraint("kind IN ('person', 'service')", name="kind"),
     CheckConstraint("state IN ('active', 'disabled')", name="state"),
 )
@@ -52,12 +54,22 @@ credentials = Table(
     Column("identity_id", Uuid, ForeignKey("identities.id"), nullable=False),
     Column("kind", Text, nullable=False),
     Column("subject", Text, nullable=False),
-    Column("secret", Text, nullable=False),
+    Column("secret", Text),  # of a password its hash, of a second factor what is sealed; of others none
     Column("created_at", _moment, nullable=False),
     Column("last_used_at", _moment),
+    Column("last_step", BigInteger),  # of a second factor: the time step whose code was used last
     UniqueConstraint("kind", "subject"),
-    UniqueConstraint("identity_id", "kind"),
-    CheckConstraint("kind = 'password'", name="kind"),
+    CheckConstraint("kind IN ('password', 'oidc', 'saml', 'x509', 'orcid', 'ldap', 'totp', 'recovery')", name="kind"),
+    CheckConstraint("(secret IS NOT NULL) = (kind IN ('password', 'totp', 'recovery'))", name="secret"),
+    Index("ix_credentials_identity_id", "identity_id"),
+)
+
+Index(
+    "uq_credentials_one",
+    credentials.c.identity_id,
+    credentials.c.kind,
+    unique=True,
+    postgresql_where=credentials.c.kind.in_(["password", "totp"]),
 )
 
 login_attempts = Table(
@@ -76,6 +88,8 @@ sessions = Table(
     Column("identity_id", Uuid, ForeignKey("identities.id"), nullable=False, index=True),
     Column("client_address", Text, nullable=False, server_default=""),
     Column("client_agent", Text, nullable=False, server_default=""),
+    Column("proofs", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("entitlements", ARRAY(Text), nullable=False, server_default="{}"),  # as `known_as` has them
     Column("created_at", _moment, nullable=False),
     Column("expires_at", _moment, nullable=False, index=True),
     Column("last_used_at", _moment, nullable=False),
@@ -91,6 +105,7 @@ tokens = Table(
     Column("prefix", Text, nullable=False),
     Column("verbs", ARRAY(Text), nullable=False),
     Column("archives", ARRAY(Uuid)),
+    Column("proofs", ARRAY(Text), nullable=False, server_default="{}"),
     Column("created_at", _moment, nullable=False),
     Column("expires_at", _moment, nullable=False),
     Column("revoked_at", _moment),
@@ -113,6 +128,51 @@ group_members = Table(
     Column("group_id", Uuid, ForeignKey("groups.id"), primary_key=True),
     Column("identity_id", Uuid, ForeignKey("identities.id"), primary_key=True, index=True),
     Column("is_manager", Boolean, nullable=False, server_default="false"),
+    Column("source", Text, nullable=False, server_default="local"),
+    Column("issuer", Text),  # of members by a claim: whose logins say so
+    CheckConstraint("source IN ('local', 'claim')", name="source"),
+    CheckConstraint("(source = 'claim') = (issuer IS NOT NULL)", name="issuer"),
+)
+
+claim_rules = Table(
+    "claim_rules",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("group_id", Uuid, ForeignKey("groups.id"), nullable=False, index=True),
+    Column("issuer", Text, nullable=False, index=True),
+    Column("entitlement", Text, nullable=False),  # with a `*` at its end: a beginning
+    UniqueConstraint("group_id", "issuer", "entitlement"),
+)
+
+terms = Table(
+    "terms",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+    Column("published_at", _moment, nullable=False),
+)
+
+applications = Table(
+    "applications",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("secret", Text),
+    Column("display_name", Text, nullable=False),
+    Column("email", Text),
+    Column("orcid", Text),
+    Column("organisation_id", Uuid, ForeignKey("organisations.id"), index=True),
+    Column("reason", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("accepted_terms", Integer),
+    Column("applied_at", _moment, nullable=False),
+    Column("decided_at", _moment),
+    Column("decided_by", Uuid),
+    Column("note", Text),
+    Column("identity_id", Uuid, ForeignKey("identities.id")),
+    UniqueConstraint("kind", "subject"),
+    CheckConstraint("state IN ('pending', 'approved', 'refused')", name="state"),
 )
 
 accounts = Table(
@@ -146,17 +206,22 @@ grants = Table(
     Column("on_id", Uuid, nullable=False),  # no foreign key: archives are another domain's
     Column("identity_id", Uuid, ForeignKey("identities.id")),
     Column("group_id", Uuid, ForeignKey("groups.id")),
+    Column("named", Text),  # a credential or entitlement, seen or not, as `known_as` of an actor has it
     Column("role", Text, nullable=False),
+    Column("requires", ARRAY(Text), nullable=False, server_default="{}"),  # of the proofs of the login
     Column("granted_by", Uuid),
     Column("granted_at", _moment, nullable=False),
     Column("expires_at", _moment),
-    CheckConstraint("on_kind IN ('archive', 'account')", name="on_kind"),
-    CheckConstraint("num_nonnulls(identity_id, group_id) = 1", name="one_grantee"),
-    CheckConstraint("role IN ('owner', 'manager', 'contributor', 'reader')", name="role"),
+    CheckConstraint("on_kind IN ('archive', 'account', 'organisation')", name="on_kind"),
+    CheckConstraint("num_nonnulls(identity_id, group_id, named) = 1", name="one_grantee"),
+    CheckConstraint("role IN ('owner', 'manager', 'contributor', 'reader', 'curator')", name="role"),
+    CheckConstraint("on_kind <> 'organisation' OR role IN ('manager', 'curator')", name="role_fits"),
     # Grants add up: a person may hold a lasting role and a stronger one for a week. The first three columns also
     # serve `require`, whose cost must not follow the number of grants on an archive.
     UniqueConstraint("on_id", "identity_id", "role", name="uq_grants_identity"),
     UniqueConstraint("on_id", "group_id", "role", name="uq_grants_group"),
+    UniqueConstraint("on_id", "named", "role", name="uq_grants_named"),
     Index("ix_grants_identity_id", "identity_id", "on_kind"),
     Index("ix_grants_group_id", "group_id", "on_kind"),
+    Index("ix_grants_named", "named", "on_kind"),
 )

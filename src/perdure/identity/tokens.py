@@ -63,7 +63,8 @@ class Tokens:
             last_used_at=None,
         )
         with self._db.begin() as tx:
-            tx.execute(insert(tokens).values(_row(token, identity_id, digest_secret(secret))))
+            row = _row(token, identity_id, digest_secret(secret))
+            tx.execute(insert(tokens).values({**row, "proofs": sorted(actor.proofs)}))
             self._events.record(tx, facts.TOKEN_CREATED, None, actor, _told(token))
         return secret, token
 

@@ -32,7 +32,10 @@ class TokenScope:
 class Actor:
     """One caller of a use case, already authenticated.
 
-    `name` is for people and logs of events; rights hang on `identity_id`, `group_ids` and `is_administrator` only.
+    `name` is for people and logs of events; rights hang on `identity_id`, `group_ids`, `is_administrator` and what
+    follows. `known_as` are the credentials of the identity, and the entitlements that this login brought, each a kind
+    and a subject (`x509 CN=Ada,O=Example`); `proofs` say how the login was proven (`oidc`, `issuer https://…`,
+    `second_factor`).
     """
 
     kind: ActorKind
@@ -42,6 +45,8 @@ class Actor:
     group_ids: frozenset[UUID] = field(default_factory=frozenset)
     is_administrator: bool = False
     scope: TokenScope = field(default_factory=TokenScope)
+    known_as: frozenset[str] = field(default_factory=frozenset)
+    proofs: frozenset[str] = field(default_factory=frozenset)
 
 
 ANONYMOUS = Actor(ActorKind.ANONYMOUS, name="anonymous")

@@ -242,9 +242,13 @@ class Metadata:
         for table in (values, change_rows, subjects, states):
             tx.execute(delete(table).where(table.c.thing == thing))
 
-    def find_things(self, text: str) -> Select[tuple[UUID]]:
-        """A subquery of the things with `text` in any name or value of their metadata, in whatever case."""
-        return select(values.c.thing).where(matching(values.c.folded, text)).distinct()
+    def find_things(self, text: str, *, with_files: bool = True) -> Select[tuple[UUID]]:
+        """A subquery of the things with `text` in any name or value of their metadata, in whatever case.
+
+        Without files only what is said of the thing itself counts.
+        """
+        found = select(values.c.thing).where(matching(values.c.folded, text)).distinct()
+        return found if with_files else found.where(values.c.path_key == path_key(b""))
 
     def _apply(
         self, tx: Connection, thing: UUID, patches: Sequence[tuple[PatchItem, Patch]], *, actor: Actor, now: datetime

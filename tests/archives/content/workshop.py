@@ -35,6 +35,7 @@ from perdure.kernel.clock import SystemClock
 from perdure.metadata.service import Metadata
 from perdure.storage.ports import Store
 from perdure.storage.service import Storage
+from perdure.testing.sealing import MemorySealer
 
 CHEAP = PasswordCost(passes=1, memory_kib=64, lanes=1)
 PASSWORD = "plum tractor ninety sea"  # of people who exist in these tests only
@@ -170,7 +171,7 @@ def make_workshop(
     storage = Storage(database, stores, clock, instance_id=INSTANCE, reserve_bytes=0)
     storage.prepare()
     events = EventLog(database, clock)
-    identity = Identity(database, clock, events, IdentitySettings(password_cost=CHEAP))
+    identity = Identity(database, clock, events, MemorySealer(), IdentitySettings(password_cost=CHEAP))
     if is_new:
         identity.bootstrap_administrator("root", PASSWORD)
     ctx = make_context(

@@ -38,6 +38,7 @@ from perdure.metadata.service import Metadata
 from perdure.storage.model import PartRef, object_uri
 from perdure.storage.ports import Store
 from perdure.storage.service import Storage
+from perdure.testing.sealing import MemorySealer
 
 CHEAP = PasswordCost(passes=1, memory_kib=64, lanes=1)
 PASSWORD = "plum tractor ninety sea"  # of people who exist in these tests only
@@ -165,7 +166,7 @@ def context_on(house: House, database: Database) -> Context:
     return make_context(
         db=database,
         clock=house.clock,
-        identity=Identity(database, house.clock, events),
+        identity=Identity(database, house.clock, events, MemorySealer()),
         events=events,
         jobs=Jobs(database),
         storage=storage,
@@ -215,7 +216,7 @@ def make_house(database: Database, folder: Path | None = None, *, stores: Sequen
     storage = Storage(database, stores, clock, instance_id=INSTANCE, reserve_bytes=0)
     storage.prepare()
     events = EventLog(database, clock)
-    identity = Identity(database, clock, events, IdentitySettings(password_cost=CHEAP))
+    identity = Identity(database, clock, events, MemorySealer(), IdentitySettings(password_cost=CHEAP))
     identity.bootstrap_administrator("root", PASSWORD)
     registrar = MemoryRegistrar()
     ctx = make_context(

@@ -312,49 +312,6 @@ def _confirm_by_title(one: Archive, what: str) -> None:
 
 @archive.command()
 @click.argument("archive_id")
-@json_option
-@click.pass_context
-def grants(ctx: click.Context, archive_id: str, as_json: bool) -> None:
-    """List who has which role."""
-    found = make_client(ctx).list_grants(archive_id)
-    if as_json:
-        print_json(found)
-    else:
-        rows = [
-            (
-                one["id"],
-                one["role"],
-                one.get("name") or one["identity_id"] or f"group {one['group_id']}",
-                show_time(one["expires_at"]) or "no end",
-            )
-            for one in found
-        ]
-        print_table(rows, ("grant", "role", "for", "until"))
-
-
-@archive.command()
-@click.argument("archive_id")
-@click.argument("role", type=click.Choice(["owner", "manager", "contributor", "reader"]))
-@click.argument("login")
-@click.pass_context
-def grant(ctx: click.Context, archive_id: str, role: str, login: str) -> None:
-    """Give the person with this LOGIN a ROLE."""
-    made = make_client(ctx).grant(archive_id, role, login=login)
-    click.echo(f"{login} is {made['role']} ({made['id']}).")
-
-
-@archive.command()
-@click.argument("archive_id")
-@click.argument("grant_id")
-@click.pass_context
-def revoke(ctx: click.Context, archive_id: str, grant_id: str) -> None:
-    """Take a role back."""
-    make_client(ctx).revoke_grant(archive_id, grant_id)
-    click.echo("Revoked.")
-
-
-@archive.command()
-@click.argument("archive_id")
 @click.pass_context
 def receipt(ctx: click.Context, archive_id: str) -> None:
     """Print the signed receipt that the source may be deleted."""

@@ -1,12 +1,10 @@
-"""Accounts and groups on the command line."""
+"""Accounts, groups and organisations on the command line."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from perdure_client.cli.output import json_option, make_client, print_facts, print_json, print_table, show_time
+from perdure_client.cli.output import json_option, make_client, print_facts, print_json, print_table
 from perdure_client.progress import format_count, format_size
 
 
@@ -119,56 +117,31 @@ def group_remove(ctx: click.Context, group_id: str, login: str) -> None:
     click.echo(f"{login} is not in the group.")
 
 
-@click.command()
-@click.argument("archive_id")
+@click.group()
+def organisation() -> None:
+    """Organisations, which own people, groups and accounts. Roles on one are given by `perdure grant`."""
+
+
+@organisation.command("list")
 @json_option
 @click.pass_context
-def who(ctx: click.Context, archive_id: str, as_json: bool) -> None:
-    """Say who reaches an archive, as what and why. For those who manage it."""
-    found = list(make_client(ctx).explain_access(archive_id))
+def organisation_list(ctx: click.Context, as_json: bool) -> None:
+    """List your organisation, and those on which you have a role."""
+    found = list(make_client(ctx).list_organisations())
     if as_json:
         print_json(found)
         return
-    rows = [
-        (_whom(one), one["role"] or ", ".join(one["actions"]), _why(one), show_time(one["expires_at"])) for one in found
-    ]
-    print_table(rows, ("who", "as", "why", "until"))
+    print_table([(one["id"], one["name"], one["ror"] or "") for one in found], ("organisation", "name", "ROR"))
 
 
-def _whom(way: dict[str, Any]) -> str:
-    if way["identity_id"] or way["through"] == "access_class":
-        return way["name"] or (way["identity_id"] and str(way["identity_id"])) or "everybody"
-    named = [member["name"] for member in way["members"]]
-    more = way["member_count"] - len(named)
-    listed = ", ".join([*named, *([f"{more} more"] if named and more else [])])
-    whole = f"group {way['name']}" if way["group_id"] else "administrators"
-    return f"{whole}: {listed or format_count(way['member_count'], 'member')}"
-
-
-def _why(way: dict[str, Any]) -> str:
-    return _REASONS.get(way["through"], str(way["through"]))
-
-
-_REASONS = {
-    "archive": "a role on the archive",
-    "account": "a role on its account",
-    "access_class": "it is public",
-    "administrator": "they look after the installation",
-}
-
-
-@click.command()
-@click.argument("login")
+@organisation.command("create")
+@click.argument("name")
+@click.option("--ror", help="Its identifier in the Research Organization Registry.")
 @json_option
 @click.pass_context
-def reach(ctx: click.Context, login: str, as_json: bool) -> None:
-    """List the archives that the person with this LOGIN may read, and what he may do there. For administrators."""
-    found = list(make_client(ctx).list_reach(login))
-    if as_json:
-        print_json(found)
-        return
-    rows = [(one["id"], one["state"], ", ".join(one["actions"]), one["title"]) for one in found]
-    print_table(rows, ("archive", "state", "may", "title"))
+def organisation_create(ctx: click.Context, name: str, ror: str | None, as_json: bool) -> None:
+    """Make an organisation; its identifier is printed. Needs a token with the verb admin."""
+    _print_made(make_client(ctx).create_organisation(name, ror=ror), as_json)
 
 
 def _print_made(made: dict[str, object], as_json: bool) -> None:

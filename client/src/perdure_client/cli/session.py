@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
@@ -42,7 +45,7 @@ def login(
     name = name or click.prompt(f"Login name at {session.url}")
     password = _read_password() if password_stdin else click.prompt("Password", hide_input=True)
     with Client(Session(session.url, None)) as visitor:
-        opened = visitor.log_in(name, password)
+        opened = _open_session(visitor, name, password)
     until = datetime.now(UTC) + timedelta(days=days)
     with Client(Session(session.url, opened["secret"], name)) as client:
         verbs = (*_KEPT_VERBS, "admin") if administrator else _KEPT_VERBS
@@ -55,6 +58,16 @@ def login(
         click.echo(
             f"Logged in at {session.url} as {name} until {show_time(kept['expires_at'])}. The token is in {path}."
         )
+
+
+def _open_session(visitor: Client, name: str, password: str) -> dict[str, Any]:
+    """Log in; the code of a second factor is asked for where there is one."""
+    try:
+        return visitor.log_in(name, password)
+    except ApiError as error:
+        if error.code != "second_factor_needed":
+            raise
+    return visitor.log_in(name, password, code=click.prompt("Code of your device", err=True))
 
 
 def _read_password() -> str:
@@ -190,6 +203,59 @@ def session_end(ctx: click.Context, session_id: str) -> None:
     """End a session at once."""
     make_client(ctx).end_session(session_id)
     click.echo("Ended.")
+
+
+@click.group("second-factor")
+def second_factor() -> None:
+    """Your second factor: a device whose code is asked for beside the password. You are asked for your password."""
+
+
+@second_factor.command("on")
+@click.option("--login", "name", help="Your login name; asked for when not given.")
+@click.pass_context
+def second_factor_on(ctx: click.Context, name: str | None) -> None:
+    """Take a device into use. It shows codes of six digits (TOTP), as many programs for telephones do."""
+    with _in_session(ctx, name) as client:
+        begun = client.begin_second_factor()
+        click.echo(f"Enter this key into your device:\n\n  {begun['key']}\n\nor open {begun['address']}")
+        codes = client.confirm_second_factor(click.prompt("Code that it shows now"))["codes"]
+    click.echo("From now on a login needs a code. Keep these recovery codes; each is good once, without the device:\n")
+    click.echo("\n".join(f"  {code}" for code in codes))
+
+
+@second_factor.command("codes")
+@click.option("--login", "name", help="Your login name; asked for when not given.")
+@click.pass_context
+def second_factor_codes(ctx: click.Context, name: str | None) -> None:
+    """Print new recovery codes; the old ones end."""
+    with _in_session(ctx, name) as client:
+        codes = client.renew_recovery_codes(click.prompt("Next code of your device", err=True))["codes"]
+    click.echo("\n".join(codes))
+
+
+@second_factor.command("off")
+@click.option("--login", "name", help="Your login name; asked for when not given.")
+@click.pass_context
+def second_factor_off(ctx: click.Context, name: str | None) -> None:
+    """Take your second factor away."""
+    with _in_session(ctx, name) as client:
+        client.remove_second_factor(click.prompt("Next code of your device, or a recovery code"))
+    click.echo("A login needs the password only.")
+
+
+@contextmanager
+def _in_session(ctx: click.Context, name: str | None) -> Iterator[Client]:
+    """A session of its own, which a kept token is too weak for; it ends with the block."""
+    kept = find_session((ctx.find_root().obj or {}).get("url"))
+    name = name or kept.login or click.prompt(f"Login name at {kept.url}")
+    password = click.prompt("Password", hide_input=True, err=True)
+    with Client(Session(kept.url, None)) as visitor:
+        opened = _open_session(visitor, name, password)
+    with Client(Session(kept.url, opened["secret"], name)) as client:
+        try:
+            yield client
+        finally:
+            client.log_out()
 
 
 @click.command()

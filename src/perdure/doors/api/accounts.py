@@ -131,7 +131,9 @@ def grant(
 ) -> GrantView:
     account = services.identity.get_account(caller, account_id)
     grantee = grantee_of(form, caller, services)
-    made = services.identity.grant(caller, account.thing, grantee, Role(form.role), expires_at=form.expires_at)
+    made = services.identity.grant(
+        caller, account.thing, grantee, Role(form.role), expires_at=form.expires_at, requires=form.requires
+    )
     response.headers["location"] = f"/api/v1/accounts/{account_id}/grants/{made.id}"
     return grant_views([made], caller, services)[0]
 

@@ -278,7 +278,9 @@ def grant(
     archive_id: ArchiveId, form: GrantForm, response: Response, caller: KnownCaller, services: Given
 ) -> GrantView:
     grantee = grantee_of(form, caller, services)
-    made = services.archives.life.grant(caller, archive_id, grantee, Role(form.role), expires_at=form.expires_at)
+    made = services.archives.life.grant(
+        caller, archive_id, grantee, Role(form.role), expires_at=form.expires_at, requires=form.requires
+    )
     response.headers["location"] = f"/api/v1/archives/{archive_id}/grants/{made.id}"
     return grant_views([made], caller, services)[0]
 

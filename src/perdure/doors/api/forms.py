@@ -23,14 +23,21 @@ from perdure.doors.api.fields import (
 )
 from perdure.kernel.paths import check_path
 
-RoleName = Literal["owner", "manager", "contributor", "reader"]
+RoleName = Literal["owner", "manager", "contributor", "reader", "curator"]
 AccessName = Literal["private", "embargoed", "public"]
 Subjects = Annotated[list[Line], Field(max_length=1000)]
 
 
 class LoginForm(Form):
+    """`code` is that of one's device, or a recovery code, where one has a second factor."""
+
     login: Line
     password: Secret
+    code: Line | None = None
+
+
+class CodeForm(Form):
+    code: Line
 
 
 class PasswordForm(Form):
@@ -96,14 +103,27 @@ class AccountPatch(Form):
     allowed_profiles: Annotated[list[Line], Field(max_length=100)] | None = None
 
 
+class CredentialForm(Form):
+    """Somebody by what he is known as outside, whether he has been here or not."""
+
+    kind: Literal["oidc", "saml", "x509", "orcid", "ldap", "entitlement"]
+    subject: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
 class GrantForm(Form):
-    """To whom: exactly one of `login`, `identity_id` and `group_id`."""
+    """To whom: exactly one of `login`, `identity_id`, `group_id` and `credential`.
+
+    `requires` is what the login must prove for the role to count: a way (`x509`, `oidc`, …), `second_factor`, or
+    `issuer` and the address of an institution.
+    """
 
     role: RoleName
     login: Line | None = None
     identity_id: Id | None = None
     group_id: Id | None = None
+    credential: CredentialForm | None = None
     expires_at: Moment | None = None
+    requires: Annotated[list[Line], Field(max_length=10)] = Field(default_factory=list)
 
 
 Days = Annotated[int, Field(ge=1, le=36_500)]
@@ -121,7 +141,7 @@ class ProfileForm(Form):
     stores: Annotated[list[Line], Field(max_length=100)] = Field(default_factory=list)
     digests: Annotated[list[Line], Field(min_length=1, max_length=10)] = Field(default_factory=lambda: ["sha512"])
     verify_interval_days: Days = 365
-    mandatory_roles: Annotated[list[RoleName], Field(max_length=4)] = ["owner"]
+    mandatory_roles: Annotated[list[RoleName], Field(max_length=5)] = ["owner"]
     access_default: AccessName = "private"
     required_at_close: Annotated[list[Line], Field(max_length=10)] = Field(
         default_factory=lambda: ["title", "creators", "publisher", "licence"]

@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from perdure.doors.api.forms import GrantForm
-from perdure.doors.api.views import AccessView, GrantView, NamedView
+from perdure.doors.api.views import AccessView, CredentialView, GrantView, NamedView
 from perdure.doors.http.services import Services
 from perdure.identity import Grant, Grantee, Reach
+from perdure.identity.names import name_of
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
 
 
 def grantee_of(form: GrantForm, caller: Actor, services: Services) -> Grantee:
     """Whom the form names; raises BadInputError unless that is exactly one somebody who exists."""
-    if sum(value is not None for value in (form.login, form.identity_id, form.group_id)) != 1:
-        raise BadInputError("Name exactly one of login, identity_id and group_id.", field="login")
+    if sum(value is not None for value in (form.login, form.identity_id, form.group_id, form.credential)) != 1:
+        raise BadInputError("Name exactly one of login, identity_id, group_id and credential.", field="login")
+    if form.credential is not None:
+        return Grantee(named=name_of(form.credential.kind, form.credential.subject))
     if form.login is None:
         return Grantee(identity_id=form.identity_id, group_id=form.group_id)
     card = services.identity.find_identity(caller, form.login)
@@ -38,11 +41,13 @@ def access_view(reach: Reach) -> AccessView:
         through=reach.through.value,
         identity_id=reach.to.identity_id if reach.to else None,
         group_id=reach.to.group_id if reach.to else None,
+        credential=_credential_view(reach.to.named if reach.to else None),
         name=reach.name,
         role=reach.role.value if reach.role else None,
         actions=sorted(reach.actions),
         grant_id=reach.grant.id if reach.grant else None,
         expires_at=reach.grant.expires_at if reach.grant else None,
+        requires=sorted(reach.grant.requires) if reach.grant else [],
         member_count=reach.member_count,
         members=[NamedView(identity_id=member.id, name=member.name) for member in reach.members],
     )
@@ -54,9 +59,18 @@ def grant_view(grant: Grant, names: Mapping[UUID, str]) -> GrantView:
         id=grant.id,
         identity_id=grant.to.identity_id,
         group_id=grant.to.group_id,
+        credential=_credential_view(grant.to.named),
         name=names.get(to) if to else None,
         role=grant.role.value,
         granted_by=grant.granted_by,
         granted_at=grant.granted_at,
         expires_at=grant.expires_at,
+        requires=sorted(grant.requires),
     )
+
+
+def _credential_view(named: str | None) -> CredentialView | None:
+    if named is None:
+        return None
+    kind, _, subject = named.partition(" ")
+    return CredentialView(kind=kind, subject=subject)

@@ -1,4 +1,4 @@
-"""Identities, organisations and groups."""
+"""Identities and groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
 
 from perdure.doors.api.fields import CursorText, Id, Line, PageSize
-from perdure.doors.api.forms import GroupForm, IdentityForm, IdentityPatch, MemberForm, OrganisationForm
+from perdure.doors.api.forms import GroupForm, IdentityForm, IdentityPatch, MemberForm
 from perdure.doors.api.views import Page
 from perdure.doors.http.auth import KnownCaller
 from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
@@ -18,6 +18,7 @@ from perdure.doors.http.openapi import problems
 from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given
 from perdure.identity import Group, IdentityCard
+from perdure.kernel.errors import NotAllowedError
 
 router = APIRouter(tags=["people"], route_class=CreatingRoute)
 
@@ -44,12 +45,6 @@ class NewIdentityView(IdentityView):
     account_id: UUID
 
 
-class OrganisationView(BaseModel):
-    id: UUID
-    name: str
-    ror: str | None
-
-
 class GroupView(BaseModel):
     id: UUID
     organisation_id: UUID
@@ -65,7 +60,7 @@ def identity_view(card: IdentityCard) -> IdentityView:
 @router.get(
     "/identities",
     operation_id="list_identities",
-    summary="Find one by login, or list all (administrators)",
+    summary="Find one by login, or list those of the organisations that one manages (administrators: all)",
     responses=problems(403),
 )
 def list_identities(
@@ -87,7 +82,7 @@ def list_identities(
 @router.post(
     "/identities",
     operation_id="create_identity",
-    summary="Make a local account with its personal space (administrators)",
+    summary="Make a local account with its personal space (managers of the organisation)",
     status_code=201,
     dependencies=ONCE,
     responses=problems(403, 409),
@@ -118,7 +113,7 @@ def get_identity(identity_id: IdentityId, caller: KnownCaller, services: Given) 
 @router.patch(
     "/identities/{identity_id}",
     operation_id="change_identity",
-    summary="Rename an identity, oneself too; disable or enable it, make it an administrator (administrators)",
+    summary="Rename an identity, oneself too; disable or enable it (managers of its home), make it administrator",
     responses=problems(403, 409),
 )
 def change_identity(identity_id: IdentityId, form: IdentityPatch, caller: KnownCaller, services: Given) -> IdentityView:
@@ -132,32 +127,24 @@ def change_identity(identity_id: IdentityId, form: IdentityPatch, caller: KnownC
     return identity_view(services.identity.get_identity(caller, identity_id))
 
 
+@router.delete(
+    "/identities/{identity_id}/second-factor",
+    operation_id="remove_second_factor_of",
+    summary="Take the second factor of somebody whose device is lost (managers of the organisation)",
+    status_code=204,
+    responses=problems(403),
+)
+def remove_second_factor_of(identity_id: IdentityId, caller: KnownCaller, services: Given) -> None:
+    if identity_id == caller.identity_id:
+        raise NotAllowedError("Remove your own with a code, at /me/second-factor/remove.")
+    services.identity.remove_second_factor(caller, identity_id)
+
+
 @router.get(
-    "/organisations",
-    operation_id="list_organisations",
-    summary="The organisations that one may see",
+    "/groups",
+    operation_id="list_groups",
+    summary="One's groups, and those of organisations that one manages",
     responses=problems(),
-)
-def list_organisations(caller: KnownCaller, services: Given) -> Page[OrganisationView]:
-    found = services.identity.list_organisations(caller)
-    return Page(items=[OrganisationView(id=one.id, name=one.name, ror=one.ror) for one in found])
-
-
-@router.post(
-    "/organisations",
-    operation_id="create_organisation",
-    summary="Make an organisation (administrators)",
-    status_code=201,
-    dependencies=ONCE,
-    responses=problems(403, 409),
-)
-def create_organisation(form: OrganisationForm, caller: KnownCaller, services: Given) -> OrganisationView:
-    made = services.identity.create_organisation(caller, form.name, ror=form.ror)
-    return OrganisationView(id=made.id, name=made.name, ror=made.ror)
-
-
-@router.get(
-    "/groups", operation_id="list_groups", summary="One's groups; all of them for administrators", responses=problems()
 )
 def list_groups(caller: KnownCaller, services: Given) -> Page[GroupView]:
     return Page(items=[_group_view(group) for group in services.identity.list_groups(caller)])

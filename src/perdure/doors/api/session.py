@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
 from perdure.doors.api.fields import Id
-from perdure.doors.api.forms import LoginForm, PasswordForm, TokenForm
+from perdure.doors.api.forms import CodeForm, LoginForm, PasswordForm, TokenForm
 from perdure.doors.api.people import IdentityView, identity_view
 from perdure.doors.api.views import Page
 from perdure.doors.http.auth import KnownCaller, client_of, find_secret, identity_of
@@ -31,7 +31,7 @@ class SessionView(BaseModel):
 
 
 class OpenSessionView(BaseModel):
-    """A session that is open: where it was opened from, and when it was last used (to the minute)."""
+    """A session that is open: from where and by what proofs, and when it was last used (to the minute)."""
 
     id: UUID
     address: str
@@ -39,6 +39,20 @@ class OpenSessionView(BaseModel):
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
+    proofs: list[str]
+
+
+class DeviceKeyView(BaseModel):
+    """`address` is what the device reads from a picture; both are shown this once."""
+
+    key: str
+    address: str
+
+
+class RecoveryCodesView(BaseModel):
+    """Each is good once in place of a code of the device."""
+
+    codes: list[str]
 
 
 class TokenView(BaseModel):
@@ -79,7 +93,7 @@ class MeView(BaseModel):
     openapi_extra=ANYONE,
 )
 def log_in(form: LoginForm, request: Request, response: Response, services: Given) -> SessionView:
-    secret, actor = services.identity.log_in(form.login, form.password, client_of(request))
+    secret, actor = services.identity.log_in(form.login, form.password, client_of(request), code=form.code)
     newest = services.identity.list_sessions(actor)[0]
     response.headers["cache-control"] = "no-store"
     card = services.identity.get_identity(actor, identity_of(actor))
@@ -134,6 +148,53 @@ def set_password(form: PasswordForm, request: Request, caller: KnownCaller, serv
     )
 
 
+@router.post(
+    "/me/second-factor",
+    operation_id="begin_second_factor",
+    summary="A fresh key for one's device; it is in force once it is confirmed with a code",
+    responses=problems(403, 409),
+)
+def begin_second_factor(response: Response, caller: KnownCaller, services: Given) -> DeviceKeyView:
+    key, address = services.identity.begin_second_factor(caller, issuer=services.place().name)
+    response.headers["cache-control"] = "no-store"
+    return DeviceKeyView(key=key, address=address)
+
+
+@router.put(
+    "/me/second-factor",
+    operation_id="confirm_second_factor",
+    summary="Put the key in force with a first code; answers recovery codes, shown this once",
+    responses=problems(403),
+)
+def confirm_second_factor(
+    form: CodeForm, response: Response, caller: KnownCaller, services: Given
+) -> RecoveryCodesView:
+    response.headers["cache-control"] = "no-store"
+    return RecoveryCodesView(codes=services.identity.confirm_second_factor(caller, form.code))
+
+
+@router.post(
+    "/me/second-factor/recovery-codes",
+    operation_id="renew_recovery_codes",
+    summary="Replace one's recovery codes",
+    responses=problems(403, 429),
+)
+def renew_recovery_codes(form: CodeForm, response: Response, caller: KnownCaller, services: Given) -> RecoveryCodesView:
+    response.headers["cache-control"] = "no-store"
+    return RecoveryCodesView(codes=services.identity.renew_recovery_codes(caller, form.code))
+
+
+@router.post(
+    "/me/second-factor/remove",
+    operation_id="remove_second_factor",
+    summary="Take one's second factor away, with a code",
+    status_code=204,
+    responses=problems(403, 429),
+)
+def remove_second_factor(form: CodeForm, caller: KnownCaller, services: Given) -> None:
+    services.identity.remove_second_factor(caller, identity_of(caller), code=form.code)
+
+
 @router.get(
     "/sessions", operation_id="list_sessions", summary="One's own open sessions, newest first", responses=problems(403)
 )
@@ -147,6 +208,7 @@ def list_sessions(caller: KnownCaller, services: Given) -> Page[OpenSessionView]
                 created_at=session.created_at,
                 last_used_at=session.last_used_at,
                 expires_at=session.expires_at,
+                proofs=sorted(session.proofs),
             )
             for session in services.identity.list_sessions(caller)
         ]

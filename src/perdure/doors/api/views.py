@@ -25,20 +25,26 @@ class Page(BaseModel, Generic[Item]):
     next_cursor: str | None = None
 
 
-class GranteeView(BaseModel):
-    identity_id: UUID | None = None
-    group_id: UUID | None = None
+class CredentialView(BaseModel):
+    """What somebody is known by outside, whether he has been here or not."""
+
+    kind: str
+    subject: str
 
 
-class GrantView(GranteeView):
-    """A role that somebody has on an archive or account, until `expires_at` if that is set."""
+class GrantView(BaseModel):
+    """A role that somebody has, until `expires_at` if that is set, by logins that prove what it `requires`."""
 
     id: UUID
+    identity_id: UUID | None
+    group_id: UUID | None
+    credential: CredentialView | None
     name: str | None = Field(description="Of whom has it, where the caller may know it.")
     role: str
     granted_by: UUID | None
     granted_at: datetime
     expires_at: datetime | None
+    requires: list[str]
 
 
 class NamedView(BaseModel):
@@ -47,18 +53,20 @@ class NamedView(BaseModel):
 
 
 class AccessView(BaseModel):
-    """One way into an archive: whom it lets in (neither id: everybody, or all administrators), as what and why."""
+    """One way into an archive: whom it lets in (nobody named: everybody, or all administrators), as what and why."""
 
-    through: Literal["archive", "account", "access_class", "administrator"] = Field(
-        description="A grant on the archive or on its account, its access class, or the powers of administrators."
+    through: Literal["archive", "account", "organisation", "access_class", "administrator"] = Field(
+        description="A grant on the archive or what it belongs to, its access class, or the powers of administrators."
     )
     identity_id: UUID | None
     group_id: UUID | None
+    credential: CredentialView | None
     name: str | None
     role: str | None
     actions: list[str]
     grant_id: UUID | None
     expires_at: datetime | None
+    requires: list[str]
     member_count: int = Field(description="Of a group and of administrators: how many people it lets in.")
     members: list[NamedView] = Field(description="The first of them by name, where the caller may know them.")
 

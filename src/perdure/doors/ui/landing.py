@@ -27,6 +27,9 @@ _STATES = {
 _WORST_FIRST = ("lost", "suspect", "writing", "written", "verified")
 _SPDX = "https://spdx.org/licenses/"
 
+_NOT_SEEN = "This archive is not public. Its identifier is kept; ask its owner for access."
+_NOT_READ = "You may see what this archive is, not what it holds. Ask its owner if you need to read it."
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -96,7 +99,7 @@ class Landing:
 def make_landing(
     page: PublicPage, view: ArchiveView | None, entries: EntryPage | None, copies: Sequence[CopyView], place: Place
 ) -> Landing:
-    """The page of an archive; without `view` only what everybody may know of it."""
+    """The page of an archive; without `view` only what everybody may know of it, without `entries` no content."""
     tone, shape, words = _STATES[page.state]
     shown: dict[str, Any] = {  # Any: fields of Landing, each with its own type
         "short_id": short_form(page.id),
@@ -109,11 +112,13 @@ def make_landing(
         "is_test_identifier": page.is_test_identifier,
         "may_read": page.may_read,
         "is_indexed": False,
-        "closed_door": "This archive is not public. Its identifier is kept; ask its owner for access.",
+        "closed_door": _NOT_SEEN if view is None else _NOT_READ,
         "tombstone": _tombstone(page.tombstone),
     }
     if view is not None:
-        shown |= _record(view, place) | _content(view.archive, entries, place) | _copies(copies, view.archive)
+        shown |= _record(view, place)
+    if view is not None and entries is not None:
+        shown |= _content(view.archive, entries, place) | _copies(copies, view.archive)
     return Landing(**shown)
 
 
@@ -167,13 +172,13 @@ def _record(view: ArchiveView, place: Place) -> dict[str, Any]:  # Any: fields o
     }
 
 
-def _content(archive: Archive, entries: EntryPage | None, place: Place) -> dict[str, Any]:  # Any: as above
+def _content(archive: Archive, entries: EntryPage, place: Place) -> dict[str, Any]:  # Any: as above
     base, data = f"/api/v1/archives/{archive.id}", f"{place.data_url}/api/v1/archives/{archive.id}"
     found: dict[str, Any] = {
         "entries_url": f"{base}/entries?recursive=true",
         "manifest_url": f"{base}/manifest",
-        "folders": [_row(entry, archive, data) for entry in entries.items] if entries else (),
-        "has_more": bool(entries and entries.next_cursor),
+        "folders": [_row(entry, archive, data) for entry in entries.items],
+        "has_more": entries.next_cursor is not None,
     }
     if archive.state is not ArchiveState.CLOSED:
         return found

@@ -89,13 +89,16 @@ def _archive(archive: str, caller: Actor, services: Services) -> dict[str, Any]:
     if "\0" in archive:
         raise NoSuchAddressError("There is nothing at this address.")
     page = services.archives.life.public_page(caller, archive)
-    landing = _read(page, caller, services) if page.may_read else make_landing(page, None, None, (), services.place())
+    landing = _show(page, caller, services)
     document = build_json_ld(landing, page.url)
     return {"page": landing, "json_ld": _script_json(document) if document else None}
 
 
-def _read(page: PublicPage, caller: Actor, services: Services) -> Landing:
+def _show(page: PublicPage, caller: Actor, services: Services) -> Landing:
     archives = services.archives
+    if not page.may_read:
+        seen = archives.life.get(caller, page.id) if page.archive else None
+        return make_landing(page, seen, None, (), services.place())
     return make_landing(
         page,
         archives.life.get(caller, page.id),

@@ -1,0 +1,268 @@
+"""Applications of people who are not known yet: they wait until somebody who may decides.
+
+Nothing of a person is kept before he has accepted the terms and asked for it himself.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from perdure.db import Database
+from perdure.events import EventLog
+from perdure.identity import events as facts
+from perdure.identity.callers import check_name, naming
+from perdure.identity.errors import ApplicationDecidedError, CredentialTakenError, NameTakenError
+from perdure.identity.model import (
+    Action,
+    Application,
+    ApplicationState,
+    Arrival,
+    CredentialKind,
+    IdentityCard,
+    InstanceThing,
+    OrganisationThing,
+    fold_name,
+)
+from perdure.identity.passwords import Passwords
+from perdure.identity.people import NewPerson, People, check_login
+from perdure.identity.rights import Rights
+from perdure.identity.tables import applications, credentials
+from perdure.identity.terms import TermsOfUse
+from perdure.kernel.actor import ANONYMOUS, Actor, ActorKind
+from perdure.kernel.clock import Clock
+from perdure.kernel.errors import BadInputError, NotFoundError, TryAgainError
+from perdure.kernel.ids import new_id
+
+_LONGEST_REASON = 2000
+_MOST_PENDING = 10_000  # whoever floods us with applications shall not fill the database
+_FORGET_REFUSED = timedelta(days=90)
+
+
+class Applications:
+    """For a local account, or of somebody who arrived from outside; decided by those who manage the organisation."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        events: EventLog,
+        rights: Rights,
+        people: People,
+        passwords: Passwords,
+        terms: TermsOfUse,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._events = events
+        self._rights = rights
+        self._people = people
+        self._passwords = passwords
+        self._terms = terms
+
+    def apply_with_password(
+        self,
+        *,
+        login: str,
+        password: str,
+        display_name: str,
+        email: str | None,
+        reason: str,
+        organisation_id: UUID | None = None,
+        accept_terms: int | None = None,
+    ) -> Application:
+        """Ask for a local account; it can be used once the application is approved."""
+        login = check_login(login)
+        secret = self._passwords.hash_new(password, login)
+        arrival = Arrival(CredentialKind.PASSWORD, fold_name(login), check_name(display_name, "display name"), email)
+        return self._put(arrival, reason, organisation_id, accept_terms, secret=secret)
+
+    def apply_from_outside(
+        self,
+        arrival: Arrival,
+        *,
+        reason: str,
+        display_name: str | None = None,
+        organisation_id: UUID | None = None,
+        accept_terms: int | None = None,
+    ) -> Application:
+        """Ask to be let in as who somebody from outside was shown to be."""
+        named = arrival if display_name is None else arrival.called(display_name)
+        arrival = named.called(check_name(named.display_name or named.subject, "display name"))
+        return self._put(arrival, reason, organisation_id, accept_terms, secret=None)
+
+    def find_application_in(self, tx: Connection, kind: CredentialKind, subject: str) -> Application | None:
+        """What became of the application under this credential; None when there was none."""
+        own = (applications.c.kind == kind.value) & (applications.c.subject == subject)
+        row = tx.execute(select(applications).where(own)).first()
+        return None if row is None else _application(row)
+
+    def list_applications(
+        self, actor: Actor, *, state: ApplicationState | None = None, after: UUID | None = None, limit: int = 1000
+    ) -> list[Application]:
+        """Oldest first: all for administrators, else those to the organisations that one manages."""
+        query = select(applications).order_by(applications.c.id).limit(limit)
+        if state is not None:
+            query = query.where(applications.c.state == state.value)
+        if after is not None:
+            query = query.where(applications.c.id > after)
+        with self._db.begin() as tx:
+            managed = self._rights.managed_organisations(tx, actor)
+            if not self._rights.can(tx, actor, Action.ADMINISTER, InstanceThing()):
+                if not managed:
+                    self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+                query = query.where(applications.c.organisation_id.in_(managed))
+            return [_application(row) for row in tx.execute(query)]
+
+    def approve_application(
+        self, actor: Actor, application_id: UUID, *, organisation_id: UUID | None = None, quota_bytes: int | None = None
+    ) -> IdentityCard:
+        """Make the person an identity of the organisation, with a personal account; he logs in as he applied."""
+        with naming("login name"), self._db.begin() as tx:
+            row = self._require_pending(tx, actor, application_id, organisation_id)
+            home = organisation_id or row.organisation_id
+            if home is None:
+                raise BadInputError("Say to which organisation he shall belong.", field="organisation_id")
+            kind = CredentialKind(row.kind)
+            if _is_taken(tx, kind, row.subject):
+                raise CredentialTakenError("Somebody logs in by this already.")
+            card = IdentityCard(new_id(), home, ActorKind.PERSON, row.display_name, row.orcid, True, False)
+            is_local = kind is CredentialKind.PASSWORD
+            name = row.subject if is_local else self._people.find_free_name_in(tx, home, row.display_name)
+            person = NewPerson(card, row.email, name, row.secret, kind, row.subject)
+            self._people.create_in(tx, actor, person, quota_bytes)
+            self._people.note_terms_in(tx, card.id, row.accepted_terms, row.applied_at)
+            self._decide(tx, actor, row.id, ApplicationState.APPROVED, None, card.id)
+        return card
+
+    def refuse_application(self, actor: Actor, application_id: UUID, *, note: str) -> None:
+        """Say no, with a reason that the applicant is told at his next try; what he said of himself is forgotten."""
+        if len(note) > _LONGEST_REASON or "\0" in note:
+            raise BadInputError(f"The note has at most {_LONGEST_REASON} characters.", field="note")
+        with self._db.begin() as tx:
+            row = self._require_pending(tx, actor, application_id, None)
+            self._decide(tx, actor, row.id, ApplicationState.REFUSED, note, None)
+
+    def forget_refused(self) -> int:
+        """Remove refusals after a quarter of a year, so that one may ask again; for a daily job."""
+        old = self._clock.now() - _FORGET_REFUSED
+        refused = applications.c.state == ApplicationState.REFUSED.value
+        with self._db.begin() as tx:
+            return tx.execute(delete(applications).where(refused, applications.c.decided_at < old)).rowcount
+
+    def _put(
+        self,
+        arrival: Arrival,
+        reason: str,
+        organisation_id: UUID | None,
+        accept_terms: int | None,
+        *,
+        secret: str | None,
+    ) -> Application:
+        if len(reason) > _LONGEST_REASON or "\0" in reason:
+            raise BadInputError(f"The reason has at most {_LONGEST_REASON} characters.", field="reason")
+        with naming("application"), self._db.begin() as tx:
+            version = self._terms.require_acceptance_in(tx, accept_terms)
+            self._require_room(tx)
+            if _is_taken(tx, arrival.kind, arrival.subject):
+                raise NameTakenError("The login name is in use.")
+            fresh = insert(applications).values(
+                id=new_id(),
+                kind=arrival.kind.value,
+                subject=arrival.subject,
+                secret=secret,
+                display_name=arrival.display_name,
+                email=arrival.email,
+                orcid=arrival.orcid,
+                organisation_id=organisation_id,
+                reason=reason,
+                state=ApplicationState.PENDING.value,
+                accepted_terms=version,
+                applied_at=self._clock.now(),
+            )
+            row = tx.execute(
+                fresh.on_conflict_do_nothing(index_elements=["kind", "subject"]).returning(applications)
+            ).first()
+            if row is None:
+                return self._answer_again(tx, arrival)
+            self._events.record(tx, facts.APPLICATION_RECEIVED, None, ANONYMOUS, {"application": str(row.id)})
+        return _application(row)
+
+    def _answer_again(self, tx: Connection, arrival: Arrival) -> Application:
+        """Who asked before is told what became of it; a login name that another asked for is taken."""
+        known = self.find_application_in(tx, arrival.kind, arrival.subject)
+        if known is None or arrival.kind is CredentialKind.PASSWORD:
+            raise NameTakenError("The login name is in use.")
+        return known
+
+    def _require_room(self, tx: Connection) -> None:
+        pending = applications.c.state == ApplicationState.PENDING.value
+        full = select(applications.c.id).where(pending).offset(_MOST_PENDING).limit(1)
+        if tx.execute(full).first() is not None:
+            raise TryAgainError("Too many applications wait to be decided. Try again later.")
+
+    def _require_pending(
+        self, tx: Connection, actor: Actor, application_id: UUID, organisation_id: UUID | None
+    ) -> Row[Any]:  # Any: all columns
+        row = tx.execute(select(applications).where(applications.c.id == application_id).with_for_update()).first()
+        homes = {one for one in (row.organisation_id if row else None, organisation_id) if one is not None}
+        if row is None or not homes:
+            self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
+        for home in sorted(homes):
+            self._rights.require(tx, actor, Action.MANAGE_ORGANISATION, OrganisationThing(home))
+        if row is None:
+            raise NotFoundError("There is no such application.")
+        if row.state != ApplicationState.PENDING.value:
+            raise ApplicationDecidedError(f"The application is {row.state} already.", state=row.state)
+        return row
+
+    def _decide(
+        self,
+        tx: Connection,
+        actor: Actor,
+        application_id: UUID,
+        state: ApplicationState,
+        note: str | None,
+        identity_id: UUID | None,
+    ) -> None:
+        values: dict[str, object] = {
+            "identity_id": identity_id,
+            "state": state.value,
+            "note": note,
+            "decided_at": self._clock.now(),
+            "decided_by": actor.identity_id,
+        }
+        forgotten: dict[str, object] = {"secret": None, "email": None, "reason": ""}
+        told = {"application": str(application_id), "identity": identity_id and str(identity_id)}
+        if state is ApplicationState.REFUSED:
+            forgotten |= {"display_name": "", "orcid": None}
+        tx.execute(update(applications).where(applications.c.id == application_id).values(**values, **forgotten))
+        event_type = facts.APPLICATION_APPROVED if state is ApplicationState.APPROVED else facts.APPLICATION_REFUSED
+        self._events.record(tx, event_type, None, actor, told)
+
+
+def _is_taken(tx: Connection, kind: CredentialKind, subject: str) -> bool:
+    same = (credentials.c.kind == kind.value) & (credentials.c.subject == subject)
+    return tx.execute(select(credentials.c.id).where(same)).first() is not None
+
+
+def _application(row: Row[Any]) -> Application:  # Any: all columns
+    return Application(
+        id=row.id,
+        kind=CredentialKind(row.kind),
+        subject=row.subject,
+        display_name=row.display_name,
+        email=row.email,
+        orcid=row.orcid,
+        organisation_id=row.organisation_id,
+        reason=row.reason,
+        state=ApplicationState(row.state),
+        applied_at=row.applied_at,
+        decided_at=row.decided_at,
+        note=row.note,
+        identity_id=row.identity_id,
+    )

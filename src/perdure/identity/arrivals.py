@@ -1,0 +1,187 @@
+"""Logging in from outside: whoever was shown to be somebody becomes the identity that has this credential.
+
+Nothing else leads to an identity: no e-mail address, no name. A second credential is linked in a session of the first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, delete, func, select, update
+
+from perdure.db import Database
+from perdure.events import EventLog
+from perdure.identity import events as facts
+from perdure.identity.applications import Applications
+from perdure.identity.callers import naming, require_self_reader, require_session
+from perdure.identity.claims import Claims
+from perdure.identity.errors import (
+    ApplicationPendingError,
+    ApplicationRefusedError,
+    BadCredentialsError,
+    CredentialTakenError,
+    LastCredentialError,
+    UnknownPersonError,
+)
+from perdure.identity.model import (
+    ENTITLEMENT,
+    WAYS,
+    Application,
+    ApplicationState,
+    Arrival,
+    Client,
+    Credential,
+    CredentialKind,
+)
+from perdure.identity.names import MAX_SUBJECT_CHARACTERS, name_of
+from perdure.identity.people import People
+from perdure.identity.sessions import Sessions
+from perdure.identity.tables import credentials, identities
+from perdure.kernel.actor import Actor
+from perdure.kernel.clock import Clock
+from perdure.kernel.errors import NotFoundError
+
+_MOST_ENTITLEMENTS = 2000
+_MOST_CREDENTIALS = 50
+
+
+class Arrivals:
+    """What follows when a provider, a certificate or a directory has said who somebody is."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        events: EventLog,
+        people: People,
+        sessions: Sessions,
+        applications: Applications,
+        claims: Claims,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._events = events
+        self._people = people
+        self._sessions = sessions
+        self._applications = applications
+        self._claims = claims
+
+    def arrive(self, arrival: Arrival, client: Client, *, accept_terms: int | None = None) -> tuple[str, Actor]:
+        """Open a session for who has this credential, in the groups that its claims lead to.
+
+        Raises UnknownPersonError, ApplicationPendingError, ApplicationRefusedError, TermsNotAcceptedError, and
+        BadCredentialsError for who is disabled.
+        """
+        with self._db.begin() as tx:
+            known = _find(tx, arrival.kind, arrival.subject)
+            if known is None:
+                raise self._refusal(tx, arrival)
+            if known.state != "active":
+                raise BadCredentialsError("This identity is disabled.")
+            tx.execute(update(credentials).where(credentials.c.id == known.id).values(last_used_at=self._clock.now()))
+            if arrival.issuer:
+                self._claims.follow_in(tx, known.identity_id, arrival.issuer, arrival.entitlements)
+            brought = {
+                name_of(ENTITLEMENT, one)
+                for one in sorted(arrival.entitlements)[:_MOST_ENTITLEMENTS]
+                if len(one) <= MAX_SUBJECT_CHARACTERS
+            }
+            return self._sessions.open_in(
+                tx, known.identity_id, client, arrival.proofs, brought, accept_terms=accept_terms
+            )
+
+    def link(self, actor: Actor, arrival: Arrival) -> Credential:
+        """Make a credential the caller's, who is logged in by another; safe to call twice.
+
+        Raises CredentialTakenError when it is somebody else's.
+        """
+        identity_id = require_session(actor)
+        with naming("login"), self._db.begin() as tx:
+            known = _find(tx, arrival.kind, arrival.subject)
+            if known is not None and known.identity_id != identity_id:
+                raise CredentialTakenError("This login is somebody else's here.")
+            if known is None:
+                self._require_few(tx, identity_id)
+                self._people.add_credential_in(tx, identity_id, arrival.kind, arrival.subject, None)
+                told = {"identity": str(identity_id), "kind": arrival.kind.value}
+                self._events.record(tx, facts.CREDENTIAL_LINKED, None, actor, told)
+            return _list(tx, identity_id, arrival)[0]
+
+    def unlink(self, actor: Actor, credential_id: UUID) -> None:
+        """Take one of the caller's credentials away; raises LastCredentialError, NotFoundError."""
+        identity_id = require_session(actor)
+        with self._db.begin() as tx:
+            tx.execute(select(identities.c.id).where(identities.c.id == identity_id).with_for_update())
+            left = [one for one in _list(tx, identity_id) if one.id != credential_id]
+            gone = [one for one in _list(tx, identity_id) if one.id == credential_id]
+            if not gone:
+                raise NotFoundError("You have no such login.")
+            if not left:
+                raise LastCredentialError("This is the only way in which you log in.")
+            tx.execute(delete(credentials).where(credentials.c.id == credential_id))
+            told = {"identity": str(identity_id), "kind": gone[0].kind.value}
+            self._events.record(tx, facts.CREDENTIAL_UNLINKED, None, actor, told)
+
+    def list_credentials(self, actor: Actor) -> list[Credential]:
+        """The ways in which the caller logs in, oldest first."""
+        identity_id = require_self_reader(actor)
+        with self._db.begin() as tx:
+            return _list(tx, identity_id)
+
+    def apply(
+        self,
+        arrival: Arrival,
+        *,
+        reason: str,
+        display_name: str | None,
+        organisation_id: UUID | None,
+        accept_terms: int | None,
+    ) -> Application:
+        """Ask to be let in; who is known already is told so by BadCredentialsError."""
+        with self._db.begin() as tx:
+            if _find(tx, arrival.kind, arrival.subject) is not None:
+                raise CredentialTakenError("You are known here: log in.")
+        return self._applications.apply_from_outside(
+            arrival,
+            reason=reason,
+            display_name=display_name,
+            organisation_id=organisation_id,
+            accept_terms=accept_terms,
+        )
+
+    def _refusal(self, tx: Connection, arrival: Arrival) -> Exception:
+        asked = self._applications.find_application_in(tx, arrival.kind, arrival.subject)
+        if asked is None:
+            return UnknownPersonError("Nobody here has this login.")
+        if asked.state is ApplicationState.REFUSED:
+            return ApplicationRefusedError(asked.note or "No reason was given.")
+        return ApplicationPendingError("Your application has not been decided yet.")
+
+    def _require_few(self, tx: Connection, identity_id: UUID) -> None:
+        mine = select(func.count()).where(credentials.c.identity_id == identity_id)
+        if tx.execute(mine).scalar_one() >= _MOST_CREDENTIALS:
+            raise CredentialTakenError(f"An identity has at most {_MOST_CREDENTIALS} logins.")
+
+
+def _find(tx: Connection, kind: CredentialKind, subject: str) -> Row[*tuple[Any, ...]] | None:  # Any: three columns
+    query = (
+        select(credentials.c.id, credentials.c.identity_id, identities.c.state)
+        .join_from(credentials, identities, identities.c.id == credentials.c.identity_id)
+        .where(credentials.c.kind == kind.value, credentials.c.subject == subject)
+    )
+    return tx.execute(query).first()
+
+
+def _list(tx: Connection, identity_id: UUID, only: Arrival | None = None) -> list[Credential]:
+    query = (
+        select(credentials)
+        .where(credentials.c.identity_id == identity_id, credentials.c.kind.in_(sorted(WAYS)))
+        .order_by(credentials.c.id)
+    )
+    if only is not None:
+        query = query.where(credentials.c.kind == only.kind.value, credentials.c.subject == only.subject)
+    return [
+        Credential(row.id, CredentialKind(row.kind), row.subject, row.created_at, row.last_used_at)
+        for row in tx.execute(query)
+    ]
