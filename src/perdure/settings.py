@@ -79,6 +79,9 @@ class Settings:
     metrics_token: str | None = field(default=None, repr=False)
     slow_request_ms: int = 1000
     slow_query_ms: int = 500
+    rate_limit_identity: int = 30_000
+    rate_limit_address: int = 60_000
+    rate_limit_attempts: int = 120
 
     @property
     def web_process_count(self) -> int:
@@ -383,6 +386,9 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "metrics_token": _optional_text,
     "slow_request_ms": _number(0, 3_600_000),
     "slow_query_ms": _number(0, 3_600_000),
+    "rate_limit_identity": _number(0, 10_000_000),
+    "rate_limit_address": _number(0, 10_000_000),
+    "rate_limit_attempts": _number(0, 10_000_000),
 }
 
 

@@ -112,6 +112,16 @@ def hosted(*kinds: str, certificate: Path | None = None) -> Iterator[tuple[Host,
         host.read(connection, head)
         return answer(b'{"status": 503, "code": "try_again"}', status="503 Busy")
 
+    def hold_up(connection: socket.socket, head: bytes) -> bytes:
+        host.read(connection, head)
+        problem = b'{"status": 429, "code": "rate_exceeded", "kind": "try again"}'
+        return answer(problem, "Retry-After: 7", status="429 Too Many Requests")
+
+    def hold_up_long(connection: socket.socket, head: bytes) -> bytes:
+        host.read(connection, head)
+        problem = b'{"status": 429, "code": "login_throttled", "kind": "try again"}'
+        return answer(problem, "Retry-After: 61", status="429 Too Many Requests")
+
     known: dict[str, Callable[[socket.socket, bytes], bytes | None]] = {
         "take": take,
         "confuse": confuse,
@@ -119,6 +129,8 @@ def hosted(*kinds: str, certificate: Path | None = None) -> Iterator[tuple[Host,
         "lose": lose,
         "busy": busy,
         "break off": break_off,
+        "hold up": hold_up,
+        "hold up long": hold_up_long,
     }
     tls = None
     if certificate is not None:
@@ -165,6 +177,31 @@ def test_only_what_is_repeatable_is_sent_again() -> None:
     assert host.bodies == [CONTENT, CONTENT]
     with hosted("lose") as (host, transport), pytest.raises(ConnectionLostError):
         transport.send("POST", "/a", [CONTENT], size=len(CONTENT))
+
+
+def test_what_the_server_asks_to_wait_is_waited(monkeypatch: pytest.MonkeyPatch, item: LocalItem) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    with hosted("hold up", "take") as (host, transport):
+        transport.send("PUT", "/a", [CONTENT], size=len(CONTENT), repeatable=True)
+    assert 7 < waited[0] < 8
+    with hosted("hold up", "take") as (host, transport):
+        transport.request("PUT", "/a", content=b"x")
+    assert (host.bodies, len(waited)) == ([b"x", b"x"], 2)
+    with hosted("hold up", "take") as (host, transport):
+        send(transport, item)
+    assert (host.bodies[-1], len(waited)) == (CONTENT, 3)
+
+
+@pytest.mark.parametrize(("kind", "method"), [("hold up long", "PUT"), ("hold up", "POST")])
+def test_a_long_wait_and_what_may_not_be_repeated_are_left_to_the_caller(
+    monkeypatch: pytest.MonkeyPatch, kind: str, method: str
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    with hosted(kind) as (_, transport), pytest.raises(ApiError) as caught:
+        transport.request(method, "/a", content=b"x")
+    assert (caught.value.status, caught.value.exit_code, waited) == (429, 6, [])
 
 
 @pytest.fixture

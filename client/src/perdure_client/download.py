@@ -139,7 +139,7 @@ class FolderDownload:
             except (ConnectionLostError, ApiError) as error:
                 if (isinstance(error, ApiError) and not error.is_worth_a_retry) or attempt == _TRIES - 1:
                     raise
-                time.sleep(0.3 * 2**attempt)
+                time.sleep(error.wait_seconds + 0.3 * 2**attempt)
 
     def _fetch_rest(self, place: bytes, entry: Entry) -> None:
         """Fetch what is missing of a file and give it its name when its bytes are right; wrong bytes are removed."""

@@ -13,6 +13,8 @@ EXIT_TRY_AGAIN = 6
 EXIT_DAMAGED = 7
 EXIT_PARTLY = 8
 
+LONGEST_WAIT = 60.0  # seconds that a server may ask for: to wait longer is for the caller to decide
+
 EXIT_MEANINGS: dict[int, str] = {
     0: "done",
     EXIT_INTERNAL: "an error of the program or the server",
@@ -41,10 +43,14 @@ _EXIT_BY_STATUS = {
 
 
 class ClientError(Exception):
-    """A sentence of what happened, the next step, and a stable code."""
+    """A sentence of what happened, the next step, and a stable code.
+
+    `wait_seconds` is how long the server asks to wait because too much was sent; 0 when it does not.
+    """
 
     code = "client_error"
     exit_code = EXIT_INTERNAL
+    wait_seconds = 0.0
 
     def __init__(self, detail: str, *, next_step: str = "") -> None:
         super().__init__(detail)
@@ -123,7 +129,7 @@ class ApiError(ClientError):
 
     @property
     def is_worth_a_retry(self) -> bool:
-        return self.exit_code == EXIT_TRY_AGAIN
+        return self.exit_code == EXIT_TRY_AGAIN and self.wait_seconds <= LONGEST_WAIT
 
     def as_json(self) -> dict[str, object]:
         return {"error": {"status": self.status, **self.extra}}

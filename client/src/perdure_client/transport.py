@@ -33,7 +33,8 @@ class Transport:
     """One pool of connections, safe to use from several threads.
 
     Requests that change nothing when repeated are tried again, with growing pauses, when the connection breaks or
-    the server answers "try again"; others only when they carry an idempotency key or `repeatable=True`.
+    the server answers "try again", then after the time that it asks for (a minute at most); others only when they
+    carry an idempotency key or `repeatable=True`.
     """
 
     def __init__(self, session: Session, *, connections: int = 8, verify: bool | str = True) -> None:
@@ -82,6 +83,7 @@ class Transport:
         may_repeat = repeatable or method in _REPEATABLE or "Idempotency-Key" in headers
         may_repeat = may_repeat and (content is None or isinstance(content, bytes))
         for attempt in range(_RETRIES):
+            told_wait = 0.0
             try:
                 request = self._build(method, path, json, content, headers, params, plane)
                 response = self._http.send(request)
@@ -94,7 +96,8 @@ class Transport:
                     return response
                 if not (may_repeat and problem.is_worth_a_retry) or attempt == _RETRIES - 1:
                     raise problem
-            _pause(attempt)
+                told_wait = problem.wait_seconds
+            _pause(attempt, told_wait)
         raise AssertionError("the loop above ends by return or raise")
 
     def send(
@@ -114,6 +117,7 @@ class Transport:
         told = {**(headers or {}), "Content-Length": str(size)}
         tries = _RETRIES if repeatable else 1
         for attempt in range(1, tries + 1):
+            told_wait = 0.0
             request = self._build(method, path, None, b"", dict(told), None, "data")
             try:
                 response = self._send_once(request, pieces)
@@ -126,7 +130,8 @@ class Transport:
                     return response
                 if not problem.is_worth_a_retry or attempt == tries:
                     raise problem
-            _pause(attempt - 1)
+                told_wait = problem.wait_seconds
+            _pause(attempt - 1, told_wait)
         raise AssertionError("the loop above ends by return or raise")
 
     def _send_once(self, request: httpx.Request, pieces: Iterable[Piece]) -> httpx.Response:
@@ -182,7 +187,9 @@ class Transport:
         pieces = self._iter_pieces(asked)
         try:
             if asked.response.status >= 400:
-                refused = httpx.Response(asked.response.status, content=b"".join(pieces))
+                refused = httpx.Response(
+                    asked.response.status, headers=asked.response.getheaders(), content=b"".join(pieces)
+                )
                 raise _find_problem(refused) or AssertionError("a status of 400 or more is a problem")
             yield LargeAnswer(asked.response.status, pieces)
         finally:
@@ -236,8 +243,17 @@ def _find_problem(response: httpx.Response) -> ApiError | None:
         problem = response.json()
     except ValueError:
         problem = {}
-    return ApiError(response.status_code, problem if isinstance(problem, dict) else {})
+    error = ApiError(response.status_code, problem if isinstance(problem, dict) else {})
+    if response.status_code == 429:
+        error.wait_seconds = _find_seconds(response.headers.get("retry-after", ""))
+    return error
 
 
-def _pause(attempt: int) -> None:
-    time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.7, 1.3))  # noqa: S311  # no secret  # spread, so that many clients do not return at once
+def _find_seconds(text: str) -> float:
+    """The seconds of a Retry-After; none for its other form, a date, which our server does not send."""
+    return float(text) if text.isascii() and text.isdigit() else 0.0
+
+
+def _pause(attempt: int, told_wait: float = 0.0) -> None:
+    own = _FIRST_PAUSE * 2**attempt * random.uniform(0.7, 1.3)  # noqa: S311  # no secret
+    time.sleep(told_wait + own)  # spread, so that many clients do not return at once

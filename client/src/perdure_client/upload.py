@@ -274,7 +274,7 @@ class WholeUpload:
                 is_final = isinstance(error, ApiError) and not error.is_worth_a_retry
                 if is_final or attempt == _RESUMES_WITHOUT_PROGRESS:
                     raise
-                time.sleep(min(2**attempt * 0.2, 5))
+                time.sleep(error.wait_seconds + min(2**attempt * 0.2, 5))
             else:
                 self._compare(answer, digest)
                 return
@@ -334,7 +334,7 @@ class LargeUpload(WholeUpload):
                 failures = 0 if offset > before else failures + 1
                 if failures > _RESUMES_WITHOUT_PROGRESS:
                     raise
-                time.sleep(min(2**failures * 0.2, 5))
+                time.sleep(error.wait_seconds + min(2**failures * 0.2, 5))
             else:
                 self._compare(answer, digest)
                 return

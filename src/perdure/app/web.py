@@ -13,8 +13,10 @@ from perdure.app.heap import settle_heap
 from perdure.app.wire import BoundedProtocol
 from perdure.doors.api import open_api, open_data, open_streams
 from perdure.doors.http.app import create_web
+from perdure.doors.http.limiting import RequestLimits
 from perdure.doors.http.services import Place, Services
 from perdure.doors.http.tls import Certificate
+from perdure.doors.http.watching import NoWatch, RequestWatch
 from perdure.doors.ui import open_pages
 
 _DOORS = {"api": (open_api,), "data": (open_data,), "ui": (open_pages,)}
@@ -27,11 +29,11 @@ def create_asgi(application: Application, *, planes: frozenset[str]) -> FastAPI:
     doors = [door for plane in sorted(planes) for door in _DOORS[plane]]
     if planes & {"api", "data"}:
         doors.append(open_streams)
-    meters = application.meters
-    return create_web(_make_services(application), doors, watch=meters.requests if meters.are_wanted else None)
+    watch = application.meters.requests if application.meters.are_wanted else NoWatch()
+    return create_web(_make_services(application, watch), doors, watch=watch)
 
 
-def _make_services(application: Application) -> Services:
+def _make_services(application: Application, watch: RequestWatch) -> Services:
     """What the HTTP doors are given."""
     settings = application.settings
     place = Place(
@@ -46,6 +48,12 @@ def _make_services(application: Application) -> Services:
         archives=application.archives,
         clock=application.clock,
         place=lambda: place,
+        limits=RequestLimits.of(
+            address=settings.rate_limit_address,
+            identity=settings.rate_limit_identity,
+            attempts=settings.rate_limit_attempts,
+            on_refusal=watch.refused,
+        ),
         find_faults=remember(lambda: find_faults(application), seconds=_FAULTS_REMEMBERED),
     )
 

@@ -79,7 +79,8 @@ def start_application(
         stack.callback(data.close)
         scheme = "https" if settings.get("tls_cert") else "http"
         places = {"public_url": _address(scheme, api), "data_url": _address(scheme, data)}
-        chosen = {"data_dir": str(folder), "disk_reserve_bytes": 0, **places, **settings}
+        unlimited = {"disk_reserve_bytes": 0, "rate_limit_attempts": 0}
+        chosen = {"data_dir": str(folder), **unlimited, **places, **settings}
         application = build(settings_from(chosen), url, process="test")
         stack.callback(application.close)
         login, password = application.identity.bootstrap_administrator(_LOGIN, secrets.token_urlsafe(15))

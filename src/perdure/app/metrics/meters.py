@@ -16,6 +16,7 @@ from prometheus_client.registry import CollectorRegistry
 from perdure.app.metrics.instruments import Counts, Distribution, bucketed
 from perdure.db import Database
 from perdure.db.slow import SlowStatements
+from perdure.doors.http.limiting import LIMITS
 from perdure.doors.http.watching import FinishedRequest
 from perdure.settings import Settings
 
@@ -51,6 +52,9 @@ class RequestMeter:
         self._lock = threading.Lock()
         self._routes: dict[str, _Route] = {}
         self._under_way = 0
+        self._refused = Counts("perdure_http_refused_requests", "Requests beyond a limit of their rate.", ("limit",))
+        for limit in LIMITS:
+            self._refused.add(0, limit)
 
     def began(self) -> None:
         with self._lock:
@@ -71,6 +75,9 @@ class RequestMeter:
             route.slow += is_slow
         if is_slow:
             _tell_slow(request, operation)
+
+    def refused(self, limit: str) -> None:
+        self._refused.add(1, limit)
 
     def collect(self) -> Iterator[Metric]:
         by_operation = ("operation",)
@@ -93,6 +100,7 @@ class RequestMeter:
                 sent.add_metric((operation,), route.sent)
                 slow.add_metric((operation,), route.slow)
         yield from (requests, under_way, seconds, received, sent, slow)
+        yield from self._refused.collect()
 
 
 def _tell_slow(request: FinishedRequest, operation: str) -> None:

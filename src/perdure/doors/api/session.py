@@ -13,7 +13,7 @@ from perdure.doors.api.fields import Id
 from perdure.doors.api.forms import CodeForm, LoginForm, PasswordForm, TokenForm
 from perdure.doors.api.people import IdentityView, identity_view
 from perdure.doors.api.views import Page
-from perdure.doors.http.auth import KnownCaller, client_of, find_secret, identity_of
+from perdure.doors.http.auth import GUESSABLE, KnownCaller, client_of, find_secret, identity_of
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given
@@ -91,6 +91,7 @@ class MeView(BaseModel):
     summary="Open a session with a local account",
     responses=problems(429),
     openapi_extra=ANYONE,
+    dependencies=[GUESSABLE],
 )
 def log_in(form: LoginForm, request: Request, response: Response, services: Given) -> SessionView:
     secret, actor = services.identity.log_in(form.login, form.password, client_of(request), code=form.code)

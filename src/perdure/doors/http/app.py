@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 
 from perdure.doors.http import health
+from perdure.doors.http.limiting import AddressLimit
 from perdure.doors.http.middleware import BodyLimit, Threshold
 from perdure.doors.http.openapi import install_openapi
 from perdure.doors.http.problems import install_problems
@@ -39,6 +40,8 @@ def create_web(services: Services, doors: Iterable[Door], *, watch: RequestWatch
     install_problems(app)
     install_openapi(app)
     app.add_middleware(BodyLimit)
+    if services.limits.address is not None:
+        app.add_middleware(AddressLimit, quota=services.limits.address)
     app.add_middleware(Threshold, watch=watch, is_https=services.place().is_https)
     return app
 

@@ -72,7 +72,11 @@ def get_caller(
 ) -> Actor:
     """The actor of this request; anonymous without a credential, never with a wrong one."""
     secret = find_secret(request)
-    return ANONYMOUS if secret is None else services.identity.authenticate(secret)
+    if secret is None:
+        return ANONYMOUS
+    caller = services.identity.authenticate(secret)
+    services.limits.count_caller(request.scope, caller)
+    return caller
 
 
 def get_known_caller(caller: Annotated[Actor, Depends(get_caller)]) -> Actor:
@@ -93,6 +97,13 @@ def client_of(request: Request) -> Client:
     address = request.client.host if request.client else ""
     return Client(address=address, agent=request.headers.get("user-agent", "").replace("\0", ""))
 
+
+async def _count_attempt(request: Request, services: Given) -> None:  # async: it needs no thread
+    services.limits.count_attempt(request.scope)
+
+
+# For the `dependencies` of operations by which a stranger may try names, passwords and codes, or leave something here.
+GUESSABLE = Depends(_count_attempt)
 
 Caller = Annotated[Actor, Depends(get_caller)]
 FindCaller = Annotated[Callable[[], Actor], Security(_FINDER)]

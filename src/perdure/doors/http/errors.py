@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.kernel.errors import BadInputError, ConflictError, NotAllowedError, NotFoundError
+from perdure.kernel.errors import BadInputError, ConflictError, NotAllowedError, NotFoundError, TryAgainError
 
 
 class MalformedRequestError(BadInputError):
@@ -86,6 +86,15 @@ class TusVersionError(ConflictError):
     status = 412
     title = "This version of the tus protocol is not spoken here"
     next_step = "Send 'Tus-Resumable: 1.0.0', or leave the header out."
+
+
+class RateExceededError(TryAgainError):
+    """`retry_after` holds the seconds to wait, `limit` which of the limits it is, `per_minute` what it allows."""
+
+    code = "rate_exceeded"
+    status = 429
+    title = "Too many requests in a short time"
+    next_step = "Wait the number of seconds in retry_after, then send the request again; nothing of it was done."
 
 
 class AnswerSealedError(ConflictError):

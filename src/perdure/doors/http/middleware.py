@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perdure.doors.http.auth import get_caller, identity_of
 from perdure.doors.http.errors import BodyTooLargeError
+from perdure.doors.http.limiting import standing_headers
 from perdure.doors.http.paths import set_tail_aside
 from perdure.doors.http.problems import problem_response
 from perdure.doors.http.watching import FinishedRequest, NoWatch, RequestWatch
@@ -68,7 +69,7 @@ class Threshold:
             return
         scope["archive.request_id"] = _choose_request_id(Headers(scope=scope))
         set_tail_aside(scope)
-        outcome = _Outcome(scope["archive.request_id"], receive, send, self._clock, self._headers)
+        outcome = _Outcome(scope, receive, send, self._clock, self._headers)
         counting = start_counting(outcome.tally)
         self._watch.began()
         try:
@@ -105,16 +106,17 @@ class _Outcome:
 
     def __init__(
         self,
-        request_id: str,
+        scope: Scope,
         receive: Receive,
         send: Send,
         clock: Callable[[], float],
         headers: Iterable[tuple[bytes, bytes]],
     ) -> None:
-        self.request_id = request_id
+        self.request_id: str = scope["archive.request_id"]
         self.status: int | None = None
         self.sent = 0
-        self.tally = Tally("request_id", request_id)
+        self.tally = Tally("request_id", self.request_id)
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._clock = clock
@@ -142,7 +144,8 @@ class _Outcome:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._busy = self._busy_seconds()
-            message["headers"] = _complete(message.get("headers", ()), self.request_id, self._headers)
+            always = (*self._headers, *standing_headers(self._scope))
+            message["headers"] = _complete(message.get("headers", ()), self.request_id, always)
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
         await self._send(message)

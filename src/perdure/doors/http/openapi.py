@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from perdure.doors.http.problems import PROBLEM_TYPE
 
 # Any request can meet these: unreadable, without a valid credential, about a thing that is not there or not shown,
-# with a wrong field, on a bad day of ours, at a moment when the database or a store does not answer.
-_ALWAYS: Final = (400, 401, 404, 413, 422, 500, 503)
+# with a wrong field, one of too many, on a bad day of ours, at a moment when the database or a store does not answer.
+_ALWAYS: Final = (400, 401, 404, 413, 422, 429, 500, 503)
 _PROBLEM_REF: Final = {"$ref": "#/components/schemas/Problem"}
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch"})
 ANYONE: Final[dict[str, Any]] = {"security": [{}]}  # beside a token or a password, nothing is enough

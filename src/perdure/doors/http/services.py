@@ -11,6 +11,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from perdure.archives.service import Archives
+from perdure.doors.http.limiting import RequestLimits
 from perdure.doors.http.streams import ByteThreads
 from perdure.identity import Identity
 from perdure.kernel.clock import Clock
@@ -45,6 +46,7 @@ class Services:
     place: Callable[[], Place]
     find_faults: Callable[[], Mapping[str, str | None]]
     threads: ByteThreads = field(default_factory=ByteThreads)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     waiting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_MOST_WAITING))
 
 

@@ -32,6 +32,9 @@ class RequestWatch(Protocol):
 
     def ended(self, request: FinishedRequest) -> None: ...
 
+    def refused(self, limit: str) -> None:
+        """A request was one too many by this limit; told from any thread, before `ended`."""
+
 
 class NoWatch:
     """Counts nothing."""
@@ -40,4 +43,7 @@ class NoWatch:
         return
 
     def ended(self, request: FinishedRequest) -> None:
+        return
+
+    def refused(self, limit: str) -> None:
         return
