@@ -8,12 +8,14 @@ A secret may be given by the name of a file that holds it: `<field>_file`.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from perdure.kernel.errors import BadInputError
@@ -27,6 +29,7 @@ NOT_SETTINGS = frozenset(
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
 STORE_KINDS = ("posix",)
+PROVIDER_KINDS = ("oidc", "proxy", "x509")
 
 
 class BadSettingError(BadInputError):
@@ -47,6 +50,31 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """One way to log in beside a local password.
+
+    `oidc`: a provider that knows us as `client_id`. `proxy`: a web server of `trusted_proxies` that has logged somebody
+    in and says so in headers, as Shibboleth's module does. `x509`: a certificate that such a server has verified.
+    """
+
+    name: str
+    kind: str = "oidc"
+    label: str = ""
+    issuer: str = ""
+    client_id: str = ""
+    client_secret: str | None = field(default=None, repr=False)
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    entitlement_claims: tuple[str, ...] = ("eduperson_entitlement", "entitlements", "groups")
+    audience: str | None = None
+    subject_header: str = "remote-user"
+    institution_header: str = "shib-identity-provider"
+    name_header: str = "displayname"
+    email_header: str = "mail"
+    entitlement_header: str = "entitlement"
+    context_header: str = "shib-authncontext-class"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Every setting, with its default. `host`, `port` and the like are where we listen, `public_url` and `data_url`
     what others are told, for a proxy in between."""
@@ -63,6 +91,7 @@ class Settings:
     tls_key: Path | None = None
     allow_plain_http: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    providers: tuple[ProviderSettings, ...] = ()
     ingest_roots: tuple[Path, ...] = ()
     log_level: str = "info"
     log_format: str = "auto"
@@ -155,9 +184,12 @@ def variable_of(key: str) -> str:
     return PREFIX + key.upper()
 
 
-def is_required(key: str) -> bool:
-    """Whether a field of StoreSettings must be given."""
-    return any(f.name == key and f.default is MISSING for f in fields(StoreSettings))
+def is_required(key: str, of: type[StoreSettings] | type[ProviderSettings] = StoreSettings) -> bool:
+    """Whether a field of a table must be given."""
+    return any(f.name == key and f.default is MISSING for f in fields(of))
+
+
+_TABLES = ("stores", "providers")  # given in the file only
 
 
 def _find_file(environment: Mapping[str, str], data_dir: Path) -> Path | None:
@@ -179,7 +211,7 @@ def _from_file(path: Path | None) -> dict[str, object]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
-    known = {variable_of(entry.name): entry.name for entry in fields(Settings) if entry.name != "stores"}
+    known = {variable_of(entry.name): entry.name for entry in fields(Settings) if entry.name not in _TABLES}
     known |= {variable_of(f"{secret}_file"): f"{secret}_file" for secret in SECRETS}
     found: dict[str, object] = {}
     for variable, value in environment.items():
@@ -198,11 +230,15 @@ def _with_secrets_read(values: dict[str, object]) -> dict[str, object]:
             continue
         if values.get(secret) is not None:
             raise BadSettingError(f"Give {secret} or {secret}_file, not both.", key=secret)
-        try:
-            values[secret] = Path(str(named)).read_text().strip()
-        except OSError as error:
-            raise BadSettingError(f"{secret}_file cannot be read: {error}.", key=f"{secret}_file") from error
+        values[secret] = _read_secret(f"{secret}_file", named)
     return values
+
+
+def _read_secret(key: str, named: object) -> str:
+    try:
+        return Path(str(named)).read_text().strip()
+    except OSError as error:
+        raise BadSettingError(f"{key} cannot be read: {error}.", key=key) from error
 
 
 def _default_stores(data_dir: Path) -> tuple[StoreSettings, ...]:
@@ -241,6 +277,11 @@ def _checked(settings: Settings) -> Settings:
         raise BadSettingError("stores must name at least one store.", key="stores")
     if len(set(names)) < len(names) or len(set(paths)) < len(paths):
         raise BadSettingError("Each of the stores needs a name and a path of its own.", key="stores")
+    ways = [provider.name for provider in settings.providers]
+    if len(set(ways)) < len(ways):
+        raise BadSettingError("Each of the providers needs a name of its own.", key="providers")
+    if any(one.kind == "proxy" for one in settings.providers) and not settings.trusted_proxies:
+        raise BadSettingError("A provider of the kind proxy needs trusted_proxies.", key="trusted_proxies")
     if settings.data_port == settings.port and settings.port:
         raise BadSettingError("data_port equals port; give 0 to serve both on one port.", key="data_port")
     if settings.metrics_port and settings.metrics_port in (settings.port, settings.data_port):
@@ -357,6 +398,46 @@ def _store(values: Mapping[str, object]) -> StoreSettings:
     )
 
 
+def _providers(key: str, value: object) -> tuple[ProviderSettings, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) for one in value):
+        raise BadSettingError("providers must be tables: [[providers]].", key=key)
+    return tuple(_provider(one) for one in value)
+
+
+def _provider(values: Mapping[str, object]) -> ProviderSettings:
+    known = {entry.name for entry in fields(ProviderSettings)}
+    given = dict(values)
+    secret_file = given.pop("client_secret_file", None)
+    for name in given:
+        if name not in known:
+            raise BadSettingError(f"A provider has no setting {name!r}.", key=f"providers.{name}")
+    if secret_file is not None:
+        given["client_secret"] = _read_secret("providers.client_secret_file", secret_file)
+    lists = {"scopes": _texts, "entitlement_claims": _texts}
+    parsed: dict[str, Any] = {}  # Any: each value comes from the parser of its own field
+    for name, value in given.items():
+        parse = lists.get(name, _optional_text if name in ("client_secret", "audience") else _text)
+        parsed[name] = None if value is None else parse(f"providers.{name}", value)
+    provider = ProviderSettings(**{"name": "", **parsed})
+    _check_provider(provider)
+    return provider
+
+
+def _check_provider(provider: ProviderSettings) -> None:
+    _one_of(PROVIDER_KINDS)("providers.kind", provider.kind)
+    if not _PROVIDER_NAME.fullmatch(provider.name):
+        raise BadSettingError("A provider needs a name of small letters, digits and hyphens.", key="providers.name")
+    for name in ("issuer", "client_id") if provider.kind == "oidc" else ():
+        if not getattr(provider, name):
+            raise BadSettingError(f"The provider {provider.name} needs {name!r}.", key=f"providers.{name}")
+    if provider.kind == "oidc":
+        parts = urlsplit(provider.issuer)
+        if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
+            raise BadSettingError("An issuer is an https URL.", key="providers.issuer")
+
+
+_PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
 _PARSERS: dict[str, Callable[[str, object], object]] = {
     "data_dir": _path,
     "stores": _stores,
@@ -370,6 +451,7 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "tls_key": _optional_path,
     "allow_plain_http": _flag,
     "trusted_proxies": _networks,
+    "providers": _providers,
     "ingest_roots": _paths,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),

@@ -14,7 +14,9 @@ from .house import House, make_house
 def db(module_db: Database) -> Database:
     """One database for the module, emptied for each test: cheaper than a database for each."""
     with module_db.begin() as tx:
-        tx.execute(text("TRUNCATE organisations, events, login_attempts, grants RESTART IDENTITY CASCADE"))
+        tx.execute(
+            text("TRUNCATE organisations, events, login_attempts, grants, terms, applications RESTART IDENTITY CASCADE")
+        )
     return module_db
 
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 import structlog
 from prometheus_client import Metric
 
+from perdure.adapters.oidc import OidcProvider, OidcSettings
 from perdure.adapters.posix.store import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
 from perdure.adapters.sealing import FileSealer
@@ -35,6 +36,7 @@ from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
 from perdure.metadata.service import Metadata
 from perdure.settings import Settings, StoreSettings
+from perdure.sharing.service import Sharing, make_sharing
 from perdure.storage.service import Storage
 
 log = structlog.get_logger(__name__)
@@ -56,6 +58,7 @@ class Application:
     storage: Storage
     context: Context
     archives: Archives
+    sharing: Sharing
     signer: FileSigner
     meters: Meters
 
@@ -162,7 +165,9 @@ def _wire(
     jobs = Jobs(db, watch=meters.jobs)
     events = EventLog(db, clock)
     lifetime = IdentitySettings(session_lifetime=timedelta(hours=settings.session_hours))
-    identity = Identity(db, clock, events, FileSealer(settings.keys_dir), lifetime)
+    identity = Identity(
+        db, clock, events, FileSealer(settings.keys_dir), lifetime, providers=_make_providers(settings, clock)
+    )
     storage = Storage(db, stores, clock, instance_id=instance_id, reserve_bytes=settings.disk_reserve_bytes)
     storage.prepare()
     signer = FileSigner(settings.keys_dir, clock)
@@ -185,6 +190,7 @@ def _wire(
         lifelines=Lifelines(settings.data_dir / "alive"),
     )
     archives = make_archives(context, signer)
+    sharing = make_sharing(archives)
     meters.jobs.know(jobs.kinds(), receiving=[INGEST_JOB])
     return Application(
         settings=settings,
@@ -196,13 +202,36 @@ def _wire(
         storage=storage,
         context=context,
         archives=archives,
+        sharing=sharing,
         signer=signer,
         meters=meters,
     )
 
 
+def _make_providers(settings: Settings, clock: Clock) -> list[OidcProvider]:
+    return [
+        OidcProvider(
+            OidcSettings(
+                name=one.name,
+                label=one.label or one.name,
+                issuer=one.issuer,
+                client_id=one.client_id,
+                client_secret=one.client_secret,
+                scopes=one.scopes,
+                entitlement_claims=one.entitlement_claims,
+                audience=one.audience,
+            ),
+            clock,
+        )
+        for one in settings.providers
+        if one.kind == "oidc"
+    ]
+
+
 def _make_store(store: StoreSettings, on_sync_failure: Callable[[], None] | None = None) -> PosixStore:
-    return PosixStore(store.name, store.path, medium=store.medium, on_sync_failure=on_sync_failure)
+    return PosixStore(
+        store.name, store.path, medium=store.medium, stands=store.location, on_sync_failure=on_sync_failure
+    )
 
 
 def remember(ask: _Asking, *, seconds: float, now: Callable[[], float] = time.monotonic) -> _Asking:

@@ -62,6 +62,7 @@ class Accounts:
         organisation_id: UUID,
         quota_bytes: int | None = None,
         allowed_profiles: Iterable[str] | None = None,
+        quota_files: int | None = None,
     ) -> Account:
         """Make an account and its owner's grant; for administrators and those who manage the organisation."""
         with naming("account name"), self._db.begin() as tx:
@@ -77,6 +78,7 @@ class Accounts:
                     owner_id=owner_id,
                     quota_bytes=quota_bytes,
                     allowed_profiles=None if allowed_profiles is None else frozenset(allowed_profiles),
+                    quota_files=quota_files,
                 ),
             )
 
@@ -85,7 +87,8 @@ class Accounts:
         if account.kind not in _KINDS:
             raise BadInputError(f"An account is one of {', '.join(_KINDS)}.", field="kind")
         account = replace(account, name=check_name(account.name, "account name"))
-        _check_quota(account.quota_bytes)
+        check_quota(account.quota_bytes)
+        check_quota(account.quota_files, field="quota_files")
         tx.execute(insert(accounts).values(_row(account)))
         told = {"account": str(account.id), "kind": account.kind, "owner": str(account.owner_id)}
         self._events.record(tx, facts.ACCOUNT_CREATED, None, actor, told)
@@ -99,9 +102,10 @@ class Accounts:
             self._rights.require(tx, actor, Action.READ_ACCOUNT, account.thing)
             return replace(account, role=self._roles(tx, actor, [account.id]).get(account.id))
 
-    def get_account_in(self, tx: Connection, account_id: UUID) -> Account:
-        """One account, without asking who wants to know; raises NotFoundError."""
-        return _one(tx, select(accounts).where(accounts.c.id == account_id))
+    def get_account_in(self, tx: Connection, account_id: UUID, *, lock: bool = False) -> Account:
+        """One account, without asking who wants to know; raises NotFoundError. Locked, nobody else changes it."""
+        query = select(accounts).where(accounts.c.id == account_id)
+        return _one(tx, query.with_for_update(key_share=True) if lock else query)
 
     def get_personal_account(self, actor: Actor) -> Account:
         """The caller's own account, with his role on it."""
@@ -131,19 +135,26 @@ class Accounts:
         name: str | None = None,
         quota_bytes: int | Unchanged | None = UNCHANGED,
         allowed_profiles: Iterable[str] | Unchanged | None = UNCHANGED,
+        quota_files: int | Unchanged | None = UNCHANGED,
     ) -> Account:
         """Change what is given: the name by those who manage the account, the rest by its organisation's."""
         with naming("account name"), self._db.begin() as tx:
-            account = self.get_account_in(tx, account_id)
+            account = self.get_account_in(tx, account_id, lock=True)
             self._rights.require(tx, actor, Action.MANAGE_ACCOUNT, account.thing)
-            if not (quota_bytes is UNCHANGED and allowed_profiles is UNCHANGED):
+            if not (quota_bytes is UNCHANGED and allowed_profiles is UNCHANGED and quota_files is UNCHANGED):
                 home = OrganisationThing(account.organisation_id)
                 self._rights.require(tx, actor, Action.MANAGE_ORGANISATION, home)
-            changed = _changed(account, name, quota_bytes, allowed_profiles)
-            _check_quota(changed.quota_bytes)
-            tx.execute(update(accounts).where(accounts.c.id == account_id).values(_row(changed)))
-            self._events.record(tx, facts.ACCOUNT_CHANGED, None, actor, _told(account, changed))
-        return changed
+            return self.save_account_in(
+                tx, actor, account, _changed(account, name, quota_bytes, allowed_profiles, quota_files)
+            )
+
+    def save_account_in(self, tx: Connection, actor: Actor, before: Account, after: Account) -> Account:
+        """Write an account that was read with its lock, without asking who wants it."""
+        check_quota(after.quota_bytes)
+        check_quota(after.quota_files, field="quota_files")
+        tx.execute(update(accounts).where(accounts.c.id == after.id).values(_row(after)))
+        self._events.record(tx, facts.ACCOUNT_CHANGED, None, actor, _told(before, after))
+        return after
 
     def _visible(self, actor: Actor, after: UUID | None, limit: int) -> Select[*tuple[object, ...]]:
         query = select(accounts).order_by(accounts.c.id).limit(limit)
@@ -175,11 +186,14 @@ def _changed(
     name: str | None,
     quota_bytes: int | Unchanged | None,
     allowed_profiles: Iterable[str] | Unchanged | None,
+    quota_files: int | Unchanged | None,
 ) -> Account:
     if name is not None:
         account = replace(account, name=check_name(name, "account name"))
     if not isinstance(quota_bytes, Unchanged):
         account = replace(account, quota_bytes=quota_bytes)
+    if not isinstance(quota_files, Unchanged):
+        account = replace(account, quota_files=quota_files)
     if not isinstance(allowed_profiles, Unchanged):
         profiles = None if allowed_profiles is None else frozenset(allowed_profiles)
         account = replace(account, allowed_profiles=profiles)
@@ -192,13 +206,16 @@ def _told(before: Account, after: Account) -> dict[str, object]:
         "account": str(after.id),
         "renamed": before.name != after.name,
         "quota_bytes": after.quota_bytes,
+        "quota_files": after.quota_files,
         "allowed_profiles": None if profiles is None else sorted(profiles),
     }
 
 
-def _check_quota(quota_bytes: int | None) -> None:
-    if quota_bytes is not None and not 0 <= quota_bytes < 1 << 63:
-        raise BadInputError("A quota is a number of bytes, or null for none.", field="quota_bytes")
+def check_quota(quota: int | None, *, field: str = "quota_bytes") -> None:
+    """Raises BadInputError for what is no quota."""
+    if quota is not None and not 0 <= quota < 1 << 63:
+        unit = field.removeprefix("quota_")
+        raise BadInputError(f"A quota is a number of {unit}, or null for none.", field=field)
 
 
 def _row(account: Account) -> dict[str, object]:
@@ -211,6 +228,7 @@ def _row(account: Account) -> dict[str, object]:
         "name_folded": fold_name(account.name),
         "owner_id": account.owner_id,
         "quota_bytes": account.quota_bytes,
+        "quota_files": account.quota_files,
         "allowed_profiles": None if profiles is None else sorted(profiles),
     }
 
@@ -223,5 +241,6 @@ def _account(row: Row[*tuple[object, ...]]) -> Account:
         name=row.name,
         owner_id=row.owner_id,
         quota_bytes=row.quota_bytes,
+        quota_files=row.quota_files,
         allowed_profiles=None if row.allowed_profiles is None else frozenset(row.allowed_profiles),
     )

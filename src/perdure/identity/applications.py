@@ -210,7 +210,7 @@ class Applications:
     ) -> Row[Any]:  # Any: all columns
         row = tx.execute(select(applications).where(applications.c.id == application_id).with_for_update()).first()
         homes = {one for one in (row.organisation_id if row else None, organisation_id) if one is not None}
-        if row is None or not homes:
+        if row is None or row.organisation_id is None:
             self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
         for home in sorted(homes):
             self._rights.require(tx, actor, Action.MANAGE_ORGANISATION, OrganisationThing(home))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.kernel.errors import BadInputError, ConflictError, NotAllowedError, TryAgainError
+from perdure.kernel.errors import BadInputError, ConflictError, NotAllowedError, NotFoundError, TryAgainError
 
 
 class NotLoggedInError(NotAllowedError):
@@ -75,6 +75,18 @@ class ApplicationDecidedError(ConflictError):
     next_step = "Read who decided it, and how, in the list of applications."
 
 
+class QuotaRequestPendingError(ConflictError):
+    code = "quota_request_pending"
+    title = "A request for this account waits already"
+    next_step = "Wait until it is decided; those who manage the organisation decide it."
+
+
+class QuotaRequestDecidedError(ConflictError):
+    code = "quota_request_decided"
+    title = "This request is decided already"
+    next_step = "Read who decided it, and how, in the list of requests."
+
+
 class CredentialTakenError(ConflictError):
     code = "credential_taken"
     title = "This login belongs to somebody already"
@@ -85,6 +97,27 @@ class LastCredentialError(ConflictError):
     code = "last_credential"
     title = "One way to log in has to stay"
     next_step = "Link another login first."
+
+
+class LoginNotConfirmedError(NotAllowedError):
+    """Who was asked says no, or what he says cannot be believed."""
+
+    code = "login_not_confirmed"
+    status = 401
+    title = "The login was not confirmed"
+    next_step = "Begin the login again; if that does not help, tell the operator what the detail says."
+
+
+class ProviderUnavailableError(TryAgainError):
+    code = "provider_unavailable"
+    title = "The institution that knows you does not answer"
+    next_step = "Try again in a minute, or log in another way; sessions and tokens that exist keep working."
+
+
+class NoSuchProviderError(NotFoundError):
+    code = "no_such_provider"
+    title = "There is no such way to log in here"
+    next_step = "Choose one of those that `GET /login/providers` lists."
 
 
 class BadSealError(BadInputError):

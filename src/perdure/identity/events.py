@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 ORGANISATION_CREATED = "organisation.created"
+ORGANISATION_CHANGED = "organisation.changed"
 IDENTITY_CREATED = "identity.created"
 IDENTITY_RENAMED = "identity.renamed"
 IDENTITY_DISABLED = "identity.disabled"
@@ -29,6 +30,9 @@ TOKEN_REVOKED = "token.revoked"  # noqa: S105  # a type of event, no token
 
 ACCOUNT_CREATED = "account.created"
 ACCOUNT_CHANGED = "account.changed"
+QUOTA_REQUESTED = "quota.requested"
+QUOTA_APPROVED = "quota.approved"
+QUOTA_REFUSED = "quota.refused"
 GRANT_GIVEN = "grant.given"
 GRANT_REVOKED = "grant.revoked"
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
-from perdure.kernel.actor import Actor, ActorKind, TokenScope
+from perdure.kernel.actor import Actor, ActorKind, LinkScope, TokenScope
 
 MIN_PASSWORD_CHARACTERS = 12
 MAX_PASSWORD_CHARACTERS = 1024  # beyond it somebody wants us to work, not to log in
@@ -61,7 +61,11 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ArchiveThing:
-    """An archive as far as rights depend on it; the day of `embargo_until` (UTC) is the first public one."""
+    """An archive as far as rights depend on it; the day of `embargo_until` (UTC) is the first public one.
+
+    `path` is what of its content is asked for: a file or folder, `b""` for all of it, None for what no path narrows.
+    Only links look at it.
+    """
 
     id: UUID
     account_id: UUID
@@ -69,6 +73,7 @@ class ArchiveThing:
     access: AccessClass
     embargo_until: date | None
     is_closed: bool
+    path: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +107,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
+    """What owns people and accounts; `quota_bytes` is told to those who manage it (None: no limit, or not told)."""
+
     id: UUID
     name: str
     ror: str | None = None
+    quota_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +249,54 @@ class Account:
     quota_bytes: int | None  # None: no limit
     allowed_profiles: frozenset[str] | None  # None: all that are offered
     role: Role | None = None
+    quota_files: int | None = None  # None: no limit
 
     @property
     def thing(self) -> AccountThing:
         return AccountThing(self.id, self.organisation_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an account may hold, and its organisation in all; None is no limit."""
+
+    organisation_id: UUID
+    bytes: int | None
+    files: int | None
+    organisation_bytes: int | None
+
+
+class RequestState(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRequest:
+    """A wish for another quota: `asked_bytes` was asked for, `given_bytes` is what was given (None: nothing yet)."""
+
+    id: UUID
+    account_id: UUID
+    asked_bytes: int
+    reason: str
+    state: RequestState
+    asked_by: UUID | None
+    asked_at: datetime
+    given_bytes: int | None
+    decided_by: UUID | None
+    decided_at: datetime | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reportable:
+    """What somebody may have reported: all accounts, or those of the organisations that he manages."""
+
+    organisation_ids: frozenset[UUID] | None  # None: all
+
+    def holds(self, organisation_id: UUID) -> bool:
+        return self.organisation_ids is None or organisation_id in self.organisation_ids
 
 
 class CredentialKind(StrEnum):
@@ -474,10 +526,19 @@ def scope_actions(scope: TokenScope, thing: Thing) -> frozenset[Action]:
     return frozenset().union(*(VERB_ACTIONS[Verb(verb)] for verb in scope.verbs))
 
 
+def link_actions(link: LinkScope | None, thing: Thing) -> frozenset[Action]:
+    """What a link lets its bearer do with the thing: with its own archive, as far as that lies inside it."""
+    if link is None or not isinstance(thing, ArchiveThing) or thing.id != link.archive_id:
+        return frozenset()
+    return frozenset(map(Action, link.actions)) if link.reaches(thing.path) else frozenset()
+
+
 def allowed_actions(actor: Actor, thing: Thing, held: Iterable[Held], *, today: date) -> frozenset[Action]:
     """Everything the actor may do with the thing, given the roles that grants give him there."""
     if actor.kind is ActorKind.SYSTEM:
         return actions_on(thing)
+    if actor.kind is ActorKind.LINK:
+        return link_actions(actor.link, thing)
     allowed = actions_held(held, thing)
     if isinstance(thing, ArchiveThing) and is_readable_by_all(
         thing.access, thing.embargo_until, is_closed=thing.is_closed, today=today

@@ -261,7 +261,12 @@ class People:
             granted = things_granted(actor, "organisation", self._clock.now())
             query = query.where(or_(organisations.c.id == actor.organisation_id, organisations.c.id.in_(granted)))
         with self._db.begin() as tx:
-            return [Organisation(row.id, row.name, row.ror) for row in tx.execute(query)]
+            managed = self._rights.managed_organisations(tx, actor)
+            is_told = actor.kind is ActorKind.SYSTEM or has_administrator_powers(actor)
+            return [
+                Organisation(row.id, row.name, row.ror, row.quota_bytes if is_told or row.id in managed else None)
+                for row in tx.execute(query)
+            ]
 
     def create_in(self, tx: Connection, actor: Actor, person: NewPerson, quota_bytes: int | None) -> Account:
         """Make an identity with its first credential and its personal account, without asking who wants it."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from perdure.identity.model import Arrival, CredentialKind
 
 
 class Sealer(Protocol):
@@ -14,4 +17,44 @@ class Sealer(Protocol):
 
     def open(self, sealed: str, purpose: str) -> bytes:
         """What was sealed; raises BadSealError for anything that was not, or for another purpose."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLogin:
+    """A login that somebody confirms elsewhere: what to show him, and how often and long to ask, in seconds."""
+
+    device_code: str = field(repr=False)
+    user_code: str
+    verification_uri: str
+    complete_uri: str
+    interval: int
+    expires_in: int
+
+
+class Provider(Protocol):
+    """An institution that says who people are. Raises LoginNotConfirmedError and ProviderUnavailableError."""
+
+    name: str
+    label: str
+    kind: CredentialKind
+
+    def authorization_url(self, *, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
+        """Where somebody logs in with his browser."""
+        ...
+
+    def redeem(self, code: str, *, redirect_uri: str, nonce: str, verifier: str) -> Arrival:
+        """Who came back with a code."""
+        ...
+
+    def begin_device(self) -> DeviceLogin:
+        """Begin a login that is confirmed in a browser elsewhere."""
+        ...
+
+    def redeem_device(self, device_code: str) -> Arrival | None:
+        """Who confirmed it; None while nobody has."""
+        ...
+
+    def accept_token(self, token: str) -> Arrival:
+        """Whose token a machine brings."""
         ...

@@ -20,13 +20,15 @@ from perdure.kernel.clock import parse_time
 
 Rows = list[dict[str, object]]
 
-_ORGANISATION = ("id", "name", "ror")
+_ORGANISATION = ("id", "name", "ror", "quota_bytes")
 _IDENTITY = (
     "id", "organisation_id", "kind", "display_name", "orcid", "state", "is_administrator", "accepted_terms",
     "accepted_at",
 )  # fmt: skip
+# What an older registry or head says nothing of
+_LATER: dict[str, dict[str, object]] = {"organisations": {"quota_bytes": None}, "accounts": {"quota_files": None}}
 _GROUP = ("id", "organisation_id", "name")
-_ACCOUNT = ("id", "organisation_id", "kind", "name", "owner_id", "quota_bytes", "allowed_profiles")
+_ACCOUNT = ("id", "organisation_id", "kind", "name", "owner_id", "quota_bytes", "allowed_profiles", "quota_files")
 
 
 class Registry:
@@ -80,7 +82,7 @@ class Registry:
         """Load what `export_standing` gave; rows that are there already, from the registry, stay as they are."""
         for table, name, columns in _STANDING:
             for row in standing[name]:
-                values = _take(row, columns)
+                values = _take({**_LATER.get(name, {}), **row}, columns)
                 if table is not organisations and table is not identities:
                     values["name_folded"] = fold_name(str(row["name"]))
                 tx.execute(insert(table).values(values).on_conflict_do_nothing())
@@ -107,7 +109,8 @@ class Registry:
 
     def restore_organisations(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load organisations."""
-        _restore(tx, organisations, (_take(row, _ORGANISATION) for row in rows))
+        later = _LATER["organisations"]
+        _restore(tx, organisations, (_take({**later, **row}, _ORGANISATION) for row in rows))
 
     def restore_identities(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load identities; they have no login until `give_login` or a backup brings one."""
@@ -122,7 +125,9 @@ class Registry:
 
     def restore_accounts(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load accounts."""
-        _restore(tx, accounts, ({**_take(row, _ACCOUNT), "name_folded": fold_name(str(row["name"]))} for row in rows))
+        for row in rows:
+            values = _take({**_LATER["accounts"], **row}, _ACCOUNT)
+            _restore(tx, accounts, [{**values, "name_folded": fold_name(str(row["name"]))}])
 
     def restore_grants(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load grants, of archives too."""

@@ -124,11 +124,13 @@ class Rights:
     ) -> ColumnElement[bool]:
         """The rows of archives that the actor may see, or may read, as a condition for the listing's own query.
 
-        Equal to `can(…, action, …)` row by row. It holds for the moment of the call: build it for each query.
+        Equal to `can(…, action, …)` row by row, but for links, which list nothing. It holds for the moment of the call: build it for each query.
         """
         assert action in PUBLIC_ACTIONS
         if actor.kind is ActorKind.SYSTEM:
             return true()
+        if actor.kind is ActorKind.LINK:  # it opens one archive to who has its address, and lists none
+            return false()
         if actor.scope.verbs is not None and Verb.READ not in actor.scope.verbs:
             return false()
         now = self._clock.now()
@@ -229,6 +231,8 @@ def _is_public(access: ColumnElement[str], until: ColumnElement[date | None], to
 
 
 def _refusal(actor: Actor, action: Action, thing: Thing, allowed: frozenset[Action]) -> Exception:
+    if actor.kind is ActorKind.LINK:
+        return NotFoundError("There is nothing here, or this link does not lead to it.")
     if not allowed and not isinstance(thing, InstanceThing) and not _is_own_home(actor, thing):
         return NotFoundError(f"There is no such {kind_of(thing)}, or you may not see it.")
     if actor.kind is ActorKind.ANONYMOUS:

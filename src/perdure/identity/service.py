@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -12,11 +13,14 @@ from perdure.identity.accounts import Accounts
 from perdure.identity.applications import Applications
 from perdure.identity.arrivals import Arrivals
 from perdure.identity.claims import Claims
+from perdure.identity.federation import Federation
 from perdure.identity.grants import Grants
 from perdure.identity.groups import Groups
+from perdure.identity.locks import Locks
 from perdure.identity.passwords import PasswordCost, Passwords
 from perdure.identity.people import People
-from perdure.identity.ports import Sealer
+from perdure.identity.ports import Provider, Sealer
+from perdure.identity.quotas import Quotas
 from perdure.identity.registry import Registry
 from perdure.identity.rights import Rights
 from perdure.identity.second_factor import SecondFactor
@@ -40,7 +44,14 @@ class Identity:
     """Who is calling and what he may do; safe to share between threads."""
 
     def __init__(
-        self, db: Database, clock: Clock, events: EventLog, sealer: Sealer, settings: IdentitySettings | None = None
+        self,
+        db: Database,
+        clock: Clock,
+        events: EventLog,
+        sealer: Sealer,
+        settings: IdentitySettings | None = None,
+        *,
+        providers: Sequence[Provider] = (),
     ) -> None:
         settings = settings or IdentitySettings()
         passwords = Passwords(settings.password_cost)
@@ -56,8 +67,11 @@ class Identity:
         applications = Applications(db, clock, events, rights, people, passwords, terms)
         claims = Claims(db, events, groups)
         arrivals = Arrivals(db, clock, events, people, sessions, applications, claims)
+        federation = Federation(clock, sealer, providers)
         registry = Registry(grants)
+        quotas = Quotas(db, clock, events, rights, accounts)
         access = Access(clock, rights)
+        locks = Locks(db, clock, passwords, sealer)
 
         self.require = rights.require
         self.require_with = rights.require_with
@@ -88,6 +102,11 @@ class Identity:
         self.renew_recovery_codes = second_factor.renew_recovery_codes
         self.remove_second_factor = second_factor.remove_second_factor
 
+        self.make_lock = locks.make_lock
+        self.open_lock = locks.open_lock
+        self.seal_pass = locks.seal_pass
+        self.is_pass = locks.is_pass
+
         self.log_in = sessions.log_in
         self.log_out = sessions.log_out
         self.authenticate = sessions.authenticate
@@ -97,6 +116,14 @@ class Identity:
         self.revoke_session = sessions.revoke_session
         self.forget_ended = sessions.forget_ended
 
+        self.list_providers = federation.list_providers
+        self.begin_login = federation.begin_login
+        self.finish_login = federation.finish_login
+        self.begin_device = federation.begin_device
+        self.poll_device = federation.poll_device
+        self.accept_token = federation.accept_token
+        self.seal_arrival = federation.seal_arrival
+        self.open_arrival = federation.open_arrival
         self.arrive = arrivals.arrive
         self.link = arrivals.link
         self.unlink = arrivals.unlink
@@ -122,6 +149,19 @@ class Identity:
         self.get_personal_account_in = accounts.get_personal_account_in
         self.list_accounts = accounts.list_accounts
         self.change_account = accounts.change_account
+
+        self.change_organisation = quotas.change_organisation
+        self.find_limits_in = quotas.find_limits_in
+        self.require_manager_in = quotas.require_manager_in
+        self.request_quota = quotas.request_quota
+        self.list_quota_requests_of = quotas.list_requests_of
+        self.list_quota_requests = quotas.list_requests
+        self.approve_quota_request = quotas.approve_request
+        self.refuse_quota_request = quotas.refuse_request
+        self.require_reportable_in = quotas.require_reportable_in
+        self.select_reportable_accounts = quotas.select_accounts
+        self.find_organisation_names_in = quotas.find_organisation_names_in
+        self.find_group_accounts_in = quotas.find_group_accounts_in
 
         self.grant = grants.grant
         self.grant_in = grants.grant_in

@@ -28,6 +28,8 @@ organisations = Table(
     Column("id", Uuid, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("ror", Text),
+    Column("quota_bytes", BigInteger),
+    CheckConstraint("quota_bytes >= 0", name="quota"),
 )
 
 identities = Table(
@@ -186,9 +188,11 @@ accounts = Table(
     Column("owner_id", Uuid, ForeignKey("identities.id"), nullable=False),
     Column("quota_bytes", BigInteger),
     Column("allowed_profiles", ARRAY(Text)),
+    Column("quota_files", BigInteger),
     UniqueConstraint("organisation_id", "name_folded"),
     CheckConstraint("kind IN ('personal', 'group', 'beamline')", name="kind"),
     CheckConstraint("quota_bytes >= 0", name="quota"),
+    CheckConstraint("quota_files >= 0", name="quota_files"),
 )
 
 Index(
@@ -196,6 +200,34 @@ Index(
     accounts.c.owner_id,
     unique=True,
     postgresql_where=accounts.c.kind == "personal",
+)
+
+# Wishes for another quota are no truth of the stores: they come back from the database's backup.
+quota_requests = Table(
+    "quota_requests",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("asked_bytes", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("asked_by", Uuid),
+    Column("asked_at", _moment, nullable=False),
+    Column("given_bytes", BigInteger),
+    Column("decided_by", Uuid),
+    Column("decided_at", _moment),
+    Column("note", Text, nullable=False, server_default=""),
+    CheckConstraint("state IN ('pending', 'approved', 'refused')", name="state"),
+    CheckConstraint("(state = 'pending') = (decided_at IS NULL)", name="decided"),
+    CheckConstraint("(state = 'approved') = (given_bytes IS NOT NULL)", name="given"),
+    CheckConstraint("asked_bytes >= 0 AND given_bytes >= 0", name="bytes"),
+)
+
+Index(
+    "uq_quota_requests_pending",
+    quota_requests.c.account_id,
+    unique=True,
+    postgresql_where=quota_requests.c.state == "pending",
 )
 
 grants = Table(

@@ -28,16 +28,74 @@ AccessName = Literal["private", "embargoed", "public"]
 Subjects = Annotated[list[Line], Field(max_length=1000)]
 
 
+TermsVersion = Annotated[int, Field(ge=1, le=1 << 30, description="The version of the terms that one accepts.")]
+Ticket = Annotated[str, Field(min_length=1, max_length=100_000)]
+Reason = Annotated[str, Field(max_length=2000)]
+
+
 class LoginForm(Form):
     """`code` is that of one's device, or a recovery code, where one has a second factor."""
 
     login: Line
     password: Secret
     code: Line | None = None
+    accept_terms: TermsVersion | None = None
 
 
 class CodeForm(Form):
     code: Line
+
+
+class DeviceForm(Form):
+    provider: Line
+
+
+class TicketForm(Form):
+    """`ticket` is what an earlier step of the login gave."""
+
+    ticket: Ticket
+    accept_terms: TermsVersion | None = None
+
+
+class TokenLoginForm(Form):
+    """`subject_token` is a JWT that the provider made for us."""
+
+    provider: Line
+    subject_token: Ticket
+    accept_terms: TermsVersion | None = None
+
+
+class TermsForm(Form):
+    text: Annotated[str, Field(min_length=1, max_length=200_000)]
+
+
+class ApplicationForm(Form):
+    ticket: Ticket
+    reason: Reason = ""
+    display_name: Line | None = None
+    organisation_id: Id | None = None
+    accept_terms: TermsVersion | None = None
+
+
+class LocalApplicationForm(Form):
+    login: Line
+    password: Secret
+    display_name: Line
+    email: Line | None = None
+    reason: Reason = ""
+    organisation_id: Id | None = None
+    accept_terms: TermsVersion | None = None
+
+
+class ApprovalForm(Form):
+    """`organisation_id` is needed where the application names none."""
+
+    organisation_id: Id | None = None
+    quota_bytes: Count | None = None
+
+
+class RefusalForm(Form):
+    note: Reason = ""
 
 
 class PasswordForm(Form):
@@ -60,6 +118,28 @@ class TokenForm(Form):
 class OrganisationForm(Form):
     name: Line
     ror: Line | None = None
+
+
+class OrganisationPatch(Form):
+    """A null quota means no limit."""
+
+    quota_bytes: Count | None
+
+
+class QuotaRequestForm(Form):
+    asked_bytes: Count
+    reason: Annotated[Text, Field(max_length=2000)] = ""
+
+
+class QuotaApprovalForm(Form):
+    """Without a number, what was asked for is given."""
+
+    quota_bytes: Count | None = None
+    note: Annotated[Text, Field(max_length=2000)] = ""
+
+
+class QuotaRefusalForm(Form):
+    note: Annotated[Text, Field(max_length=2000)]
 
 
 class IdentityForm(Form):
@@ -93,6 +173,7 @@ class AccountForm(Form):
     organisation_id: Id | None = None
     quota_bytes: Count | None = None
     allowed_profiles: Annotated[list[Line], Field(max_length=100)] | None = None
+    quota_files: Count | None = None
 
 
 class AccountPatch(Form):
@@ -101,6 +182,7 @@ class AccountPatch(Form):
     name: Line = ""
     quota_bytes: Count | None = None
     allowed_profiles: Annotated[list[Line], Field(max_length=100)] | None = None
+    quota_files: Count | None = None
 
 
 class CredentialForm(Form):
@@ -139,6 +221,7 @@ class ProfileForm(Form):
     total_max_bytes: Count | None = None
     copies: Annotated[int, Field(ge=1, le=10)]
     stores: Annotated[list[Line], Field(max_length=100)] = Field(default_factory=list)
+    locations: Annotated[list[Line], Field(max_length=100)] = Field(default_factory=list)
     digests: Annotated[list[Line], Field(min_length=1, max_length=10)] = Field(default_factory=lambda: ["sha512"])
     verify_interval_days: Days = 365
     mandatory_roles: Annotated[list[RoleName], Field(max_length=5)] = ["owner"]

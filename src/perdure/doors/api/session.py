@@ -16,8 +16,9 @@ from perdure.doors.api.views import Page
 from perdure.doors.http.auth import GUESSABLE, KnownCaller, client_of, find_secret, identity_of
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.repeats import ONCE, CreatingRoute
-from perdure.doors.http.services import Given
+from perdure.doors.http.services import Given, Services
 from perdure.identity import Token
+from perdure.kernel.actor import Actor
 
 router = APIRouter(tags=["session"], route_class=CreatingRoute)
 
@@ -94,9 +95,16 @@ class MeView(BaseModel):
     dependencies=[GUESSABLE],
 )
 def log_in(form: LoginForm, request: Request, response: Response, services: Given) -> SessionView:
-    secret, actor = services.identity.log_in(form.login, form.password, client_of(request), code=form.code)
-    newest = services.identity.list_sessions(actor)[0]
+    secret, actor = services.identity.log_in(
+        form.login, form.password, client_of(request), code=form.code, accept_terms=form.accept_terms
+    )
     response.headers["cache-control"] = "no-store"
+    return session_view(secret, actor, services)
+
+
+def session_view(secret: str, actor: Actor, services: Services) -> SessionView:
+    """The session that was opened last."""
+    newest = services.identity.list_sessions(actor)[0]
     card = services.identity.get_identity(actor, identity_of(actor))
     return SessionView(secret=secret, expires_at=newest.expires_at, identity=identity_view(card))
 

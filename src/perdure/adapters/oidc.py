@@ -1,0 +1,332 @@
+"""Providers of OpenID Connect: discovery, code with PKCE, device flow, and tokens that machines bring.
+
+What a provider says is believed only when it is signed by a key of its own, for us, now, and in answer to our question.
+Nothing is asked of any address but those that the configured issuer itself names, and no redirect is followed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import httpx
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from perdure.identity.errors import LoginNotConfirmedError, ProviderUnavailableError
+from perdure.identity.model import SECOND_FACTOR, Arrival, CredentialKind
+from perdure.identity.names import check_issuer, check_orcid, issuer_proof
+from perdure.identity.ports import DeviceLogin
+from perdure.kernel.clock import Clock
+from perdure.kernel.errors import BadInputError
+
+# Asymmetric ones only: with a shared secret as key, whoever knows the secret could say who anybody is.
+_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_LEEWAY = 60  # seconds that clocks may differ
+_TIMEOUT = 10.0
+_LARGEST_ANSWER = 1 << 20  # bytes
+_METADATA_LASTS = 3600.0  # seconds
+_KEYS_ANEW_EVERY = 30.0  # seconds; whoever sends unknown key ids shall not make us ask again and again
+_MOST_CLAIM_CHARACTERS = 255
+_FACTORS = frozenset({"mfa", "otp", "hwk", "swk", "fpt", "face", "pop", "sms"})  # RFC 8176
+_FACTOR_CONTEXTS = ("refeds.org/profile/mfa", "/mfa", "possessionorinherence")
+_ORCID = "https://orcid.org"
+
+
+@dataclass(frozen=True, slots=True)
+class OidcSettings:
+    """One provider, as the operator registered us there."""
+
+    name: str
+    label: str
+    issuer: str
+    client_id: str
+    client_secret: str | None
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    entitlement_claims: tuple[str, ...] = ("eduperson_entitlement", "entitlements", "groups")
+    audience: str | None = None  # of tokens that machines bring; the client id without
+
+
+class OidcProvider:
+    """Safe to share between threads."""
+
+    def __init__(self, settings: OidcSettings, clock: Clock, transport: httpx.BaseTransport | None = None) -> None:
+        check_issuer(settings.issuer)
+        self.name, self.label = settings.name, settings.label
+        self.kind = CredentialKind.ORCID if settings.issuer == _ORCID else CredentialKind.OIDC
+        self._settings = settings
+        self._clock = clock
+        # A login now and then: no connection is kept, which nobody would close
+        alone = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.Client(timeout=_TIMEOUT, follow_redirects=False, limits=alone, transport=transport)
+        self._lock = threading.Lock()
+        self._metadata: tuple[float, Mapping[str, Any]] | None = None  # Any: JSON of the provider
+        self._keys: tuple[float, KeySet] | None = None
+
+    # What a browser is sent to, and what it brings back
+
+    def authorization_url(self, *, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
+        """Where somebody logs in; he comes back to `redirect_uri` with a code and the state."""
+        challenge = base64.urlsafe_b64encode(sha256(verifier.encode()).digest()).decode().rstrip("=")
+        asked = {
+            "response_type": "code",
+            "client_id": self._settings.client_id,
+            "redirect_uri": redirect_uri,
+            "scope": " ".join(self._settings.scopes),
+            "state": state,
+            "nonce": nonce,
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+        }
+        address = self._endpoint("authorization_endpoint")
+        return f"{address}{'&' if urlsplit(address).query else '?'}{urlencode(asked)}"
+
+    def redeem(self, code: str, *, redirect_uri: str, nonce: str, verifier: str) -> Arrival:
+        """Who came back with this code; raises LoginNotConfirmedError."""
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
+        answer = self._ask_token({**form, "code_verifier": verifier})
+        return self._arrival(answer, nonce=nonce)
+
+    # A device without a browser
+
+    def begin_device(self) -> DeviceLogin:
+        """Begin a login that somebody confirms in a browser elsewhere (RFC 8628)."""
+        address = self._endpoint("device_authorization_endpoint")
+        answer = self._post(address, {"scope": " ".join(self._settings.scopes)})
+        try:
+            return DeviceLogin(
+                device_code=str(answer["device_code"]),
+                user_code=str(answer["user_code"]),
+                verification_uri=_web_address(str(answer["verification_uri"])),
+                complete_uri=_web_address(str(answer.get("verification_uri_complete") or answer["verification_uri"])),
+                interval=max(1, int(answer.get("interval", 5))),
+                expires_in=int(answer["expires_in"]),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise ProviderUnavailableError(f"{self.label} answered without {error}.") from None
+
+    def redeem_device(self, device_code: str) -> Arrival | None:
+        """Who confirmed the login; None while nobody has. Raises LoginNotConfirmedError when it was refused."""
+        form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": device_code}
+        answer = self._ask_token(form, pending=("authorization_pending", "slow_down"))
+        return None if answer is None else self._arrival(answer, nonce=None)
+
+    # A machine that has a token
+
+    def accept_token(self, token: str) -> Arrival:
+        """Whose JWT this is, made by the provider for us (the subject token of RFC 8693)."""
+        audience = self._settings.audience or self._settings.client_id
+        return self._to_arrival(self._validate(token, audience=audience, nonce=None))
+
+    # How it is believed
+
+    def _arrival(self, answer: Mapping[str, Any] | None, *, nonce: str | None) -> Arrival:  # Any: see above
+        token = (answer or {}).get("id_token")
+        if not isinstance(token, str):
+            raise LoginNotConfirmedError(f"{self.label} sent no identity token.")
+        claims = self._validate(token, audience=self._settings.client_id, nonce=nonce)
+        return self._to_arrival({**self._ask_user(answer or {}, claims), **claims})
+
+    def _validate(self, token: str, *, audience: str, nonce: str | None) -> dict[str, Any]:  # Any: claims
+        try:
+            claims = self._decode(token)
+            wanted: dict[str, Any] = {  # Any: as the library takes it
+                "iss": {"essential": True, "value": self._settings.issuer},
+                "aud": {"essential": True, "value": audience},
+                "exp": {"essential": True},
+                "sub": {"essential": True},
+            }
+            now = int(self._clock.now().timestamp())
+            jwt.JWTClaimsRegistry(now=now, leeway=_LEEWAY, **wanted).validate(claims)
+        except (JoseError, ValueError, TypeError, KeyError) as error:
+            raise LoginNotConfirmedError(f"The token of {self.label} is not valid ({_name_of(error)}).") from None
+        audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+        if len(audiences) > 1 and claims.get("azp") not in (None, self._settings.client_id):
+            raise LoginNotConfirmedError(f"The token of {self.label} was made for somebody else.")
+        if nonce is not None and claims.get("nonce") != nonce:
+            raise LoginNotConfirmedError(f"The token of {self.label} is no answer to this login.")
+        subject = claims["sub"]
+        if not isinstance(subject, str) or not 0 < len(subject) <= _MOST_CLAIM_CHARACTERS or not subject.isprintable():
+            raise LoginNotConfirmedError(f"The token of {self.label} names nobody.")
+        return claims
+
+    def _decode(self, token: str) -> dict[str, Any]:  # Any: claims
+        try:
+            return dict(jwt.decode(token, self._find_keys(), algorithms=_ALGORITHMS).claims)
+        except (JoseError, ValueError):
+            if not self._renew_keys():
+                raise
+        return dict(jwt.decode(token, self._find_keys(), algorithms=_ALGORITHMS).claims)
+
+    def _to_arrival(self, claims: Mapping[str, Any]) -> Arrival:  # Any: claims
+        issuer, subject = self._settings.issuer, str(claims["sub"])
+        proofs = {self.kind.value, issuer_proof(issuer)}
+        if _has_factor(claims):
+            proofs.add(SECOND_FACTOR)
+        return Arrival(
+            kind=self.kind,
+            subject=check_orcid(subject) if self.kind is CredentialKind.ORCID else f"{issuer} {subject}",
+            display_name=_text(claims.get("name") or claims.get("preferred_username")),
+            email=_text(claims.get("email")) or None,
+            orcid=_orcid(claims),
+            issuer=issuer,
+            entitlements=self._entitlements(claims),
+            proofs=frozenset(proofs),
+        )
+
+    def _entitlements(self, claims: Mapping[str, Any]) -> frozenset[str]:  # Any: claims
+        found: set[str] = set()
+        for name in self._settings.entitlement_claims:
+            value = claims.get(name)
+            texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+            found |= {one for one in texts if isinstance(one, str) and one.isprintable() and " " not in one and one}
+        return frozenset(found)
+
+    # Asking
+
+    def _ask_user(self, answer: Mapping[str, Any], claims: Mapping[str, Any]) -> Mapping[str, Any]:  # Any: JSON
+        """What else the provider says of him; nothing when it says it of another, or not at all."""
+        address, token = self._find_metadata().get("userinfo_endpoint"), answer.get("access_token")
+        if not isinstance(address, str) or not isinstance(token, str):
+            return {}
+        try:
+            found = self._json(self._send("GET", self._allowed(address), headers={"authorization": f"Bearer {token}"}))
+        except ProviderUnavailableError:
+            return {}
+        return found if found.get("sub") == claims["sub"] else {}
+
+    def _ask_token(
+        self, form: Mapping[str, str], *, pending: tuple[str, ...] = ()
+    ) -> Mapping[str, Any] | None:  # Any: JSON
+        response = self._send_form(self._endpoint("token_endpoint"), form)
+        answer = self._json(response, may_refuse=True)
+        error = answer.get("error")
+        if error in pending:
+            return None
+        if error or response.status_code != httpx.codes.OK:
+            raise LoginNotConfirmedError(f"{self.label} did not confirm the login ({_text(error) or 'no reason'}).")
+        return answer
+
+    def _post(self, address: str, form: Mapping[str, str]) -> Mapping[str, Any]:  # Any: JSON
+        return self._json(self._send_form(address, form))
+
+    def _send_form(self, address: str, form: Mapping[str, str]) -> httpx.Response:
+        secret = self._settings.client_secret
+        methods = self._find_metadata().get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+        if secret is not None and "client_secret_basic" in methods:
+            pair = urlencode({self._settings.client_id: secret}).replace("=", ":", 1)  # RFC 6749 section 2.3.1
+            basic = base64.b64encode(pair.encode()).decode()
+            return self._send("POST", address, data=form, headers={"authorization": f"Basic {basic}"})
+        own = {"client_id": self._settings.client_id, **({"client_secret": secret} if secret is not None else {})}
+        return self._send("POST", address, data={**form, **own})
+
+    def _send(self, method: str, address: str, **more: Any) -> httpx.Response:  # Any: as the library takes it
+        try:
+            with self._http.stream(method, address, **more) as response:
+                body = bytearray()
+                for piece in response.iter_bytes():
+                    body += piece
+                    if len(body) > _LARGEST_ANSWER:
+                        raise ProviderUnavailableError(f"{self.label} answered with too much.")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ProviderUnavailableError(f"{self.label} cannot be reached ({type(error).__name__}).") from None
+        return httpx.Response(response.status_code, content=bytes(body))
+
+    def _json(self, response: httpx.Response, *, may_refuse: bool = False) -> Mapping[str, Any]:  # Any: JSON
+        if not may_refuse and response.status_code != httpx.codes.OK:
+            raise ProviderUnavailableError(f"{self.label} answered {response.status_code}.")
+        try:
+            found = json.loads(response.content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ProviderUnavailableError(f"{self.label} answered with something that is not JSON.")
+        return found
+
+    # What is known of the provider
+
+    def _endpoint(self, name: str) -> str:
+        address = self._find_metadata().get(name)
+        if not isinstance(address, str):
+            raise ProviderUnavailableError(f"{self.label} has no {name}.")
+        return self._allowed(address)
+
+    def _allowed(self, address: str) -> str:
+        try:
+            return check_issuer(address)
+        except BadInputError:
+            raise ProviderUnavailableError(f"{self.label} names an address that is not to be trusted.") from None
+
+    def _find_metadata(self) -> Mapping[str, Any]:  # Any: JSON
+        with self._lock:
+            known = self._metadata
+        if known is not None and time.monotonic() - known[0] < _METADATA_LASTS:
+            return known[1]
+        issuer = self._settings.issuer
+        found = self._json(self._send("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration"))
+        if found.get("issuer") != issuer:
+            raise ProviderUnavailableError(f"{self.label} calls itself something else than {issuer}.")
+        with self._lock:
+            self._metadata = (time.monotonic(), found)
+        return found
+
+    def _find_keys(self) -> KeySet:
+        with self._lock:
+            known = self._keys
+        if known is not None and time.monotonic() - known[0] < _METADATA_LASTS:
+            return known[1]
+        found = self._json(self._send("GET", self._endpoint("jwks_uri")))
+        try:
+            keys = KeySet.import_key_set({"keys": [key for key in found["keys"] if key.get("kty") != "oct"]})
+        except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ProviderUnavailableError(f"{self.label} publishes keys that cannot be read.") from error
+        with self._lock:
+            self._keys = (time.monotonic(), keys)
+        return keys
+
+    def _renew_keys(self) -> bool:
+        """Forget the keys unless that was done a moment ago: the provider may have changed them."""
+        with self._lock:
+            if self._keys is not None and time.monotonic() - self._keys[0] < _KEYS_ANEW_EVERY:
+                return False
+            self._keys = None
+            return True
+
+
+def _has_factor(claims: Mapping[str, Any]) -> bool:  # Any: claims
+    methods = claims.get("amr")
+    named = {str(one).lower() for one in methods} if isinstance(methods, list) else set()
+    context = str(claims.get("acr") or "").lower()
+    return len(named & _FACTORS) > 0 or any(context.endswith(one) for one in _FACTOR_CONTEXTS)
+
+
+def _orcid(claims: Mapping[str, Any]) -> str | None:  # Any: claims
+    try:
+        return check_orcid(str(claims["orcid"])) if claims.get("orcid") else None
+    except BadInputError:
+        return None
+
+
+def _text(value: object) -> str:
+    """What is shown to people: short, in one line."""
+    text = value if isinstance(value, str) else ""
+    return "".join(one for one in text if one.isprintable())[:_MOST_CLAIM_CHARACTERS]
+
+
+def _web_address(text: str) -> str:
+    """An address that a person may be sent to."""
+    if urlsplit(text).scheme not in ("https", "http"):
+        raise ValueError("an address for people")
+    return text
+
+
+def _name_of(error: Exception) -> str:
+    return str(getattr(error, "error", "")) or type(error).__name__

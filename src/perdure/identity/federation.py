@@ -1,0 +1,142 @@
+"""Logging in where one is known: at an institution's provider, by browser, device or token.
+
+What has to be remembered between two steps is not kept here but sealed and handed to who comes back with it: a `state`
+bound to the browser that began, or a `ticket`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+
+from perdure.identity.errors import BadSealError, LoginNotConfirmedError, NoSuchProviderError
+from perdure.identity.model import Arrival, CredentialKind
+from perdure.identity.ports import DeviceLogin, Provider, Sealer
+from perdure.kernel.clock import Clock, format_time, parse_time
+
+_STATE_LASTS = timedelta(minutes=15)
+_TICKET_LASTS = timedelta(minutes=30)
+_STATE = "login state"
+_DEVICE = "device login"
+_ARRIVAL = "arrival"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCard:
+    """One way to log in, as people choose it."""
+
+    name: str
+    label: str
+    kind: CredentialKind
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Who came back from a provider, where he wanted to go, and whether he came to link this login to another."""
+
+    arrival: Arrival
+    return_to: str
+    is_linking: bool
+
+
+class Federation:
+    """The configured providers. Nothing here opens a session: that is for `Arrivals`."""
+
+    def __init__(self, clock: Clock, sealer: Sealer, providers: Sequence[Provider]) -> None:
+        self._clock = clock
+        self._sealer = sealer
+        self._providers = {provider.name: provider for provider in providers}
+
+    def list_providers(self) -> list[ProviderCard]:
+        """The ways to log in beside a local password, in the operator's order; for everybody."""
+        return [ProviderCard(one.name, one.label, one.kind) for one in self._providers.values()]
+
+    def begin_login(
+        self, provider: str, *, redirect_uri: str, return_to: str, browser: str, is_linking: bool = False
+    ) -> str:
+        """The address at the provider to send a browser to; `browser` is a secret that only this browser has.
+
+        `return_to` is a path of ours: anything else becomes the front page.
+        """
+        found = self._require(provider)
+        nonce, verifier = secrets.token_urlsafe(24), secrets.token_urlsafe(48)
+        kept = {
+            "provider": provider,
+            "redirect_uri": redirect_uri,
+            "return_to": check_return(return_to),
+            "browser": _digest(browser),
+            "nonce": nonce,
+            "verifier": verifier,
+            "linking": is_linking,
+        }
+        state = self._seal(kept, _STATE, _STATE_LASTS)
+        return found.authorization_url(redirect_uri=redirect_uri, state=state, nonce=nonce, verifier=verifier)
+
+    def finish_login(self, *, provider: str, state: str, code: str, browser: str) -> Returned:
+        """Who came back; raises LoginNotConfirmedError, also when another browser began the login."""
+        kept = self._open(state, _STATE)
+        if kept["provider"] != provider or not hmac.compare_digest(kept["browser"], _digest(browser)):
+            raise LoginNotConfirmedError("This login was begun elsewhere.")
+        arrival = self._require(provider).redeem(
+            code, redirect_uri=kept["redirect_uri"], nonce=kept["nonce"], verifier=kept["verifier"]
+        )
+        return Returned(arrival, kept["return_to"], kept["linking"])
+
+    def begin_device(self, provider: str) -> tuple[DeviceLogin, str]:
+        """Begin a login for a program without a browser; returns what to show, and a ticket to ask with."""
+        begun = self._require(provider).begin_device()
+        kept = {"provider": provider, "device_code": begun.device_code}
+        return begun, self._seal(kept, _DEVICE, timedelta(seconds=begun.expires_in))
+
+    def poll_device(self, ticket: str) -> Arrival | None:
+        """Who confirmed the login of this ticket; None while nobody has."""
+        kept = self._open(ticket, _DEVICE)
+        return self._require(kept["provider"]).redeem_device(kept["device_code"])
+
+    def accept_token(self, provider: str, token: str) -> Arrival:
+        """Whose token of this provider a machine brings; raises LoginNotConfirmedError."""
+        return self._require(provider).accept_token(token)
+
+    def seal_arrival(self, arrival: Arrival) -> str:
+        """A ticket that carries who somebody was shown to be, for half an hour."""
+        kept = {**asdict(arrival), "entitlements": sorted(arrival.entitlements), "proofs": sorted(arrival.proofs)}
+        return self._seal(kept, _ARRIVAL, _TICKET_LASTS)
+
+    def open_arrival(self, ticket: str) -> Arrival:
+        """Who the ticket is about; raises BadSealError."""
+        kept = self._open(ticket, _ARRIVAL)
+        kept |= {"kind": CredentialKind(kept["kind"])}
+        return Arrival(**{**kept, "entitlements": frozenset(kept["entitlements"]), "proofs": frozenset(kept["proofs"])})
+
+    def _require(self, provider: str) -> Provider:
+        found = self._providers.get(provider)
+        if found is None:
+            raise NoSuchProviderError("There is no such way to log in here.")
+        return found
+
+    def _seal(self, kept: dict[str, Any], purpose: str, lasts: timedelta) -> str:  # Any: JSON
+        until = format_time(self._clock.now() + lasts)
+        return self._sealer.seal(json.dumps({"until": until, "kept": kept}).encode(), purpose)
+
+    def _open(self, sealed: str, purpose: str) -> dict[str, Any]:  # Any: JSON that we sealed
+        document = json.loads(self._sealer.open(sealed, purpose))
+        if parse_time(document["until"]) <= self._clock.now():
+            raise BadSealError("This came too late.")
+        kept: dict[str, Any] = document["kept"]
+        return kept
+
+
+def check_return(path: str) -> str:
+    """A path of ours; the front page in place of anything that could lead elsewhere."""
+    is_ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() and "\\" not in path
+    return path if is_ours and len(path) <= 2000 else "/"
+
+
+def _digest(browser: str) -> str:
+    return sha256(browser.encode("utf-8", "surrogatepass")).hexdigest()

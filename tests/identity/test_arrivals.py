@@ -1,0 +1,312 @@
+"""Who comes from outside: known, unknown, disabled, waiting; terms, claims and linked logins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from perdure.identity import ApplicationState, Arrival, Client, CredentialKind, Grantee, OrganisationThing, Role
+from perdure.identity.errors import (
+    ApplicationDecidedError,
+    ApplicationPendingError,
+    ApplicationRefusedError,
+    BadCredentialsError,
+    BadSealError,
+    CredentialTakenError,
+    LastCredentialError,
+    LoginNotConfirmedError,
+    NameTakenError,
+    NoSuchProviderError,
+    TermsNotAcceptedError,
+    UnknownPersonError,
+)
+from perdure.identity.federation import Federation, check_return
+from perdure.kernel.actor import Actor
+from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
+from perdure.testing.sealing import MemorySealer
+
+from .house import PASSWORD, House, SetClock, own_id
+from .test_matrix import archive_of
+
+ISSUER = "https://login.example.org"
+GROUP = "urn:x:example.org:group:beamline"
+HERE = Client("192.0.2.1", "browser")
+ADA = Arrival(
+    CredentialKind.OIDC,
+    f"{ISSUER} ada",
+    "Ada Example",
+    "ada@example.org",
+    issuer=ISSUER,
+    entitlements=frozenset({GROUP}),
+    proofs=frozenset({"oidc", f"issuer {ISSUER}"}),
+)
+
+
+def apply(house: House, arrival: Arrival = ADA, **more: object) -> UUID:
+    wanted: dict[str, object] = {"reason": "My beamtime.", "display_name": None, "organisation_id": None}
+    return house.identity.apply(arrival, **{**wanted, "accept_terms": None, **more}).id  # type: ignore[arg-type]
+
+
+def let_in(house: House, arrival: Arrival = ADA) -> Actor:
+    """Apply, be approved, and come."""
+    asked = apply(house, arrival, organisation_id=house.administrator.organisation_id)
+    house.identity.approve_application(house.administrator, asked)
+    return house.identity.arrive(arrival, HERE)[1]
+
+
+def test_an_unknown_login_becomes_an_application_and_then_an_identity(house: House) -> None:
+    with pytest.raises(UnknownPersonError):
+        house.identity.arrive(ADA, HERE)
+    assert not house.identity.list_applications(house.administrator)
+    asked = apply(house)
+    with pytest.raises(ApplicationPendingError):
+        house.identity.arrive(ADA, HERE)
+    assert apply(house) == asked
+    with pytest.raises(BadInputError, match="organisation"):
+        house.identity.approve_application(house.administrator, asked)
+    card = house.identity.approve_application(
+        house.administrator, asked, organisation_id=house.administrator.organisation_id, quota_bytes=7
+    )
+    _, ada = house.identity.arrive(ADA, HERE)
+    assert (ada.identity_id, ada.name) == (card.id, "Ada Example")
+    assert ada.proofs == {"oidc", f"issuer {ISSUER}"}
+    assert ada.known_as == {f"oidc {ISSUER} ada", f"entitlement {GROUP}"}
+    assert house.personal(ada).quota_bytes == 7
+    with pytest.raises(ApplicationDecidedError):
+        house.identity.refuse_application(house.administrator, asked, note="")
+    with pytest.raises(CredentialTakenError):
+        apply(house)
+
+
+def test_nothing_is_kept_before_somebody_asks_and_little_after_a_refusal(house: House) -> None:
+    asked = apply(house)
+    house.identity.refuse_application(house.administrator, asked, note="No beamtime of that name.")
+    with pytest.raises(ApplicationRefusedError, match="No beamtime"):
+        house.identity.arrive(ADA, HERE)
+    (kept,) = house.identity.list_applications(house.administrator)
+    assert (kept.display_name, kept.email, kept.orcid, kept.reason) == ("", None, None, "")
+    house.clock.move(timedelta(days=91))
+    assert house.identity.forget_refused() == 1
+    with pytest.raises(UnknownPersonError):
+        house.identity.arrive(ADA, HERE)
+
+
+def test_an_address_of_mail_or_a_name_leads_to_nobody(house: House) -> None:
+    house.identity.create_local_account(
+        house.administrator, login="ada", password=PASSWORD, display_name="Ada Example", email="ada@example.org"
+    )
+    with pytest.raises(UnknownPersonError):
+        house.identity.arrive(ADA, HERE)
+    let_in(house)
+    for other in (f"{ISSUER} Ada", "https://other.example.org ada", f"{ISSUER} ada "):
+        with pytest.raises(UnknownPersonError):
+            house.identity.arrive(replace(ADA, subject=other), HERE)
+    with pytest.raises(UnknownPersonError):
+        house.identity.arrive(replace(ADA, kind=CredentialKind.SAML), HERE)
+
+
+def test_those_who_manage_the_organisation_decide_inside_it(house: House) -> None:
+    elsewhere = house.identity.create_organisation(house.administrator, "Elsewhere").id
+    maja = house.join("maja")
+    here = maja.organisation_id or elsewhere
+    house.identity.grant(house.administrator, OrganisationThing(here), Grantee(own_id(maja)), Role.MANAGER)
+    asked = apply(house, organisation_id=here)
+    foreign = apply(house, replace(ADA, subject=f"{ISSUER} bob"), organisation_id=elsewhere)
+    nowhere = apply(house, replace(ADA, subject=f"{ISSUER} cleo"))
+    assert [one.id for one in house.identity.list_applications(maja)] == [asked]
+    for one in (foreign, nowhere):
+        with pytest.raises((NotAllowedError, NotFoundError)):
+            house.identity.approve_application(maja, one, organisation_id=here)
+        with pytest.raises((NotAllowedError, NotFoundError)):
+            house.identity.refuse_application(maja, one, note="")
+    with pytest.raises(NotFoundError):
+        house.identity.approve_application(maja, asked, organisation_id=elsewhere)
+    house.identity.approve_application(maja, asked)
+    with pytest.raises(NotAllowedError):
+        house.identity.list_applications(house.join("stranger"))
+    assert len(house.identity.list_applications(house.administrator, state=ApplicationState.PENDING)) == 2
+
+
+def test_a_local_account_is_applied_for_and_used_once_it_is_approved(house: House) -> None:
+    asked = house.identity.apply_with_password(
+        login="Nina", password=PASSWORD, display_name="Nina", email=None, reason=""
+    )
+    with pytest.raises(BadCredentialsError):
+        house.identity.log_in("nina", PASSWORD)
+    with pytest.raises(NameTakenError):
+        house.identity.apply_with_password(login="nina", password=PASSWORD, display_name="N", email=None, reason="")
+    house.identity.approve_application(
+        house.administrator, asked.id, organisation_id=house.administrator.organisation_id
+    )
+    assert house.identity.log_in("nina", PASSWORD)[1].name == "Nina"
+    with pytest.raises(NameTakenError):
+        house.identity.apply_with_password(login="root", password=PASSWORD, display_name="R", email=None, reason="")
+
+
+def test_who_is_disabled_does_not_come_in_from_outside(house: House) -> None:
+    ada = let_in(house)
+    house.identity.disable_identity(house.administrator, own_id(ada))
+    with pytest.raises(BadCredentialsError):
+        house.identity.arrive(ADA, HERE)
+
+
+def test_a_second_login_is_linked_in_a_session_of_the_first(house: House) -> None:
+    ana, ben = house.join("ana"), house.join("ben")
+    made = house.identity.link(ana, ADA)
+    assert house.identity.link(ana, ADA) == made
+    assert house.identity.arrive(ADA, HERE)[1].identity_id == ana.identity_id
+    with pytest.raises(CredentialTakenError):
+        house.identity.link(ben, ADA)
+    secret, _ = house.identity.create_token(ana, "t", verbs=["read", "write", "manage"])
+    with pytest.raises(NotAllowedError):
+        house.identity.link(house.identity.authenticate(secret), replace(ADA, subject=f"{ISSUER} x"))
+    kinds = [one.kind for one in house.identity.list_credentials(ana)]
+    assert kinds == [CredentialKind.PASSWORD, CredentialKind.OIDC]
+    with pytest.raises(NotFoundError):
+        house.identity.unlink(ben, made.id)
+    house.identity.unlink(ana, made.id)
+    with pytest.raises(UnknownPersonError):
+        house.identity.arrive(ADA, HERE)
+    with pytest.raises(LastCredentialError):
+        house.identity.unlink(ana, house.identity.list_credentials(ana)[0].id)
+
+
+def test_what_a_grant_names_opens_when_its_bearer_comes(house: House) -> None:
+    archive = archive_of(house.personal(house.administrator))
+    house.identity.grant(house.administrator, archive, Grantee(named=f"oidc {ISSUER} ada"), Role.READER)
+    for demanded in (["second_factor"], [f"issuer {ISSUER}"]):
+        house.identity.grant(
+            house.administrator, archive, Grantee(named=f"entitlement {GROUP}"), Role.CONTRIBUTOR, requires=demanded
+        )
+        ada = let_in(house) if demanded == ["second_factor"] else house.identity.arrive(ADA, HERE)[1]
+        with house.db.begin() as tx:
+            roles = {one.role for one in house.identity.find_roles(tx, ada, archive)}
+        assert roles == {Role.READER} | (set() if demanded == ["second_factor"] else {Role.CONTRIBUTOR})
+
+
+def test_claims_lead_into_groups_and_out_again(house: House) -> None:
+    group = house.identity.create_group(house.administrator, "Beamline team")
+    house.identity.add_claim_rule(house.administrator, group.id, entitlement="urn:x:example.org:group:*", issuer=ISSUER)
+    ada = let_in(house)
+    assert group.id in ada.group_ids
+    assert group.id in house.identity.arrive(replace(ADA, issuer="https://x.example"), HERE)[1].group_ids
+    assert group.id not in house.identity.arrive(replace(ADA, entitlements=frozenset()), HERE)[1].group_ids
+    house.identity.add_member(house.administrator, group.id, own_id(ada))
+    assert group.id in house.identity.arrive(replace(ADA, entitlements=frozenset()), HERE)[1].group_ids
+    foreign = replace(ADA, subject=f"{ISSUER} eve", issuer="https://evil.example.org")
+    assert group.id not in let_in(house, foreign).group_ids
+
+
+def test_a_rule_is_made_by_who_manages_the_group(house: House) -> None:
+    group, ana = house.identity.create_group(house.administrator, "Team"), house.join("ana")
+    with pytest.raises(NotFoundError):
+        house.identity.add_claim_rule(ana, group.id, entitlement=GROUP, issuer=ISSUER)
+    house.identity.add_member(house.administrator, group.id, own_id(ana))
+    with pytest.raises(NotAllowedError):
+        house.identity.add_claim_rule(house.log_in("ana"), group.id, entitlement=GROUP, issuer=ISSUER)
+    for entitlement in ("", "*", "a*b", "a\nb"):
+        with pytest.raises(BadInputError):
+            house.identity.add_claim_rule(house.administrator, group.id, entitlement=entitlement, issuer=ISSUER)
+    rule = house.identity.add_claim_rule(house.administrator, group.id, entitlement=GROUP, issuer=ISSUER)
+    ada = let_in(house)
+    assert house.identity.list_claim_rules(house.administrator, group.id) == [rule]
+    house.identity.remove_claim_rule(house.administrator, group.id, rule.id)
+    assert own_id(ada) not in house.identity.get_group(house.administrator, group.id).members
+
+
+def test_nobody_comes_in_without_the_present_terms(house: House) -> None:
+    ana = house.join("ana")
+    with pytest.raises(NotAllowedError):
+        house.identity.publish_terms(ana, "Be kind.")
+    first = house.identity.publish_terms(house.administrator, "Be kind.")
+    with pytest.raises(TermsNotAcceptedError) as told:
+        house.identity.log_in("ana", PASSWORD)
+    assert told.value.extra["version"] == first.version
+    with pytest.raises(TermsNotAcceptedError):
+        house.identity.log_in("ana", PASSWORD, accept_terms=first.version + 1)
+    for _ in range(30):
+        with pytest.raises(TermsNotAcceptedError):
+            house.identity.log_in("ana", PASSWORD)
+    house.identity.log_in("ana", PASSWORD, accept_terms=first.version)
+    house.identity.log_in("ana", PASSWORD)
+    with pytest.raises(TermsNotAcceptedError):
+        apply(house)
+    asked = apply(house, accept_terms=first.version, organisation_id=ana.organisation_id)
+    house.identity.approve_application(house.administrator, asked)
+    house.identity.arrive(ADA, HERE)
+    second = house.identity.publish_terms(house.administrator, "Be kind, always.")
+    with pytest.raises(TermsNotAcceptedError):
+        house.identity.arrive(ADA, HERE)
+    house.identity.arrive(ADA, HERE, accept_terms=second.version)
+    assert house.identity.get_terms(first.version).text == "Be kind."
+    accepted = [event.data["version"] for event in house.told() if event.type == "terms.accepted"]
+    assert accepted == [1, 2]
+
+
+class Echo:
+    """A provider that confirms whoever comes with the code `good`."""
+
+    name, label, kind = "hall", "Hall", CredentialKind.OIDC
+
+    def authorization_url(self, *, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
+        assert nonce != verifier
+        return f"{redirect_uri}#{state}"
+
+    def redeem(self, code: str, *, redirect_uri: str, nonce: str, verifier: str) -> Arrival:
+        if code != "good":
+            raise LoginNotConfirmedError("no")
+        return ADA
+
+
+def test_a_login_ends_in_the_browser_that_began_it() -> None:
+    clock = SetClock()
+    federation = Federation(clock, MemorySealer(), [Echo()])  # type: ignore[list-item]  # no device, no token
+    begun = federation.begin_login("hall", redirect_uri="https://a/b", return_to="/x", browser="mine")
+    state = begun.partition("#")[2]
+    for wrong in ({"browser": "another"}, {"provider": "other"}, {"code": "bad"}, {"state": state + "x"}):
+        with pytest.raises((LoginNotConfirmedError, BadSealError)):
+            federation.finish_login(**{"provider": "hall", "state": state, "code": "good", "browser": "mine", **wrong})
+    back = federation.finish_login(provider="hall", state=state, code="good", browser="mine")
+    assert (back.arrival, back.return_to, back.is_linking) == (ADA, "/x", False)
+    clock.move(timedelta(minutes=16))
+    with pytest.raises(BadSealError):
+        federation.finish_login(provider="hall", state=state, code="good", browser="mine")
+    with pytest.raises(NoSuchProviderError):
+        federation.begin_login("nowhere", redirect_uri="https://a/b", return_to="/", browser="mine")
+
+
+def test_a_ticket_carries_who_somebody_is_for_a_while() -> None:
+    clock = SetClock()
+    federation = Federation(clock, MemorySealer(), [])
+    ticket = federation.seal_arrival(ADA)
+    assert federation.open_arrival(ticket) == ADA
+    for wrong in ("", ticket + "x"):
+        with pytest.raises(BadSealError):
+            federation.open_arrival(wrong)
+    with pytest.raises(BadSealError):
+        federation.poll_device(ticket)
+    clock.move(timedelta(minutes=31))
+    with pytest.raises(BadSealError):
+        federation.open_arrival(ticket)
+
+
+ELSEWHERE = [
+    "//evil.example",
+    "/\\evil.example",
+    "https://evil.example",
+    "",
+    "x",
+    "/a\nb",
+    "/\t/evil",
+    "/a\\b",
+    "/" * 9999,
+]
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_one_returns_to_a_path_of_ours_only(path: str) -> None:
+    assert check_return(path) == "/"
+    assert check_return("/archives/x?y=1") == "/archives/x?y=1"
