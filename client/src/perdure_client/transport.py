@@ -152,9 +152,10 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, object] | None = None,
+        plane: str = "data",
     ) -> Iterator[httpx.Response]:
-        """Open an answer of the data plane to read piece by piece; raises like `request`, without retries."""
-        request = self._build(method, path, None, None, dict(headers or {}), params, "data")
+        """Open an answer, of the data plane unless told, to read piece by piece; raises like `request`, no retries."""
+        request = self._build(method, path, None, None, dict(headers or {}), params, plane)
         try:
             response = self._http.send(request, stream=True)
             try:

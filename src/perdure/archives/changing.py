@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from perdure.archives import events
-from perdure.archives.copying import require_stores
+from perdure.archives.copying import require_admitted_copies, require_stores
 from perdure.archives.errors import BadDescriptionError
 from perdure.archives.model import Access, Archive, ArchiveState, missing_for_close
 from perdure.archives.profiles import choose_profile
@@ -66,6 +66,7 @@ def change_profile(ctx: Context, actor: Actor, archive_id: UUID, name: str, expe
         profile = choose_profile(tx, ctx.identity.get_account_in(tx, archive.account_id), name)
         check_profile_fits(archive, profile)
         require_stores(ctx, profile)
+        require_admitted_copies(tx, ctx, archive, profile)
         require_mandatory_roles(tx, ctx, archive, profile)
         told = {"from": archive.profile.name, "to": profile.name}
         after = replace(archive, profile=profile)

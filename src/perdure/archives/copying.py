@@ -7,14 +7,16 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from perdure.archives import events
-from perdure.archives.errors import CopiesMissingError, NotEnoughStoresError
+from perdure.archives.errors import CopiesMissingError, NotEnoughStoresError, ProfileDoesNotFitError
 from perdure.archives.model import Archive, Profile
 from perdure.archives.records import Context
 from perdure.kernel.actor import SYSTEM
 from perdure.kernel.errors import DamagedError, TryAgainError
 from perdure.storage.errors import NoGoodCopyError, StoreFailedError, VerificationStoppedError
-from perdure.storage.model import Copy, CopyState, StoreInfo, VerifyReport
+from perdure.storage.model import Copy, CopyState, ObjectKind, StoreInfo, VerifyReport
 from perdure.storage.verifying import Progress, ShouldStop
 
 BROKEN = (CopyState.WRITING, CopyState.SUSPECT, CopyState.LOST)
@@ -23,11 +25,11 @@ MEND_AGAIN_AFTER = timedelta(days=1)
 
 def require_stores(ctx: Context, profile: Profile) -> list[StoreInfo]:
     """The stores that may hold a copy, the primary first; raises NotEnoughStoresError."""
-    stores = ctx.storage.stores()
-    usable = [store for store in stores if not profile.stores or store.name in profile.stores]
+    usable = _admitted(ctx, profile)
     is_primary_usable = ctx.storage.primary() in usable
     if len(usable) < profile.copies or not is_primary_usable:
         where = " and ".join(profile.stores) or "any stores"
+        where += f" at {' or '.join(profile.locations)}" if profile.locations else ""
         problem = "" if is_primary_usable else "; the primary store is none of them"
         raise NotEnoughStoresError(
             f"The profile {profile.name} demands {profile.copies} copies in {where}; {len(usable)} fit{problem}.",
@@ -35,6 +37,29 @@ def require_stores(ctx: Context, profile: Profile) -> list[StoreInfo]:
             usable=[store.name for store in usable],
         )
     return usable
+
+
+def require_place(ctx: Context, profile: Profile) -> None:
+    """Raise NotEnoughStoresError where the profile's locations leave out the primary store, which takes what comes."""
+    primary = ctx.storage.primary()
+    if profile.locations and primary.location not in profile.locations:
+        where = " or ".join(profile.locations)
+        raise NotEnoughStoresError(
+            f"The profile {profile.name} keeps content at {where} only; what comes in would lie elsewhere first.",
+            wanted=profile.copies,
+            usable=[store.name for store in _admitted(ctx, profile)],
+        )
+
+
+def require_admitted_copies(tx: Connection, ctx: Context, archive: Archive, profile: Profile) -> None:
+    """Raise ProfileDoesNotFitError where content lies, or may lie, at a location that the profile leaves out."""
+    if not profile.locations:
+        return
+    parts = [one.object_id for one in ctx.storage.objects_of(tx, archive.id) if one.kind is ObjectKind.PART]
+    admitted = {store.id for store in ctx.storage.stores() if store.location in profile.locations}
+    if any(copy.store_id not in admitted for held in ctx.storage.copies(tx, parts).values() for copy in held):
+        where = " or ".join(profile.locations)
+        raise ProfileDoesNotFitError(f"The profile {profile.name} keeps content at {where} only; some lies elsewhere.")
 
 
 def require_head_copies(ctx: Context, archive: Archive, behind: Collection[UUID]) -> None:
@@ -85,9 +110,7 @@ def lacks_copies(ctx: Context, archive: Archive, copies: Collection[Copy]) -> bo
 
     Not while one that was made within a day is broken already: each attempt keeps the one before in quarantine.
     """
-    usable = {
-        store.id for store in ctx.storage.stores() if not archive.profile.stores or store.name in archive.profile.stores
-    }
+    usable = {store.id for store in _admitted(ctx, archive.profile)}
     held = [copy for copy in copies if copy.store_id in usable]
     verified = sum(copy.state is CopyState.VERIFIED for copy in held)
     return verified < archive.profile.copies <= len(usable) and not any(was_tried(ctx, copy) for copy in held)
@@ -145,6 +168,11 @@ def verify_one(
     with ctx.db.begin() as tx:
         ctx.events.record(tx, event, archive_id, SYSTEM, told)
     return report
+
+
+def _admitted(ctx: Context, profile: Profile) -> list[StoreInfo]:
+    """The stores that are here and that the profile allows, the primary first."""
+    return [store for store in ctx.storage.stores() if profile.admits(store.name, store.location)]
 
 
 def _find_mendable(ctx: Context, object_id: str, stores: Sequence[StoreInfo]) -> list[tuple[StoreInfo, Copy]]:

@@ -78,6 +78,12 @@ class BadLifetimeError(BadInputError):
     next_step = "Choose a date between the present one and the named latest one, or a profile with a longer lifetime."
 
 
+class BadPeriodError(BadInputError):
+    code = "bad_period"
+    title = "These days make no period that can be reported"
+    next_step = "Give the first day before the last one, at most ten years apart."
+
+
 class BadAccessError(BadInputError):
     code = "bad_access"
     title = "This access class cannot be set"

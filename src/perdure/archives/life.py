@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from perdure.archives import changing, finding, opening, roles, withdrawing
-from perdure.archives.finding import ArchivePage, ArchiveView, PublicPage, RecordPage, Usage
+from perdure.archives.finding import ArchivePage, ArchiveView, PublicPage, RecordPage, Usage, UsageOfAll
 from perdure.archives.heads import Heads
 from perdure.archives.model import Access, Archive, ArchiveState
 from perdure.archives.opening import OpenRequest
@@ -100,6 +100,10 @@ class Life:
     def use_of(self, actor: Actor, account_id: UUID) -> Usage:
         """What an account uses of its quota."""
         return finding.use_of(self._ctx, actor, account_id)
+
+    def use_of_all(self, actor: Actor, organisation_id: UUID) -> UsageOfAll:
+        """What all accounts of an organisation use of its quota; for those who manage it."""
+        return finding.use_of_all(self._ctx, actor, organisation_id)
 
     # Change
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from perdure.archives import events
-from perdure.archives.copying import require_stores
+from perdure.archives.copying import require_place, require_stores
 from perdure.archives.documents import JsonObject, description_document
 from perdure.archives.heads import Heads
 from perdure.archives.model import (
@@ -92,6 +92,7 @@ def append_to(
         if answer is None:
             child = as_open_child(parent, child_id=archive_id, opened=ctx.clock.now(), opened_by=actor.identity_id)
             child = replace(child, description=merge_description(child.description, patch))
+            require_place(ctx, child.profile)
             _write_child(tx, ctx, actor, parent, child)
             remember_answer(tx, ctx, actor, idempotency_key, asked, {"id": str(archive_id)})
     return _finish(ctx, heads, archive_id)

@@ -14,10 +14,12 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from perdure.archives.copying import require_place
 from perdure.archives.errors import NoRoomError
 from perdure.archives.model import Archive, Part, PartState, UploadState, part_has_room
 from perdure.archives.records import Context
 from perdure.archives.tables import account_usage, archives, parts, uploads
+from perdure.identity.model import Limits, Reportable
 from perdure.kernel.actor import Actor
 from perdure.kernel.ids import new_id
 from perdure.storage.model import PartRef
@@ -62,6 +64,7 @@ def reserve(
 
     With a path it is an upload that may go on over many requests; without, `expires_at` is the end of its lease.
     """
+    require_place(ctx, archive.profile)
     _require_quota(tx, ctx, archive, entries, size)
     part, removals = _take_part(tx, ctx, archive, entries, size)
     lease = expires_at if path is None else None
@@ -185,8 +188,13 @@ def _require_quota(tx: Connection, ctx: Context, archive: Archive, entries: int,
     profile = archive.profile
     add_usage(tx, archive.account_id, reserved=size)  # takes the account's row: two archives cannot share its last room
     usage = tx.execute(select(account_usage).where(account_usage.c.account_id == archive.account_id)).one()
-    quota = ctx.identity.get_account_in(tx, archive.account_id).quota_bytes
-    _require_room("bytes of the account's quota", quota, usage.byte_count + usage.reserved_bytes)
+    limits = ctx.identity.find_limits_in(tx, archive.account_id)
+    _require_room("bytes of the account's quota", limits.bytes, usage.byte_count + usage.reserved_bytes)
+    if limits.files is not None:
+        coming = _coming_files(tx, archive.account_id)
+        _require_room("files of the account's quota", limits.files, usage.file_count + coming + entries)
+    if limits.organisation_bytes is not None and size:
+        _require_room_of_all(tx, ctx, limits)
     if profile.archive_max_bytes is not None or profile.archive_max_files is not None:
         files, used = _archive_use(tx, archive.id)
         _require_room("bytes in one archive of this profile", profile.archive_max_bytes, used + size)
@@ -199,6 +207,37 @@ def _require_quota(tx: Connection, ctx: Context, archive: Archive, entries: int,
 def _require_room(what: str, limit: int | None, wanted: int) -> None:
     if limit is not None and wanted > limit:
         raise NoRoomError(f"The limit is {limit} {what}; with this it would be {wanted}.", limit=limit, wanted=wanted)
+
+
+def _require_room_of_all(tx: Connection, ctx: Context, limits: Limits) -> None:
+    """The organisation's quota; how much others use is not told to whoever fills an archive."""
+    assert limits.organisation_bytes is not None
+    held, reserved, _ = use_of_organisation(tx, ctx, limits.organisation_id)
+    if held + reserved > limits.organisation_bytes:
+        raise NoRoomError("The quota of the organisation has no room for this.")
+
+
+def use_of_organisation(tx: Connection, ctx: Context, organisation_id: UUID) -> tuple[int, int, int]:
+    """Bytes, reserved bytes and files of all accounts of an organisation."""
+    inside = ctx.identity.select_reportable_accounts(Reportable(frozenset({organisation_id}))).subquery()
+    usage = account_usage.c
+    total = select(
+        func.coalesce(func.sum(usage.byte_count), 0),
+        func.coalesce(func.sum(usage.reserved_bytes), 0),
+        func.coalesce(func.sum(usage.file_count), 0),
+    ).where(usage.account_id.in_(select(inside.c.id)))
+    held, reserved, files = tx.execute(total).one()
+    return int(held), int(reserved), int(files)
+
+
+def _coming_files(tx: Connection, account_id: UUID) -> int:
+    """Entries that are reserved in all archives of an account."""
+    coming = (
+        select(func.coalesce(func.sum(uploads.c.file_count), 0))
+        .join(archives, archives.c.id == uploads.c.archive_id)
+        .where(archives.c.account_id == account_id, uploads.c.state.in_(ACTIVE_UPLOADS))
+    )
+    return int(tx.execute(coming).scalar_one())
 
 
 def _archive_use(tx: Connection, archive_id: UUID) -> tuple[int, int]:

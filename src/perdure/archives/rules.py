@@ -235,6 +235,8 @@ def _profile_problems(profile: Profile) -> Iterable[tuple[str, str]]:
         yield "copies", "at least one copy is kept"
     if profile.stores and len(set(profile.stores)) < profile.copies:
         yield "stores", "as many stores as copies are needed"
+    if len(set(profile.locations)) != len(profile.locations) or not all(profile.locations):
+        yield "locations", "one is empty or named twice"
     if not profile.digests or profile.digests[0] not in CONTENT_DIGESTS:
         yield "digests", "the first one is sha512 or sha256"
     if set(profile.digests) - DIGEST_NAMES or len(set(profile.digests)) != len(profile.digests):

@@ -223,6 +223,22 @@ account_usage = Table(
     CheckConstraint("byte_count >= 0 AND reserved_bytes >= 0 AND file_count >= 0", name="use_positive"),
 )
 
+# What each account used on a day (UTC), as it was counted last on it; past days are in no store, but in the backup.
+usage_snapshots = Table(
+    "usage_snapshots",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("account_id", Uuid, primary_key=True),
+    Column("organisation_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("byte_count", BigInteger, nullable=False),
+    Column("file_count", BigInteger, nullable=False),
+    Column("archives_open", BigInteger, nullable=False),
+    Column("archives_closed", BigInteger, nullable=False),
+    Column("copy_bytes", BigInteger, nullable=False),
+    Index("ix_usage_snapshots_organisation_id", "organisation_id", "day"),
+)
+
 export_state = Table(
     "export_state",
     metadata,

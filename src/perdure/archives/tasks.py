@@ -11,6 +11,7 @@ from perdure.archives.heads import Heads
 from perdure.archives.lifetime import warn_of_ends
 from perdure.archives.records import Context, forget_answers
 from perdure.archives.registering import COPIES_JOB, REGISTER_JOB, keep_copies, mend_closed, register_identifier
+from perdure.archives.reporting import count_usage
 from perdure.archives.withdrawing import CLEAR_JOB, WITHDRAW_JOB, carry_out_withdrawal, clear
 from perdure.jobs import JobContext, Json
 
@@ -38,6 +39,7 @@ def register_life_jobs(ctx: Context, heads: Heads) -> None:
     ctx.jobs.register_periodic("archives.mend_closed", timedelta(hours=1), lambda: mend_closed(ctx))
     ctx.jobs.register_periodic("archives.warn_of_ends", timedelta(hours=6), lambda: warn_of_ends(ctx))
     ctx.jobs.register_periodic("archives.forget_answers", timedelta(hours=1), lambda: forget_answers(ctx))
+    ctx.jobs.register_periodic("archives.count_usage", timedelta(hours=3), lambda: count_usage(ctx))
     ctx.jobs.register_periodic("archives.export_registry", timedelta(minutes=1), lambda: export_registry(ctx))
     ctx.jobs.register_periodic("archives.keep_exports", timedelta(hours=6), lambda: keep_exports(ctx))
     ctx.jobs.register_periodic("archives.keep_position", timedelta(minutes=1), lambda: keep_position(ctx))

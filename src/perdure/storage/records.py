@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from decimal import Decimal
 from typing import cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Update, delete, func, select, update
+from sqlalchemy import Connection, Row, Select, Update, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from perdure.storage.errors import ForeignStoreError
@@ -159,6 +160,17 @@ def find_heads_behind(tx: Connection, store_ids: Sequence[UUID], limit: int) -> 
         .limit(limit)
     )
     return [(row.object_id, list(row.store_ids)) for row in tx.execute(query)]
+
+
+def select_copied_bytes() -> Select[UUID | None, Decimal]:
+    """Each archive with the bytes of all copies of its objects that are good to read: a query for reports to join."""
+    good = copies.c.state.in_([CopyState.WRITTEN.value, CopyState.VERIFIED.value])
+    return (
+        select(objects.c.archive_id, func.sum(objects.c.byte_count).label("byte_count"))
+        .join(copies, copies.c.object_id == objects.c.object_id)
+        .where(objects.c.archive_id.is_not(None), good)
+        .group_by(objects.c.archive_id)
+    )
 
 
 def delete_copy(tx: Connection, object_id: str, store_id: UUID) -> None:

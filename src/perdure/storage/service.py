@@ -9,12 +9,13 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Select, text
 
 from perdure.db import Database
 from perdure.formats import ocfl
@@ -377,6 +378,11 @@ class Storage:
     def copies(self, tx: Connection, object_ids: Iterable[str]) -> dict[str, list[Copy]]:
         """The copies of each object; an object without copies has an empty list."""
         return records.load_copies(tx, object_ids)
+
+    @staticmethod
+    def select_copied_bytes() -> Select[UUID | None, Decimal]:
+        """Each archive with the bytes of all its copies that are good to read: a query for reports to join."""
+        return records.select_copied_bytes()
 
     def find_object(self, tx: Connection, object_id: str) -> StoredObject | None:
         return records.find_object(tx, object_id)

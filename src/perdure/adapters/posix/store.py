@@ -54,16 +54,19 @@ class PosixStore:
         location: Path,
         *,
         medium: str = "disk",
+        stands: str | None = None,
         abilities: Abilities | None = None,
         on_sync_failure: Callable[[], None] | None = None,
     ) -> None:
-        """`abilities` takes the place of probing, for a file system that promises less than it seems to.
+        """`stands` is the location that profiles know it by; without it, the folder itself. `abilities` takes the place
+        of probing, for a file system that promises less than it seems to.
 
         After a failed sync this process writes nothing more here; `on_sync_failure` may see to it that another does.
         """
         self._name = name
         self._folder = location.absolute()
         self._medium = medium
+        self._stands = stands
         self._given = abilities
         self._on_sync_failure = on_sync_failure
         top = os.fsencode(self._folder)
@@ -104,7 +107,7 @@ class PosixStore:
             self._reader = MediumReader(self._abilities.medium_read)
             self._make_root()
             self._prune_interrupted()
-        self._info = StoreInfo(store_id, self._name, "posix", self._medium, str(self._folder))
+        self._info = StoreInfo(store_id, self._name, "posix", self._medium, self._stands or str(self._folder))
 
     @property
     def is_sound(self) -> bool:
@@ -118,6 +121,7 @@ class PosixStore:
             self._name,
             self._folder,
             medium=self._medium,
+            stands=self._stands,
             abilities=self._given,
             on_sync_failure=self._on_sync_failure,
         )

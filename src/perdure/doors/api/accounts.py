@@ -35,6 +35,7 @@ class AccountView(BaseModel):
     owner_id: UUID
     quota_bytes: int | None
     allowed_profiles: list[str] | None
+    quota_files: int | None
     role: str | None
 
 
@@ -45,6 +46,7 @@ class UsageView(BaseModel):
     reserved_bytes: int
     files: int
     quota_bytes: int | None
+    quota_files: int | None
 
 
 @router.get("/accounts", operation_id="list_accounts", summary="The accounts that one may see", responses=problems())
@@ -75,6 +77,7 @@ def create_account(form: AccountForm, response: Response, caller: KnownCaller, s
         organisation_id=form.organisation_id or owner.organisation_id,
         quota_bytes=form.quota_bytes,
         allowed_profiles=form.allowed_profiles,
+        quota_files=form.quota_files,
     )
     response.headers["location"] = f"/api/v1/accounts/{account.id}"
     return _account_view(account)
@@ -159,5 +162,6 @@ def _account_view(account: Account) -> AccountView:
         owner_id=account.owner_id,
         quota_bytes=account.quota_bytes,
         allowed_profiles=None if account.allowed_profiles is None else sorted(account.allowed_profiles),
+        quota_files=account.quota_files,
         role=account.role.value if account.role else None,
     )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel
 
 from perdure.doors.api.fields import Id
-from perdure.doors.api.forms import GrantForm, OrganisationForm
+from perdure.doors.api.forms import GrantForm, OrganisationForm, OrganisationPatch
 from perdure.doors.api.granting import grant_views, grantee_of
 from perdure.doors.api.views import GrantView, Page
 from perdure.doors.http.auth import KnownCaller
@@ -25,9 +25,21 @@ GrantId = Annotated[Id, Path()]
 
 
 class OrganisationView(BaseModel):
+    """An organisation; its quota is told to those who manage it (null: no limit, or not for the caller to know)."""
+
     id: UUID
     name: str
     ror: str | None
+    quota_bytes: int | None
+
+
+class OrganisationUsageView(BaseModel):
+    """What all accounts hold together; `reserved_bytes` belong to uploads that are going on."""
+
+    bytes: int
+    reserved_bytes: int
+    files: int
+    quota_bytes: int | None
 
 
 @router.get(
@@ -38,7 +50,7 @@ class OrganisationView(BaseModel):
 )
 def list_organisations(caller: KnownCaller, services: Given) -> Page[OrganisationView]:
     found = services.identity.list_organisations(caller)
-    return Page(items=[OrganisationView(id=one.id, name=one.name, ror=one.ror) for one in found])
+    return Page(items=[OrganisationView.model_validate(one, from_attributes=True) for one in found])
 
 
 @router.post(
@@ -51,7 +63,31 @@ def list_organisations(caller: KnownCaller, services: Given) -> Page[Organisatio
 )
 def create_organisation(form: OrganisationForm, caller: KnownCaller, services: Given) -> OrganisationView:
     made = services.identity.create_organisation(caller, form.name, ror=form.ror)
-    return OrganisationView(id=made.id, name=made.name, ror=made.ror)
+    return OrganisationView.model_validate(made, from_attributes=True)
+
+
+@router.patch(
+    "/organisations/{organisation_id}",
+    operation_id="change_organisation",
+    summary="Change the quota of all its accounts together (administrators)",
+    responses=problems(403),
+)
+def change_organisation(
+    organisation_id: OrganisationId, form: OrganisationPatch, caller: KnownCaller, services: Given
+) -> OrganisationView:
+    changed = services.identity.change_organisation(caller, organisation_id, quota_bytes=form.quota_bytes)
+    return OrganisationView.model_validate(changed, from_attributes=True)
+
+
+@router.get(
+    "/organisations/{organisation_id}/usage",
+    operation_id="get_organisation_usage",
+    summary="What its accounts use of its quota (those who manage it)",
+    responses=problems(403),
+)
+def get_usage(organisation_id: OrganisationId, caller: KnownCaller, services: Given) -> OrganisationUsageView:
+    usage = services.archives.life.use_of_all(caller, organisation_id)
+    return OrganisationUsageView.model_validate(usage, from_attributes=True)
 
 
 @router.get(

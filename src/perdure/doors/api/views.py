@@ -90,6 +90,7 @@ class ProfileView(BaseModel):
     total_max_bytes: int | None
     copies: int
     stores: list[str]
+    locations: list[str] = Field(description="Where the stores of the content may stand; empty: anywhere.")
     digests: list[str]
     verify_interval_days: int
     mandatory_roles: list[str]
