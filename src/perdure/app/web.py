@@ -17,9 +17,10 @@ from perdure.doors.http.limiting import RequestLimits
 from perdure.doors.http.services import Place, Services
 from perdure.doors.http.tls import Certificate
 from perdure.doors.http.watching import NoWatch, RequestWatch
-from perdure.doors.ui import open_pages
+from perdure.doors.links import open_links
+from perdure.doors.ui import open_link_pages, open_pages
 
-_DOORS = {"api": (open_api,), "data": (open_data,), "ui": (open_pages,)}
+_DOORS = {"api": (open_api,), "data": (open_data,), "ui": (open_pages, open_link_pages)}
 _BACKLOG = 2048  # connections that wait to be taken; the server's own number
 _FAULTS_REMEMBERED = 1.0  # anybody may ask for them, and each answer opens a connection to the database
 
@@ -29,6 +30,8 @@ def create_asgi(application: Application, *, planes: frozenset[str]) -> FastAPI:
     doors = [door for plane in sorted(planes) for door in _DOORS[plane]]
     if planes & {"api", "data"}:
         doors.append(open_streams)
+    if planes & {"ui", "data"}:
+        doors.append(open_links)
     watch = application.meters.requests if application.meters.are_wanted else NoWatch()
     return create_web(_make_services(application, watch), doors, watch=watch)
 
@@ -46,6 +49,7 @@ def _make_services(application: Application, watch: RequestWatch) -> Services:
     return Services(
         identity=application.identity,
         archives=application.archives,
+        sharing=application.sharing,
         clock=application.clock,
         place=lambda: place,
         limits=RequestLimits.of(

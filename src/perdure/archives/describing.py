@@ -39,7 +39,7 @@ class Describing:
     ) -> Document:
         """The metadata of the archive (no path) or of a file, now or as of a time; or the part at a JSON pointer."""
         with self._ctx.db.begin() as tx:
-            require_archive(tx, self._ctx, actor, _reading(path), archive_id)
+            require_archive(tx, self._ctx, actor, _reading(path), archive_id, path=path)
             if as_of is None:
                 self._require_entry(tx, archive_id, path)
             return self._ctx.metadata.read(tx, archive_id, path, pointer=pointer, as_of=as_of)
@@ -90,7 +90,8 @@ class Describing:
             found = self._ctx.metadata.history(
                 tx, archive_id, path, after_sequence=after, limit=max(1, min(limit, MAX_HISTORY))
             )
-        return found if actor.kind is not ActorKind.ANONYMOUS else [replace(one, actor_name="") for one in found]
+        is_named = actor.kind not in (ActorKind.ANONYMOUS, ActorKind.LINK)
+        return found if is_named else [replace(one, actor_name="") for one in found]
 
     def _require_entry(self, tx: Connection, archive_id: UUID, path: bytes) -> None:
         if path and check_path(path) not in find_visible(tx, list_layers(tx, archive_id), [path]):

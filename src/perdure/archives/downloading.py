@@ -35,10 +35,10 @@ from perdure.formats.canonical import canonical_json
 from perdure.formats.manifest import checksum_list_name, entry_to_line, sha512sum_line
 from perdure.formats.statement import statement_digest
 from perdure.identity.model import Action
-from perdure.kernel.actor import Actor
+from perdure.kernel.actor import Actor, LinkScope
 from perdure.kernel.errors import BadInputError
 from perdure.kernel.ids import short_form
-from perdure.kernel.paths import check_path, display_path
+from perdure.kernel.paths import check_path, common_folder, display_path
 
 Form = Literal["zip", "tar"]
 _LAYOUT = 1  # part of the ETag: raise it when the same content would be packed into other bytes
@@ -100,14 +100,14 @@ class Downloading:
         if len(selections) > _MOST_SELECTIONS:
             raise BadInputError(f"At most {_MOST_SELECTIONS} files and folders are packed at once.", field="path")
         with self._ctx.db.begin() as tx:
-            archive = require_archive(tx, self._ctx, actor, Action.READ, archive_id)
+            chosen = _reduce(selections)
+            archive = require_archive(tx, self._ctx, actor, Action.READ, archive_id, path=common_folder(chosen))
             require_state(archive, ArchiveState.OPEN, ArchiveState.CLOSING, ArchiveState.CLOSED)
             layers = list_layers(tx, archive_id)
-            chosen = _reduce(selections)
             for path in chosen:
                 _require_present(tx, layers, path)
-            package = _Package(self._ctx, archive, layers, chosen)
-            prefix = _free_prefix(tx, layers, package.document_names())
+            package = _Package(self._ctx, archive, layers, chosen, actor.link)
+            prefix = _free_prefix(tx, layers, package.document_names(), actor.link)
         package.document_prefix = prefix
         if archive.state is not ArchiveState.CLOSED:
             return Download(f"{package.top}.{form}", None, None, lambda start, end: package.iter_open(form))
@@ -137,15 +137,21 @@ class Downloading:
 class _Package:
     """One selection of one archive: its members, always in the same order."""
 
-    def __init__(self, ctx: Context, archive: Archive, layers: Sequence[UUID], chosen: Sequence[bytes]) -> None:
+    def __init__(
+        self, ctx: Context, archive: Archive, layers: Sequence[UUID], chosen: Sequence[bytes], link: LinkScope | None
+    ) -> None:
         self._ctx = ctx
         self._archive = archive
         self._layers = layers
         self._chosen = chosen
         self._finder = PartFinder(ctx)
-        self._statement = canonical_json(dict(archive.statement)) + b"\n" if archive.statement else b""
+        # The statement counts all that the archive holds, and names it
+        is_stated = archive.statement is not None and (link is None or not link.is_narrowed)
+        self._statement = canonical_json(dict(archive.statement or {})) + b"\n" if is_stated else b""
         title = str(archive.statement["title"]) if archive.statement else archive.description.title
         self.top = f"{_slug(title)}-{short_form(archive.id)[:9]}"
+        if link is not None and link.below:
+            self.top = _slug(display_path(link.below.rpartition(b"/")[2]))
         self.document_prefix = b""
 
     def document_names(self) -> list[bytes]:
@@ -155,13 +161,15 @@ class _Package:
 
     def make_etag(self, form: Form) -> str:
         """Changes with every byte of the package: the statement names title and content, the layers are closed."""
-        told = {
+        told: dict[str, object] = {
             "layout": _LAYOUT,
             "form": form,
             "statement": statement_digest(self._archive.statement or {}),
             "layers": [str(layer) for layer in self._layers],
             "chosen": [path.hex() for path in self._chosen],
         }
+        if not self._statement:
+            told["top"] = self.top  # the same content as others have it, in another folder and without the statement
         return sha256(canonical_json(told)).hexdigest()
 
     def measure(self) -> _Layout:
@@ -296,13 +304,17 @@ def _require_present(tx: Connection, layers: Sequence[UUID], path: bytes) -> Non
         raise EntryNotFoundError(f"There is nothing at {display_path(path)!r}.", path=display_path(path))
 
 
-def _free_prefix(tx: Connection, layers: Sequence[UUID], names: Sequence[bytes]) -> bytes:
+def _free_prefix(tx: Connection, layers: Sequence[UUID], names: Sequence[bytes], link: LinkScope | None) -> bytes:
     """What to put before the documents' names so that none is that of a user's file or folder."""
+    top = link.below.partition(b"/")[0] if link is not None else b""
+
+    def is_taken(name: bytes) -> bool:
+        if top:  # what lies elsewhere is not told, not even by its being avoided
+            return name == top
+        return bool(find_visible(tx, layers, [name])) or find_folder(tx, layers, name) is not None
+
     prefix = b""
-    while any(
-        find_visible(tx, layers, [prefix + name]) or find_folder(tx, layers, prefix + name) is not None
-        for name in names
-    ):
+    while any(is_taken(prefix + name) for name in names):
         prefix += b"_"
     return prefix
 

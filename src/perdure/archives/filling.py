@@ -117,11 +117,12 @@ class Filling:
     ) -> FileReceiver:
         """Take one file in one stream; its size is known, so that its room is reserved before it comes.
 
-        It takes its path only from what is `expected` there, which is looked at when it is complete.
+        It takes its path only from what is `expected` there, which is looked at when it is complete. A link that is for
+        the path lets its bearer do this if it does not `replace`.
         """
         item = Attributes(mtime_ns, mode, stated_digests).as_item(path, size)
         _require_item(item)
-        archive, reservation = self._reserve(actor, archive_id, 1, size)
+        archive, reservation = self._reserve(actor, archive_id, 1, size, adding=None if replace else path)
         landing = Landing(self._ctx, actor, archive, reservation)
         with _giving_up(landing):
             return FileReceiver(landing, item, replace=replace, expected=expected)
@@ -329,10 +330,11 @@ class Filling:
         path: bytes | None = None,
         attributes: Mapping[str, object] | None = None,
         until: datetime | None = None,
+        adding: bytes | None = None,
     ) -> tuple[Archive, Reservation]:
         ctx = self._ctx
         with ctx.db.begin() as tx:
-            archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
+            archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True, path=adding)
             require_state(archive, ArchiveState.OPEN)
             ctx.storage.check_room(size)
             return archive, reserve(

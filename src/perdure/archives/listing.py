@@ -32,7 +32,9 @@ class EntryPage:
 
 def list_tree(tx: Connection, layers: Sequence[UUID], folder: bytes, *, cursor: str | None, limit: int) -> EntryPage:
     """Everything below a folder that the union shows."""
-    start = start_of_folder(folder) if cursor is None else after(bytes.fromhex(cursor))
+    start = start_of_folder(folder)
+    if cursor is not None:
+        start = max(start, after(bytes.fromhex(cursor)))  # a cursor of another folder shows nothing outside this one
     found = iter_visible(tx, layers, start=start, end=end_of_folder(folder), chunk=min(limit + 1, _MOST_AT_ONCE))
     items = [entry for entry, _ in zip(found, range(limit + 1), strict=False)]
     return _page([(entry, entry.path) for entry in items], limit)

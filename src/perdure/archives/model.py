@@ -142,8 +142,8 @@ class Archive:
     statement: Mapping[str, object] | None = None
     tombstone: Mapping[str, object] | None = None
 
-    def thing(self) -> ArchiveThing:
-        """The archive as `identity.require` wants it."""
+    def thing(self, path: bytes | None = None) -> ArchiveThing:
+        """The archive, or what is at a path of it (`b""`: all content), as `identity.require` wants it."""
         return ArchiveThing(
             id=self.id,
             account_id=self.account_id,
@@ -151,6 +151,7 @@ class Archive:
             access=AccessClass(self.access.value),
             embargo_until=self.embargo_until,
             is_closed=self.state in (ArchiveState.CLOSED, ArchiveState.WITHDRAWN),
+            path=path,
         )
 
 

@@ -37,7 +37,7 @@ from perdure.formats.statement import ContentCounts
 from perdure.identity.model import Action
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
-from perdure.kernel.paths import check_path, display_path
+from perdure.kernel.paths import check_path, common_folder, display_path
 from perdure.storage.errors import UnknownObjectError
 from perdure.storage.model import CopyState, PartRef, object_uri
 
@@ -174,7 +174,7 @@ class Reading:
         if folder:
             check_path(folder)
         with self._ctx.db.begin() as tx:
-            chain = self._require_layers(tx, actor, archive_id, layers)
+            chain = self._require_layers(tx, actor, archive_id, layers, folder)
             listing = list_tree if recursive else list_folder
             page = listing(tx, chain, folder, cursor=cursor, limit=limit)
             if folder and not page.items and cursor is None:
@@ -185,7 +185,7 @@ class Reading:
         """What is at a path; a folder without an entry of its own is made up. Raises EntryNotFoundError."""
         check_path(path)
         with self._ctx.db.begin() as tx:
-            entry = _find_entry(tx, self._require_layers(tx, actor, archive_id, "union"), path)
+            entry = _find_entry(tx, self._require_layers(tx, actor, archive_id, "union", path), path)
             return self._with_metadata(tx, archive_id, [entry])[0]
 
     def _with_metadata(self, tx: Connection, archive_id: UUID, entries: Sequence[Entry]) -> list[Entry]:
@@ -213,7 +213,7 @@ class Reading:
         for path in paths:
             check_path(path)
         with self._ctx.db.begin() as tx:
-            shown = find_visible(tx, self._require_layers(tx, actor, archive_id, "union"), paths)
+            shown = find_visible(tx, self._require_layers(tx, actor, archive_id, "union", common_folder(paths)), paths)
         return ContentBatch(self._ctx, _fill_batch(paths, shown))
 
     def counts(self, actor: Actor, archive_id: UUID) -> ContentCounts:
@@ -297,13 +297,15 @@ class Reading:
             for copy in found[object_id]
         ]
 
-    def _require(self, tx: Connection, actor: Actor, archive_id: UUID) -> Archive:
-        archive = require_archive(tx, self._ctx, actor, Action.READ, archive_id)
+    def _require(self, tx: Connection, actor: Actor, archive_id: UUID, path: bytes | None = None) -> Archive:
+        archive = require_archive(tx, self._ctx, actor, Action.READ, archive_id, path=path)
         require_state(archive, *_READABLE)
         return archive
 
-    def _require_layers(self, tx: Connection, actor: Actor, archive_id: UUID, layers: Layers) -> list[UUID]:
-        self._require(tx, actor, archive_id)
+    def _require_layers(
+        self, tx: Connection, actor: Actor, archive_id: UUID, layers: Layers, path: bytes
+    ) -> list[UUID]:
+        self._require(tx, actor, archive_id, path)
         return list_layers(tx, archive_id) if layers == "union" else [archive_id]
 
     def _iter_lines(self, archive: Archive, chain: list[UUID]) -> Iterator[bytes]:

@@ -79,7 +79,7 @@ class EventLog:
                 type=event_type,
                 subject=subject,
                 actor_kind=actor.kind.value,
-                actor_id=actor.identity_id,
+                actor_id=actor.identity_id or (actor.link.link_id if actor.link else None),
                 data=content,
             )
         )

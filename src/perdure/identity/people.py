@@ -215,7 +215,7 @@ class People:
 
     def find_names(self, actor: Actor, identity_ids: Iterable[UUID]) -> dict[UUID, str]:
         """Display names for lists of events and grants; nobody's for callers who are not logged in."""
-        if actor.kind is ActorKind.ANONYMOUS:
+        if actor.kind in (ActorKind.ANONYMOUS, ActorKind.LINK):
             return {}
         with self._db.begin() as tx:
             return self.find_names_in(tx, identity_ids)

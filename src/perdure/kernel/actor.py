@@ -13,6 +13,7 @@ class ActorKind(StrEnum):
     SERVICE = "service"
     SYSTEM = "system"
     ANONYMOUS = "anonymous"
+    LINK = "link"  # whoever bears the secret of a link
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,39 @@ class TokenScope:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkScope:
+    """What a link lets its bearer do, and where: nothing but these actions on this archive, at or below a path.
+
+    `below` is the one file or folder that it is for (`b""`: the whole archive). With `content_only` it reaches what is
+    asked for by a path and nothing that tells of people.
+    """
+
+    link_id: UUID
+    archive_id: UUID
+    actions: frozenset[str]
+    below: bytes = b""
+    content_only: bool = False
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether it tells less than everything of the archive."""
+        return self.content_only or self.below != b""
+
+    def reaches(self, path: bytes | None) -> bool:
+        """Whether what is asked for lies inside: a path, `b""` for all content, None for what no path narrows."""
+        if path is None:
+            return not self.is_narrowed
+        return self.below in (b"", path) or path.startswith(self.below + b"/")
+
+
+@dataclass(frozen=True, slots=True)
 class Actor:
     """One caller of a use case, already authenticated.
 
     `name` is for people and logs of events; rights hang on `identity_id`, `group_ids`, `is_administrator` and what
     follows. `known_as` are the credentials of the identity, and the entitlements that this login brought, each a kind
     and a subject (`x509 CN=Ada,O=Example`); `proofs` say how the login was proven (`oidc`, `issuer https://…`,
-    `second_factor`).
+    `second_factor`). `link` is what a bearer of a link may do, and all that he may.
     """
 
     kind: ActorKind
@@ -47,6 +74,7 @@ class Actor:
     scope: TokenScope = field(default_factory=TokenScope)
     known_as: frozenset[str] = field(default_factory=frozenset)
     proofs: frozenset[str] = field(default_factory=frozenset)
+    link: LinkScope | None = None
 
 
 ANONYMOUS = Actor(ActorKind.ANONYMOUS, name="anonymous")

@@ -7,7 +7,8 @@ A logical path is `bytes`: components joined by `/`, at least one, none empty, `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from urllib.parse import quote_from_bytes
 
 from perdure.kernel.errors import BadInputError
@@ -67,6 +68,16 @@ def find_ancestors(paths: Iterable[bytes]) -> set[bytes]:
             found.add(folder)
             end = path.rfind(b"/", 0, end)
     return found
+
+
+def common_folder(paths: Sequence[bytes]) -> bytes:
+    """The deepest path that all of these are or lie below; `b""` when that is the top, or there are none."""
+    if not paths:
+        return b""
+    split = [path.split(b"/") for path in paths]
+    # What the first and the last in the order of their components begin with, all between them begin with
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(split), max(split), strict=False))
+    return b"/".join(one for one, _ in pairs)
 
 
 def display_path(path: bytes) -> str:

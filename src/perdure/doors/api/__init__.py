@@ -12,6 +12,7 @@ from perdure.doors.api import (
     downloads,
     evidence,
     files,
+    links,
     logins,
     metadata,
     organisations,
@@ -38,6 +39,7 @@ _RECORDS = (  # what is asked most stands first: an address is compared with one
     profiles.router,
     quotas.router,
     evidence.router,
+    links.router,
     working.router,
 )
 _BYTES = (files.router, batches.router, uploads.router, downloads.router)

@@ -192,6 +192,17 @@ class CredentialForm(Form):
     subject: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
+class LinkForm(PathForm):
+    """`path` is the folder or file that the link is for, the whole archive without it."""
+
+    kind: Literal["read", "drop", "metadata", "review"]
+    name: Line
+    expires_at: Moment | None = None
+    password: Secret | None = None
+    download_limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    only_when_closed: bool = False
+
+
 class GrantForm(Form):
     """To whom: exactly one of `login`, `identity_id`, `group_id` and `credential`.
 

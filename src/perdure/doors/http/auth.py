@@ -64,6 +64,15 @@ def find_secret(request: Request) -> str | None:
     return secret
 
 
+def find_basic_password(request: Request) -> str | None:
+    """The password of HTTP Basic, whatever user it names; None without one."""
+    scheme, _, content = request.headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    _refuse_foreign_page(request)
+    return _password(content)
+
+
 def get_caller(
     request: Request,
     services: Given,
@@ -74,7 +83,7 @@ def get_caller(
     secret = find_secret(request)
     if secret is None:
         return ANONYMOUS
-    caller = services.identity.authenticate(secret)
+    caller = services.sharing.visiting.authenticate(secret)
     services.limits.count_caller(request.scope, caller)
     return caller
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from perdure.doors.http.auth import get_caller, identity_of
 from perdure.doors.http.errors import BodyTooLargeError
 from perdure.doors.http.limiting import standing_headers
-from perdure.doors.http.paths import set_tail_aside
+from perdure.doors.http.paths import raw_path_of, set_tail_aside
 from perdure.doors.http.problems import problem_response
 from perdure.doors.http.watching import FinishedRequest, NoWatch, RequestWatch
 from perdure.kernel.errors import PerdureError
@@ -28,7 +28,7 @@ from perdure.kernel.tally import Tally, start_counting, stop_counting
 
 _log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-_STREAMED = re.compile(r"/api/v1/(archives/[^/]+/(files/.*|batch|uploads)|uploads/[^/]+)", re.DOTALL)
+_STREAMED = re.compile(r"/api/v1/(archives/[^/]+/(files/.*|batch|uploads)|uploads/[^/]+)|/s/[^/]+/files/.*", re.DOTALL)
 _LISTING = re.compile(r"/api/v1/archives/[^/]+/(plan|remove|hide|read-batch|metadata|file-metadata/.*)", re.DOTALL)
 LARGEST_LISTING = 32 * 1024 * 1024  # a plan of 20,000 items with long paths and digests
 LARGEST_JSON = 4 * 1024 * 1024  # a record with thousands of creators
@@ -42,6 +42,11 @@ _SAFE_HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+)
+# for all below the address of a link, which lets in whoever has it
+_OF_LINKS = (
+    (b"cache-control", b"private, no-store"),
+    (b"x-robots-tag", b"noindex, nofollow"),
 )
 # for the host and all its ports: so only where pages and data both go over TLS
 _ONLY_TLS = (b"strict-transport-security", b"max-age=31536000")
@@ -69,7 +74,8 @@ class Threshold:
             return
         scope["archive.request_id"] = _choose_request_id(Headers(scope=scope))
         set_tail_aside(scope)
-        outcome = _Outcome(scope, receive, send, self._clock, self._headers)
+        headers = (*self._headers, *(_OF_LINKS if raw_path_of(scope).startswith(b"/s/") else ()))
+        outcome = _Outcome(scope, receive, send, self._clock, headers)
         counting = start_counting(outcome.tally)
         self._watch.began()
         try:

@@ -19,7 +19,9 @@ from perdure.kernel.paths import BadPathError, check_path
 
 _TAIL_KEY: Final = "archive.tail"
 _PLACEHOLDER: Final = "-"
-_TAILED: Final = re.compile(rb"(/api/v1/archives/[^/]+/(?:files|entry|file-metadata|proof)/)(.+)", re.DOTALL)
+_TAILED: Final = re.compile(
+    rb"(/api/v1/archives/[^/]+/(?:files|entry|file-metadata|proof)/|/s/[^/]+/files/)(.+)", re.DOTALL
+)
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
 
 

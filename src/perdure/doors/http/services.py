@@ -15,6 +15,7 @@ from perdure.doors.http.limiting import RequestLimits
 from perdure.doors.http.streams import ByteThreads
 from perdure.identity import Identity
 from perdure.kernel.clock import Clock
+from perdure.sharing.service import Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Services:
 
     identity: Identity
     archives: Archives
+    sharing: Sharing
     clock: Clock
     place: Callable[[], Place]
     find_faults: Callable[[], Mapping[str, str | None]]

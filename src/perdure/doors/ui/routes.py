@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -58,7 +58,7 @@ def resolve_identifier(identifier: str, request: Request, caller: Caller, servic
             raise NoSuchAddressError("There is nothing at this address.")
         page = services.archives.life.public_page(caller, identifier)
     except PerdureError as error:
-        return _render(request, services, "problem.html", {"error": error}, error.status)
+        return render(request, services, "problem.html", {"error": error}, error.status)
     return RedirectResponse(f"/archives/{short_form(page.id)}", 303)
 
 
@@ -112,19 +112,27 @@ def _page(request: Request, services: Services, make: Callable[[], tuple[str, di
     try:
         template, content = make()
     except PerdureError as error:
-        return _render(request, services, "problem.html", {"error": error}, error.status)
-    return _render(request, services, template, content, 200)
+        return render(request, services, "problem.html", {"error": error}, error.status)
+    return render(request, services, template, content, 200)
 
 
-def _render(request: Request, services: Services, template: str, content: dict[str, Any], status: int) -> Response:
+def render(
+    request: Request,
+    services: Services,
+    template: str,
+    content: dict[str, Any],
+    status: int,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A page of this template; `headers` stand in the place of the usual ones."""
     text = (
         _templates()
         .get_template(template)
         .render(**content, place=services.place(), asset=_asset_url, request_id=request_id_of(request))
     )
     # Private, and asked for again each time: what a page shows depends on who asks and changes with the archive.
-    headers = {"content-security-policy": _POLICY, "cache-control": "private, no-cache", "vary": "Authorization"}
-    return HTMLResponse(text, status, headers)
+    usual = {"content-security-policy": _POLICY, "cache-control": "private, no-cache", "vary": "Authorization"}
+    return HTMLResponse(text, status, dict(headers or usual))
 
 
 def _script_json(document: dict[str, object]) -> Markup:

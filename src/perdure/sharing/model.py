@@ -1,0 +1,85 @@
+"""What a link is, what its kinds let their bearers do, and when it opens (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from perdure.identity.model import Action
+from perdure.kernel.actor import LinkScope
+
+PASS_LIFETIME = timedelta(hours=12)  # of a password that was typed into the page
+RESUMABLE_FOR = timedelta(days=2)  # a counted download may be gone on with
+
+
+class LinkKind(StrEnum):
+    """`read` sees and reads; `metadata` sees and reads no content; `drop` adds files and sees nothing.
+
+    `review` reads, and is told nothing of the people behind the archive.
+    """
+
+    READ = "read"
+    DROP = "drop"
+    METADATA = "metadata"
+    REVIEW = "review"
+
+
+KIND_ACTIONS: Mapping[LinkKind, frozenset[Action]] = {
+    LinkKind.READ: frozenset({Action.SEE, Action.READ}),
+    LinkKind.DROP: frozenset({Action.FILL}),
+    LinkKind.METADATA: frozenset({Action.SEE}),
+    LinkKind.REVIEW: frozenset({Action.SEE, Action.READ}),
+}
+_CONTENT_ONLY = frozenset({LinkKind.DROP, LinkKind.REVIEW})
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link without its secret. `path` is what it is for (`b""`: the whole archive).
+
+    `uses` counts requests at its address, `downloads` what was begun to be downloaded of the whole, folders or files.
+    """
+
+    id: UUID
+    archive_id: UUID
+    path: bytes
+    kind: LinkKind
+    name: str
+    made_by: UUID | None
+    created_at: datetime
+    expires_at: datetime | None
+    has_password: bool
+    download_limit: int | None
+    only_when_closed: bool
+    revoked_at: datetime | None
+    uses: int = 0
+    downloads: int = 0
+    last_used_at: datetime | None = None
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether it was revoked or has ended."""
+        return self.revoked_at is not None or (self.expires_at is not None and self.expires_at <= now)
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether no further download may begin."""
+        return self.download_limit is not None and self.downloads >= self.download_limit
+
+    def scope(self) -> LinkScope:
+        """What its bearer may do."""
+        actions = frozenset(action.value for action in KIND_ACTIONS[self.kind])
+        return LinkScope(self.id, self.archive_id, actions, self.path, self.kind in _CONTENT_ONLY)
+
+
+def find_kind_problem(kind: LinkKind, path: bytes, download_limit: int | None, *, only_when_closed: bool) -> str | None:
+    """What this kind of link cannot have, in words, or None."""
+    if kind is LinkKind.METADATA and path:
+        return "a link to metadata is for the whole archive"
+    if kind in (LinkKind.METADATA, LinkKind.DROP) and download_limit is not None:
+        return "nothing is downloaded by it, so there is nothing to limit"
+    if kind is LinkKind.DROP and only_when_closed:
+        return "a closed archive takes no files"
+    return None

@@ -1,0 +1,315 @@
+"""Use cases of whoever has a link: see what it leads to, read it, take it along, drop files.
+
+Paths are those below what the link is for; of a link to one file, the file's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sqlalchemy import select
+
+from perdure.archives.downloading import Download, Form
+from perdure.archives.errors import EntryNotFoundError, NoRoomError, PathTakenError, RefusedItemError
+from perdure.archives.layers import to_manifest_entry
+from perdure.archives.listing import EntryPage
+from perdure.archives.model import ArchiveState, Creator, Entry, EntryKind
+from perdure.archives.reading import MAX_PAGE, Content
+from perdure.archives.receiving import FileReceiver
+from perdure.archives.records import load
+from perdure.archives.service import Archives
+from perdure.formats.manifest import checksum_line, checksum_list_name
+from perdure.identity.errors import BadCredentialsError
+from perdure.identity.secrets import digest_secret
+from perdure.kernel.actor import SYSTEM, Actor, ActorKind
+from perdure.kernel.errors import ConflictError
+from perdure.kernel.paths import check_path, display_path
+from perdure.sharing.errors import (
+    DropRefusedError,
+    LinkAddressNeededError,
+    LinkNotFoundError,
+    LinkNotYetError,
+    LinkPasswordError,
+)
+from perdure.sharing.links import LINK_PREFIX
+from perdure.sharing.model import PASS_LIFETIME, Link, LinkKind
+from perdure.sharing.rows import count_start, count_use, to_link
+from perdure.sharing.tables import links
+from perdure.storage.ports import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request at the address of a link: the secret in it, what shows the password, and from where it comes."""
+
+    secret: str = field(repr=False)
+    password: str | None = field(default=None, repr=False)
+    ticket: str | None = field(default=None, repr=False)  # what `give_pass` gave
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPage:
+    """What the page of a link shows. What may not be shown, or what it is not for, is empty.
+
+    `entry` is the one file that the link is for; `folder` what is listed, below what the link is for.
+    """
+
+    kind: LinkKind
+    title: str
+    is_whole: bool
+    has_password: bool
+    expires_at: datetime | None
+    state: ArchiveState | None = None
+    description: str = ""
+    creators: tuple[Creator, ...] = ()
+    subjects: tuple[str, ...] = ()
+    publisher: str = ""
+    licence: str = ""
+    metadata: bytes | None = None
+    entry: Entry | None = None
+    folder: bytes = b""
+    entries: EntryPage | None = None
+    checksum_list: str = ""
+
+
+class Visiting:
+    """Every use case is closed to who has not the secret of a link that holds, and its password if it has one."""
+
+    def __init__(self, archives: Archives) -> None:
+        self._archives = archives
+        self._ctx = archives.context
+
+    def authenticate(self, secret: str) -> Actor:
+        """Who bears this secret: of a link, a session or a token.
+
+        Raises BadCredentialsError and TokenExpiredError, and LinkAddressNeededError for a link that asks or counts.
+        """
+        if not secret.startswith(LINK_PREFIX):
+            return self._ctx.identity.authenticate(secret)
+        try:
+            link, kept = self._find(secret)
+        except LinkNotFoundError:
+            raise BadCredentialsError("This link is not known, or it has ended.") from None
+        if kept is not None or link.download_limit is not None or link.kind is LinkKind.DROP:
+            raise LinkAddressNeededError("This link has a password or a limit, or is for dropping files.")
+        self._admit(link)
+        return _bearer(link)
+
+    def show(self, visit: Visit, folder: bytes = b"", *, limit: int = 200, cursor: str | None = None) -> SharedPage:
+        """What the link leads to, with a page of one folder where it may be read."""
+        link, actor = self._enter(visit)
+        if link.is_used_up:
+            raise _gone()
+        with self._ctx.db.begin() as tx:
+            archive = load(tx, link.archive_id)
+        told, is_whole = archive.description, link.path == b""
+        page = SharedPage(
+            kind=link.kind,
+            title=told.title if is_whole else display_path(link.path.rpartition(b"/")[2]),
+            is_whole=is_whole,
+            has_password=link.has_password,
+            expires_at=link.expires_at,
+        )
+        if link.kind is LinkKind.DROP:
+            return replace(page, title=link.name)
+        page = replace(page, state=archive.state, checksum_list=checksum_list_name(archive.profile.digests[0]))
+        if is_whole:
+            page = replace(page, description=told.description, subjects=told.subjects, licence=told.licence)
+            page = replace(page, metadata=self._archives.describing.read_metadata(actor, archive.id).value)
+        if is_whole and link.kind is not LinkKind.REVIEW:
+            page = replace(page, creators=told.creators, publisher=told.publisher)
+        if link.kind is LinkKind.METADATA:
+            return page
+        entry = self._find_own_file(link, actor)
+        if entry is not None:
+            return replace(page, entry=entry)
+        place = _below(link, folder)
+        found = self._archives.reading.list_entries(actor, archive.id, folder=place, cursor=cursor, limit=limit)
+        return replace(page, folder=folder, entries=replace(found, items=[_as_seen(link, e) for e in found.items]))
+
+    def give_pass(self, visit: Visit) -> str:
+        """What shows for some hours that the visitor has the password; raises LinkPasswordError."""
+        link, kept = self._find(visit.secret)
+        self._require_password(link, kept, visit)
+        return "" if kept is None else self._ctx.identity.seal_pass(str(link.id), kept, PASS_LIFETIME)
+
+    def open_file(self, visit: Visit, path: bytes, *, goes_on: bool | None) -> Content:
+        """A file's bytes. Unless `goes_on` is None this counts as a download, but for one that goes on."""
+        link, actor = self._enter(visit)
+        content = self._archives.reading.open_content(actor, link.archive_id, self._place_of_file(link, actor, path))
+        if goes_on is not None:
+            self._begin(link, b"file " + path, visit, goes_on=goes_on)
+        return content
+
+    def plan_download(self, visit: Visit, folder: bytes, form: Form, *, goes_on: bool | None) -> Download:
+        """What the link is for, or a folder of it, packed; counted as in `open_file`."""
+        link, actor = self._enter(visit)
+        place = _below(link, folder)
+        packed = self._archives.downloading.plan_download(actor, link.archive_id, [place] if place else [], form)
+        if goes_on is not None:
+            self._begin(link, form.encode() + b" " + folder, visit, goes_on=goes_on)
+        return packed
+
+    def iter_checksums(self, visit: Visit) -> tuple[str, Iterator[bytes]]:
+        """The name of the list, and a line for each file as `sha512sum -c` reads it, by the paths seen here."""
+        link, actor = self._enter(visit)
+        if link.is_used_up:
+            raise _gone()
+        with self._ctx.db.begin() as tx:
+            algorithm = load(tx, link.archive_id).profile.digests[0]
+        own = self._find_own_file(link, actor)
+        if own is None:
+            self._archives.reading.list_entries(actor, link.archive_id, folder=link.path, recursive=True, limit=1)
+        entries = iter([_as_seen(link, own)]) if own is not None else self._iter_entries(link, actor)
+        lines = (
+            checksum_line(to_manifest_entry(entry).digests[algorithm], entry.path)
+            for entry in entries
+            if entry.kind is EntryKind.FILE
+        )
+        return checksum_list_name(algorithm), lines
+
+    def begin_drop(
+        self, visit: Visit, path: bytes, size: int, *, stated_digests: Mapping[str, str] | None = None
+    ) -> Drop:
+        """Take a new file below the folder of a drop link; raises DropRefusedError for a name that cannot be used."""
+        link, actor = self._enter(visit)
+        if link.kind is not LinkKind.DROP:
+            raise _gone()
+        place = _below(link, path)
+        with _telling_nothing():
+            try:
+                self._archives.reading.stat(SYSTEM, link.archive_id, place)  # what is inherited is not shadowed either
+            except EntryNotFoundError:
+                receiver = self._archives.filling.begin_file(
+                    actor, link.archive_id, place, size, stated_digests=stated_digests, replace=False
+                )
+                return Drop(receiver)
+        raise _dropped_on()
+
+    def _enter(self, visit: Visit) -> tuple[Link, Actor]:
+        """The link and its bearer as an actor, counted as a use."""
+        link, kept = self._find(visit.secret)
+        self._require_password(link, kept, visit)
+        self._admit(link)
+        return link, _bearer(link)
+
+    def _find(self, secret: str) -> tuple[Link, str | None]:
+        """The link and what is kept of its password; raises LinkNotFoundError also when it has ended."""
+        with self._ctx.db.begin() as tx:
+            row = tx.execute(select(links).where(links.c.digest == digest_secret(secret))).first()
+            if row is None or to_link(row).is_over(self._ctx.clock.now()):
+                raise _gone()
+            return to_link(row), row.password
+
+    def _require_password(self, link: Link, kept: str | None, visit: Visit) -> None:
+        if kept is None:
+            return
+        identity, name = self._ctx.identity, str(link.id)
+        if visit.ticket is not None and identity.is_pass(name, kept, visit.ticket):
+            return
+        if visit.password is None:
+            raise LinkPasswordError("The link has a password.")
+        if not identity.open_lock(name, kept, visit.password, visit.address):
+            raise LinkPasswordError("This is not the password of the link.")
+
+    def _admit(self, link: Link) -> None:
+        """Count a use, unless the archive's state keeps the link shut."""
+        with self._ctx.db.begin() as tx:
+            archive = load(tx, link.archive_id)
+            if archive.state is ArchiveState.DISCARDED:
+                raise _gone()
+            if link.only_when_closed and archive.state in (ArchiveState.OPEN, ArchiveState.CLOSING):
+                raise LinkNotYetError("The archive is still open.")
+            count_use(tx, link.id, self._ctx.clock.now())
+
+    def _begin(self, link: Link, what: bytes, visit: Visit, *, goes_on: bool) -> None:
+        with self._ctx.db.begin() as tx:
+            if not count_start(tx, link, what, visit.address, self._ctx.clock.now(), goes_on=goes_on):
+                raise _gone()
+
+    def _find_own_file(self, link: Link, actor: Actor) -> Entry | None:
+        """The file that the link is for, None when it is for a folder or the whole."""
+        if not link.path:
+            return None
+        entry = self._archives.reading.stat(actor, link.archive_id, link.path)
+        return entry if entry.kind is EntryKind.FILE else None
+
+    def _place_of_file(self, link: Link, actor: Actor, path: bytes) -> bytes:
+        name = link.path.rpartition(b"/")[2]
+        if path == name and self._find_own_file(link, actor) is not None:
+            return link.path
+        return _below(link, path)
+
+    def _iter_entries(self, link: Link, actor: Actor) -> Iterator[Entry]:
+        cursor: str | None = None
+        while True:
+            page = self._archives.reading.list_entries(
+                actor, link.archive_id, folder=link.path, recursive=True, cursor=cursor, limit=MAX_PAGE
+            )
+            yield from (_as_seen(link, entry) for entry in page.items)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+
+class Drop:
+    """A file on its way in. Whatever keeps it out is told in the same words."""
+
+    def __init__(self, receiver: FileReceiver) -> None:
+        self._receiver = receiver
+
+    def write(self, data: Buffer) -> None:
+        self._receiver.write(data)
+
+    def finish(self) -> Mapping[str, str]:
+        """Keep the file and return its digests."""
+        with _telling_nothing():
+            return self._receiver.finish().digests
+
+    def abort(self) -> None:
+        self._receiver.abort()
+
+
+def _bearer(link: Link) -> Actor:
+    return Actor(ActorKind.LINK, name="link", link=link.scope())
+
+
+def _below(link: Link, path: bytes) -> bytes:
+    """The path in the archive of what is at a path below what the link is for."""
+    if path:
+        check_path(path)
+    return check_path(b"/".join(filter(None, (link.path, path)))) if link.path or path else b""
+
+
+def _as_seen(link: Link, entry: Entry) -> Entry:
+    """The entry with the path that the visitor sees."""
+    if not link.path:
+        return entry
+    if entry.path == link.path:
+        return entry._replace(path=link.path.rpartition(b"/")[2])
+    return entry._replace(path=entry.path[len(link.path) + 1 :])
+
+
+def _gone() -> LinkNotFoundError:
+    return LinkNotFoundError("There is nothing at this address, or no longer.")
+
+
+def _dropped_on() -> DropRefusedError:
+    return DropRefusedError("The name cannot be used here.")
+
+
+@contextmanager
+def _telling_nothing() -> Iterator[None]:
+    """Let no error tell a visitor what is there already, how much of it, or what became of the archive."""
+    try:
+        yield
+    except (PathTakenError, RefusedItemError):
+        raise _dropped_on() from None
+    except NoRoomError:
+        raise NoRoomError("There is no room for a file of this size.") from None
+    except ConflictError:
+        raise _gone() from None

@@ -1,0 +1,325 @@
+"""Links: what each kind opens, by curl and wget too, and that nothing else is reached by one."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from hashlib import sha512
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import httpx
+import pytest
+
+from perdure.testing.app import RunningApplication
+
+from .callers import Caller, Problem
+
+CONTENT = {
+    "a/in/one.txt": b"one",
+    "a/in/deep/two.bin": b"2" * 2_000_000,
+    "a/in/odd name %.txt": b"odd",
+    "a/in-between": b"outside-one",
+    "a/other.txt": b"outside-two",
+    "secret/three.txt": b"outside-three",
+    "manifest.ndjson": b"outside-four",
+}
+INSIDE = "a/in"
+
+
+@pytest.fixture(scope="module")
+def shared(ada: Caller) -> str:
+    """A closed archive that nobody but ada sees."""
+    made = ada.open(title="Outside title", access="private")
+    for path, content in CONTENT.items():
+        put = ada.put_file(made, httpx.URL("http://x/").join(path).raw_path.decode()[1:].replace("%.", "%25."), content)
+        assert put.status_code == 201, put.text
+    ada.patch(
+        f"/archives/{made}/metadata",
+        json={"outside": "of the archive"},
+        headers={"content-type": "application/merge-patch+json"},
+    )
+    ada.close_archive(made)
+    return made
+
+
+def make(caller: Caller, archive: str, **fields: Any) -> dict[str, Any]:
+    answer = caller.post(f"/archives/{archive}/links", json={"kind": "read", "name": "for Eve", **fields})
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+@pytest.fixture
+def web(running: RunningApplication) -> Iterator[httpx.Client]:
+    """A browser without any login."""
+    with httpx.Client(base_url=running.url, timeout=60) as client:
+        yield client
+
+
+def program(folder: Path, *words: str) -> None:
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+# What each kind opens
+
+
+def test_a_link_to_a_folder_shows_and_gives_the_folder(ada: Caller, web: httpx.Client, shared: str) -> None:
+    made = make(ada, shared, path=INSIDE)
+    page = web.get(made["url"])
+    assert page.status_code == 200
+    assert "one.txt" in page.text
+    assert "deep" in page.text
+    for outside in ("Outside title", "other.txt", "in-between", "secret"):
+        assert outside not in page.text
+    inner = web.get(made["url"], params={"folder": "deep"})
+    assert "two.bin" in inner.text
+    packed = web.get(f"{made['url']}/zip")
+    names = ZipFile(BytesIO(packed.content)).namelist()
+    assert {name.partition("/")[2] for name in names} == {
+        "a/in/one.txt",
+        "a/in/deep/two.bin",
+        "a/in/odd name %.txt",
+        "manifest-sha512.txt",
+        "manifest.ndjson",
+    }
+    assert b"outside" not in packed.content
+    checksums = web.get(f"{made['url']}/checksums").text
+    assert f"{sha512(b'one').hexdigest()}  one.txt\n" in checksums
+    assert len(checksums.splitlines()) == 3
+
+
+def test_every_answer_below_a_link_keeps_it_secret(ada: Caller, web: httpx.Client, shared: str) -> None:
+    url = make(ada, shared)["url"]
+    for address in (url, f"{url}/zip", f"{url}/files/a/other.txt", f"{url}/files/nothing", f"{url}x", f"{url}/odd"):
+        answer = web.head(address)
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "no-store" in answer.headers["cache-control"]
+        assert "noindex" in answer.headers["x-robots-tag"]
+
+
+def test_paths_do_not_lead_out_of_a_link(ada: Caller, web: httpx.Client, shared: str) -> None:
+    url = make(ada, shared, path=INSIDE)["url"]
+    for path in ("../other.txt", "%2e%2e/other.txt", "..%2fother.txt", "a/other.txt", "a/in/one.txt", "-between"):
+        answer = web.send(web.build_request("GET", f"{url}/files/", extensions={"target": _target(url, path)}))
+        assert answer.status_code in (404, 422), path
+        assert b"outside" not in answer.content
+    for folder in ("..", "a", "../../secret"):
+        assert web.get(f"{url}/zip", params={"folder": folder}).status_code in (404, 422)
+        assert web.get(url, params={"folder": folder}).status_code in (404, 422)
+
+
+def _target(url: str, path: str) -> bytes:
+    return httpx.URL(url).raw_path + b"/files/" + path.encode()
+
+
+def test_a_link_to_a_file_gives_the_file_alone(ada: Caller, web: httpx.Client, shared: str) -> None:
+    url = make(ada, shared, path="a/in/one.txt")["url"]
+    got = web.get(f"{url}/files/one.txt")
+    assert (got.status_code, got.content) == (200, b"one")
+    assert "one.txt" in web.get(url).text
+    assert web.get(f"{url}/checksums").text == f"{sha512(b'one').hexdigest()}  one.txt\n"
+    assert web.get(f"{url}/files/other.txt").status_code == 404
+
+
+def test_a_link_to_metadata_shows_the_record_and_no_content(
+    ada: Caller, web: httpx.Client, shared: str, problem: Problem
+) -> None:
+    url = make(ada, shared, kind="metadata")["url"]
+    page = web.get(url)
+    assert "Outside title" in page.text
+    assert "of the archive" in page.text
+    assert "other.txt" not in page.text
+    for below in ("zip", "tar", "checksums", "files/a/other.txt"):
+        problem(web.get(f"{url}/{below}"), 404, "archive_not_found")
+
+
+def test_a_reviewer_is_not_told_who(ada: Caller, web: httpx.Client, shared: str, running: RunningApplication) -> None:
+    made = make(ada, shared, kind="review")
+    page = web.get(made["url"]).text
+    assert "Outside title" in page
+    packed = web.get(f"{made['url']}/zip").content
+    assert "statement.json" not in " ".join(ZipFile(BytesIO(packed)).namelist())
+    with Caller(running, made["secret"]) as reviewer:
+        told = [page.encode(), packed]
+        for address in ("", "/history", "/ro-crate", "/datacite", "/statement", "/metadata/history", "/grants"):
+            answer = reviewer.get(f"/archives/{shared}{address}")
+            assert answer.status_code in (401, 404), address
+            told.append(answer.content)
+        told.append(reviewer.get(f"/archives/{shared}/entries").content)
+        told.append(reviewer.get("/events").content)
+    for answer_ in told:
+        assert b"Ada" not in answer_
+        assert b"Example Institute" not in answer_
+
+
+def test_files_are_dropped_and_nothing_is_seen_or_replaced(
+    ada: Caller, web: httpx.Client, archive: str, problem: Problem, running: RunningApplication
+) -> None:
+    ada.put_file(archive, "inbox/there.txt", b"there")
+    ada.put_file(archive, "inbox/folder/x", b"x")
+    made = make(ada, archive, kind="drop", path="inbox")
+    url = made["url"]
+    assert "there.txt" not in web.get(url).text
+    put = web.put(f"{url}/files/new/mine.txt", content=b"mine")
+    assert put.status_code == 201
+    assert put.json()["digests"]["sha512"] == sha512(b"mine").hexdigest()
+    assert ada.get_file(archive, "inbox/new/mine.txt").content == b"mine"
+    answers = [
+        problem(web.put(f"{url}/files/{path}", content=b"other"), 409, "drop_refused")
+        for path in ("there.txt", "new/mine.txt", "folder", "there.txt/below")
+    ]
+    assert len({answer["detail"] for answer in answers}) == 1
+    assert ada.get_file(archive, "inbox/there.txt").content == b"there"
+    assert web.get(f"{url}/files/there.txt").status_code == 404
+    assert web.get(f"{url}/zip").status_code == 404
+    assert web.get(f"{url}/checksums").status_code == 404
+    with Caller(running, made["secret"]) as bearer:
+        problem(bearer.get(f"/archives/{archive}"), 403, "link_address_needed")
+    ada.close_archive(archive)
+    problem(web.put(f"{url}/files/late", content=b"late"), 404, "link_not_found")
+
+
+def test_other_links_take_no_files(ada: Caller, web: httpx.Client, archive: str, problem: Problem) -> None:
+    url = make(ada, archive)["url"]
+    problem(web.put(f"{url}/files/x", content=b"x"), 404, "link_not_found")
+
+
+# Programs
+
+
+def test_curl_and_wget_take_it_all_and_go_on_where_they_stopped(ada: Caller, shared: str, tmp_path: Path) -> None:
+    url = make(ada, shared, path=INSIDE)["url"]
+    whole = CONTENT["a/in/deep/two.bin"]
+    for name in ("curl.bin", "wget.bin"):
+        (tmp_path / name).write_bytes(whole[:700_000])
+    program(tmp_path, "curl", "-sfL", "-C", "-", "-o", "curl.bin", f"{url}/files/deep/two.bin")
+    program(tmp_path, "wget", "-q", "-c", "-O", "wget.bin", f"{url}/files/deep/two.bin")
+    assert (tmp_path / "curl.bin").read_bytes() == whole == (tmp_path / "wget.bin").read_bytes()
+    program(tmp_path, "curl", "-sfLO", f"{url}/files/one.txt")
+    program(tmp_path, "wget", "-q", "-x", "-nH", "--cut-dirs=3", f"{url}/files/deep/two.bin")
+    program(tmp_path, "curl", "-sf", "-o", "sums", f"{url}/checksums")
+    (tmp_path / "odd name %.txt").write_bytes(b"odd")
+    program(tmp_path, "sha512sum", "--quiet", "-c", "sums")
+    program(tmp_path, "curl", "-sfo", "all.zip", f"{url}/zip")
+    packed = (tmp_path / "all.zip").read_bytes()
+    (tmp_path / "all.zip").write_bytes(packed[:1000])
+    program(tmp_path, "curl", "-sf", "-C", "-", "-o", "all.zip", f"{url}/zip")
+    assert (tmp_path / "all.zip").read_bytes() == packed
+
+
+def test_curl_drops_a_file(ada: Caller, archive: str, tmp_path: Path) -> None:
+    url = make(ada, archive, kind="drop", password="plum tractor ninety sea")["url"]
+    (tmp_path / "sent.bin").write_bytes(b"s" * 5_000_000)
+    program(tmp_path, "curl", "-sf", "-u", ":plum tractor ninety sea", "-T", "sent.bin", f"{url}/files/sent.bin")
+    assert len(ada.get_file(archive, "sent.bin").content) == 5_000_000
+
+
+def test_both_planes_serve_the_bytes(ada: Caller, web: httpx.Client, shared: str, running: RunningApplication) -> None:
+    made = make(ada, shared)
+    address = f"/s/{made['secret']}/files/a/other.txt"
+    here, there = web.get(address), httpx.get(running.data_url + address)
+    assert here.content == there.content == b"outside-two"
+    assert here.headers["etag"] == there.headers["etag"]
+    assert here.headers["repr-digest"] == there.headers["repr-digest"]
+
+
+# Limits, passwords, ends
+
+
+def test_a_password_is_asked_for_and_slowed_down(ada: Caller, web: httpx.Client, shared: str, problem: Problem) -> None:
+    url = make(ada, shared, password="plum tractor ninety sea")["url"]
+    page = web.get(url)
+    assert page.status_code == 401
+    assert "Outside title" not in page.text
+    assert 'type="password"' in page.text
+    problem(web.get(f"{url}/zip"), 401, "link_password")
+    problem(web.get(f"{url}/zip", auth=("", "wrong")), 401, "link_password")
+    assert web.get(f"{url}/files/a/other.txt", auth=("", "plum tractor ninety sea")).content == b"outside-two"
+    assert "That was not it" in web.post(url, data={"password": "wrong"}).text
+    opened = web.post(url, data={"password": "plum tractor ninety sea"})
+    assert opened.status_code == 303
+    assert "HttpOnly" in opened.headers["set-cookie"]
+    assert "plum" not in opened.headers["set-cookie"]
+    assert "Outside title" in web.get(url).text
+    assert web.get(f"{url}/files/a/other.txt").content == b"outside-two"
+    cookie = web.cookies
+    web.cookies = httpx.Cookies()
+    other = make(ada, shared, password="plum tractor ninety sea")["url"]
+    web.cookies.set("link_pass", next(iter(cookie.jar)).value or "")
+    assert web.get(other).status_code == 401
+    web.cookies = httpx.Cookies()
+    answers = [web.get(f"{other}/zip", auth=("", f"guess {number}")).status_code for number in range(15)]
+    assert 429 in answers
+
+
+def test_downloads_are_limited_but_one_may_go_on(ada: Caller, web: httpx.Client, shared: str, problem: Problem) -> None:
+    made = make(ada, shared, path=INSIDE, download_limit=2)
+    address = f"{made['url']}/files/deep/two.bin"
+    assert web.head(address).status_code == 200
+    assert web.get(address).status_code == 200
+    assert web.get(address, headers={"range": "bytes=1000-"}).status_code == 206
+    assert web.get(f"{made['url']}/zip", headers={"range": "bytes=10-"}).status_code == 206  # nobody began it
+    assert web.get(address, headers={"range": "bytes=5-"}).status_code == 206
+    problem(web.get(address), 404, "link_not_found")
+    problem(web.get(f"{made['url']}/files/one.txt", headers={"range": "bytes=1-"}), 404, "link_not_found")
+    assert web.get(made["url"]).status_code == 404
+    (told,) = (one for one in ada.get(f"/archives/{shared}/links").json()["items"] if one["id"] == made["id"])
+    assert told["downloads"] == 2
+
+
+def test_a_limit_holds_for_those_who_come_at_once(ada: Caller, shared: str) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    url = make(ada, shared, download_limit=3)["url"]
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda _: httpx.get(f"{url}/files/a/other.txt").status_code, range(12)))
+    assert sorted(codes) == [200] * 3 + [404] * 9
+
+
+def test_revoked_and_unknown_links_look_alike(ada: Caller, web: httpx.Client, shared: str, problem: Problem) -> None:
+    made = make(ada, shared)
+    assert ada.delete(f"/archives/{shared}/links/{made['id']}").status_code == 204
+    assert ada.delete(f"/archives/{shared}/links/{made['id']}").status_code == 204
+    gone = problem(web.get(f"{made['url']}/zip"), 404, "link_not_found")
+    never = problem(web.get("/s/pdl_x/zip"), 404, "link_not_found")
+    assert gone["detail"] == never["detail"]
+
+
+def test_a_link_may_wait_for_the_close(ada: Caller, web: httpx.Client, archive: str, problem: Problem) -> None:
+    ada.put_file(archive, "x", b"x")
+    url = make(ada, archive, only_when_closed=True)["url"]
+    problem(web.get(f"{url}/zip"), 403, "link_not_yet")
+    ada.close_archive(archive)
+    assert web.get(f"{url}/files/x").content == b"x"
+
+
+# Who makes and sees them
+
+
+def test_only_who_manages_makes_sees_and_revokes(
+    ada: Caller, bob: Caller, nobody: Caller, shared: str, problem: Problem
+) -> None:
+    made = make(ada, shared)
+    assert made["secret"] in made["url"]
+    for caller, status in ((bob, 404), (nobody, 401)):
+        assert caller.get(f"/archives/{shared}/links").status_code == status
+        body = {"kind": "read", "name": "x"}
+        assert caller.post(f"/archives/{shared}/links", json=body).status_code == status
+        assert caller.delete(f"/archives/{shared}/links/{made['id']}").status_code == status
+    listed = ada.get(f"/archives/{shared}/links")
+    assert made["secret"] not in listed.text
+    problem(ada.post(f"/archives/{shared}/links", json={"kind": "drop", "name": "x"}), 409, "archive_closed")
+    missing = {"kind": "read", "name": "x", "path": "not/there"}
+    problem(ada.post(f"/archives/{shared}/links", json=missing), 404, "entry_not_found")
+    wrong = {"kind": "metadata", "name": "x", "path": "a"}
+    problem(ada.post(f"/archives/{shared}/links", json=wrong), 422, "link_kind")
+
+
+def test_nobody_gives_more_than_he_has(ada: Caller, running: RunningApplication, shared: str, problem: Problem) -> None:
+    narrow = ada.post("/tokens", json={"name": "narrow", "verbs": ["manage"]}).json()["secret"]
+    with Caller(running, narrow) as manager:
+        problem(manager.post(f"/archives/{shared}/links", json={"kind": "read", "name": "x"}), 403, "link_too_wide")
