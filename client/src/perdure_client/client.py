@@ -473,10 +473,7 @@ class Client:
 
     def list_reach(self, login: str) -> Iterator[dict[str, Any]]:
         """The archives that the person with this login may see, with what he may do there; for administrators."""
-        found = self._transport.json("GET", "/identities", params={"login": login})["items"]
-        if not found:
-            raise UsageError(f"Nobody has the login name {login}.", next_step="Look for a typing error.")
-        return self._pages(f"/identities/{found[0]['id']}/archives")
+        return self._pages(f"/identities/{self._identity_of(login)}/archives")
 
     def revoke_grant(self, archive_id: str, grant_id: str, *, on: str = "archives") -> None:
         self._transport.request("DELETE", f"/{on}/{archive_id}/grants/{grant_id}")
@@ -492,6 +489,39 @@ class Client:
                 after = item["number"]
                 yield item
             if not items and not follow:
+                return
+
+    def search_audit_trail(
+        self,
+        *,
+        type: str | None = None,  # noqa: A002  # the word of the API
+        actor: str | None = None,
+        archive_id: str | None = None,
+        about: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        newest_first: bool = True,
+        after: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Events of the log that are about this, as `GET /audit` has them; for administrators and managers.
+
+        `actor` is the login name of a person; `type` is whole or a first word with its dot; times are RFC 3339.
+        """
+        params = {
+            "type": type,
+            "actor": None if actor is None else self._identity_of(actor),
+            "archive": archive_id,
+            "about": about,
+            "since": since,
+            "until": until,
+            "order": "newest" if newest_first else "oldest",
+            "limit": 500,
+        }
+        while True:
+            page = self._transport.json("GET", "/audit", params={**params, "after": after})
+            yield from page["items"]
+            after = page["next_after"]
+            if after is None:
                 return
 
     def job(self, job_id: str) -> Job:
@@ -513,6 +543,12 @@ class Client:
             detail = str(error.get("detail") or f"The job {job.kind} was {job.state}.")
             raise JobFailedError(detail, next_step=str(error.get("next_step") or ""))
         return job
+
+    def _identity_of(self, login: str) -> str:
+        found = self._transport.json("GET", "/identities", params={"login": login})["items"]
+        if not found:
+            raise UsageError(f"Nobody has the login name {login}.", next_step="Look for a typing error.")
+        return str(found[0]["id"])
 
     def _start(self, place: str, body: Mapping[str, object], *, wait: bool, on_progress: JobWatcher | None) -> Job:
         job = Job.from_json(self._transport.json("POST", place, json=body, repeatable=True))

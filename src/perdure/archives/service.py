@@ -16,6 +16,7 @@ from perdure.archives.reading import Reading
 from perdure.archives.records import Context
 from perdure.archives.repeating import Repeats
 from perdure.archives.tasks import register_life_jobs
+from perdure.archives.trail import Trail
 from perdure.archives.upkeep import register_content_upkeep
 from perdure.archives.verifying import Verifying
 from perdure.archives.working import Work
@@ -39,6 +40,7 @@ def make_archives(context: Context, signer: Signer | None) -> Archives:
         reading=Reading(context),
         downloading=Downloading(context),
         work=Work(context),
+        trail=Trail(context),
         repeats=Repeats(context),
     )
 
@@ -58,4 +60,5 @@ class Archives:
     reading: Reading
     downloading: Downloading
     work: Work
+    trail: Trail
     repeats: Repeats

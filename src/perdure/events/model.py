@@ -17,6 +17,7 @@ from perdure.kernel.clock import format_time, parse_time
 GENESIS = bytes(64)  # what the first event stands on
 SEGMENT_EVENTS = 10_000
 SEGMENT_FORMAT = "event-segment-1"
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TYPE = re.compile(r"[a-z][a-z_]*\.[a-z][a-z_]*")
 
 
@@ -63,6 +64,22 @@ class DailyRoot:
 def is_event_type(text: str) -> bool:
     """Whether the text has the form `subject.action`."""
     return _TYPE.fullmatch(text) is not None
+
+
+def find_ids(value: object) -> list[UUID]:
+    """The ids that stand in an event's data, sorted, each once."""
+    found: set[UUID] = set()
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            if _ID.fullmatch(one):
+                found.add(UUID(one))
+        elif isinstance(one, Mapping):
+            waiting.extend(one.values())
+        elif isinstance(one, (list, tuple)):
+            waiting.extend(one)
+    return sorted(found)
 
 
 def event_body(event: Event) -> dict[str, object]:

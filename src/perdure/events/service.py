@@ -22,6 +22,7 @@ from perdure.events.model import (
     Segment,
     build_segment,
     chain_digest,
+    find_ids,
     is_event_type,
     parse_segment,
 )
@@ -81,6 +82,7 @@ class EventLog:
                 actor_kind=actor.kind.value,
                 actor_id=actor.identity_id or (actor.link.link_id if actor.link else None),
                 data=content,
+                about=find_ids(content) or None,
             )
         )
         return event_id
@@ -126,7 +128,7 @@ class EventLog:
             query = query.where(events.c.subject == subject)
         if visible is not None:
             query = query.where(visible(events.c.subject))
-        return [_event(row) for row in tx.execute(query)]
+        return [to_event(row) for row in tx.execute(query)]
 
     def head(self, tx: Connection) -> tuple[int, bytes]:
         """The last number and its chain digest; (0, GENESIS) of an empty log."""
@@ -201,7 +203,7 @@ class EventLog:
         moment = self._next_moment(tx, last)
         changes: list[dict[str, object]] = []
         for number, row in enumerate(pending, start=last + 1):
-            event = _event(row, number=number, numbered_at=moment)
+            event = to_event(row, number=number, numbered_at=moment)
             digest = chain_digest(digest, event)
             changes.append({"event": event.id, "number": number, "numbered_at": moment, "chain": digest})
         return changes
@@ -265,7 +267,8 @@ def _numbered() -> Select[*tuple[object, ...]]:
     return select(events).where(events.c.number.is_not(None)).order_by(events.c.number)
 
 
-def _event(row: Row[*tuple[object, ...]], *, number: int | None = None, numbered_at: datetime | None = None) -> Event:
+def to_event(row: Row[*tuple[object, ...]], *, number: int | None = None, numbered_at: datetime | None = None) -> Event:
+    """The event of a row; its number and the moment of it are given while they are not stored yet."""
     return Event(
         number=row.number if number is None else number,
         id=row.id,
@@ -289,6 +292,7 @@ def _row(event: Event) -> dict[str, object]:
         "actor_kind": event.actor_kind.value,
         "actor_id": event.actor_id,
         "data": dict(event.data),
+        "about": find_ids(event.data) or None,
         "number": event.number,
         "numbered_at": event.numbered_at,
         "chain": event.chain,

@@ -110,6 +110,10 @@ class Rights:
         manage = Action.MANAGE_ORGANISATION
         return frozenset(one for one in found if manage in scope_actions(actor.scope, OrganisationThing(one)))
 
+    def select_people_of(self, organisations: Collection[UUID]) -> Select[UUID]:
+        """The identities of organisations, for a condition of another's query; who asks has looked at the rights."""
+        return select(identities.c.id).where(identities.c.organisation_id.in_(organisations))
+
     def visible(
         self,
         actor: Actor,

@@ -79,6 +79,8 @@ class Identity:
         self.actions = rights.actions
         self.find_roles = rights.find_roles
         self.visible = rights.visible
+        self.managed_organisations = rights.managed_organisations
+        self.select_people_of = rights.select_people_of
 
         self.bootstrap_administrator = people.bootstrap_administrator
         self.create_local_account = people.create_local_account

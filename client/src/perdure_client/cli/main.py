@@ -31,6 +31,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {  # name: (module and attribute, short 
     "rm": ("content:rm", "Remove files and folders from an open archive."),
     "meta": ("meta:meta", "Read and change metadata, and see its history."),
     "verify": ("verify:verify", "Verify a folder with a manifest, or every copy on the server."),
+    "audit": ("audit:audit", "Search the log of events by who did what, for administrators and managers."),
     "events": ("watch:events", "Read the event log."),
     "job": ("watch:job", "Show a job, or wait for it."),
     "completion": ("session:completion", "Print the line that turns on completion in your shell."),

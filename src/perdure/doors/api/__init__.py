@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from perdure.doors.api import (
     accounts,
     archives,
+    audit,
     batches,
     contents,
     downloads,
@@ -41,6 +42,7 @@ _RECORDS = (  # what is asked most stands first: an address is compared with one
     evidence.router,
     links.router,
     working.router,
+    audit.router,
 )
 _BYTES = (files.router, batches.router, uploads.router, downloads.router)
 

@@ -131,7 +131,7 @@ async def list_events(
     )
     events = await to_thread.run_sync(read, limiter=services.waiting if wait else None)
     names = services.identity.find_names(caller, {event.actor_id for event in events if event.actor_id})
-    items = [_event(event, names) for event in events]
+    items = [event_view(event, names) for event in events]
     return EventPage(items=items, next_after=events[-1].number if events else after)
 
 
@@ -169,7 +169,8 @@ def list_errors(caller: Caller) -> Page[ErrorView]:
     )
 
 
-def _event(event: Event, names: Mapping[UUID, str]) -> EventView:
+def event_view(event: Event, names: Mapping[UUID, str]) -> EventView:
+    """The event as the API tells it, with the present names of those who acted."""
     return EventView(
         number=event.number,
         id=event.id,
