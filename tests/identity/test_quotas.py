@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from threading import Thread
 from uuid import UUID
 
@@ -79,10 +80,12 @@ def test_a_refusal_leaves_the_quota_and_says_why(house: House, maja: Actor, nils
     request = ask(house, nils, account)
     refused = house.identity.refuse_quota_request(maja, request, note="No room this year.")
     assert (refused.state, refused.given_bytes, quota_of(house, account)) == (RequestState.REFUSED, None, 5)
-    for act in (
-        lambda: house.identity.approve_quota_request(maja, request),
-        lambda: house.identity.refuse_quota_request(maja, request, note=""),
-    ):
+    identity = house.identity
+    acts: list[Callable[[], object]] = [
+        partial(identity.approve_quota_request, maja, request),
+        partial(identity.refuse_quota_request, maja, request, note=""),
+    ]
+    for act in acts:
         with pytest.raises(QuotaRequestDecidedError):
             act()
     assert quota_of(house, account) == 5
@@ -111,10 +114,11 @@ def test_strangers_see_and_decide_nothing(house: House, maja: Actor, nils: Actor
     for actor in (stranger, ANONYMOUS):
         with pytest.raises(NotFoundError) as missing:
             house.identity.approve_quota_request(actor, own_id(nils))
-        for act in (
-            lambda actor=actor: house.identity.approve_quota_request(actor, request),
-            lambda actor=actor: house.identity.refuse_quota_request(actor, request, note=""),
-        ):
+        acts: list[Callable[[], object]] = [
+            partial(house.identity.approve_quota_request, actor, request),
+            partial(house.identity.refuse_quota_request, actor, request, note=""),
+        ]
+        for act in acts:
             with pytest.raises(NotFoundError) as refused:
                 act()
             assert str(refused.value) == str(missing.value), "a request that is there looks like one that is not"

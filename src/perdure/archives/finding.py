@@ -15,7 +15,7 @@ from perdure.archives.citing import landing_page
 from perdure.archives.errors import ArchiveNotFoundError, UnknownIdentifierError
 from perdure.archives.journal import list_record_changes
 from perdure.archives.model import Archive, ArchiveState, Part, possible_actions
-from perdure.archives.placing import ACTIVE_UPLOADS, list_parts
+from perdure.archives.placing import ACTIVE_UPLOADS, list_parts, use_of_organisation
 from perdure.archives.records import Context, load_all, require_archive, require_visible, visible_to
 from perdure.archives.searching import has_path_with
 from perdure.archives.tables import account_usage, archives, uploads
@@ -81,6 +81,18 @@ class Usage:
     """What an account uses, and its limit (None: none)."""
 
     account_id: UUID
+    bytes: int
+    reserved_bytes: int
+    files: int
+    quota_bytes: int | None
+    quota_files: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageOfAll:
+    """What all accounts of an organisation use together, and its limit (None: none)."""
+
+    organisation_id: UUID
     bytes: int
     reserved_bytes: int
     files: int
@@ -226,8 +238,17 @@ def use_of(ctx: Context, actor: Actor, account_id: UUID) -> Usage:
         ctx.identity.require(tx, actor, Action.READ_ACCOUNT, account.thing)
         row = tx.execute(select(account_usage).where(account_usage.c.account_id == account_id)).one_or_none()
     if row is None:
-        return Usage(account_id, 0, 0, 0, account.quota_bytes)
-    return Usage(account_id, row.byte_count, row.reserved_bytes, row.file_count, account.quota_bytes)
+        return Usage(account_id, 0, 0, 0, account.quota_bytes, account.quota_files)
+    used = (row.byte_count, row.reserved_bytes, row.file_count)
+    return Usage(account_id, *used, account.quota_bytes, account.quota_files)
+
+
+def use_of_all(ctx: Context, actor: Actor, organisation_id: UUID) -> UsageOfAll:
+    """What all accounts of an organisation use of its quota; for those who manage it."""
+    with ctx.db.begin() as tx:
+        organisation = ctx.identity.require_manager_in(tx, actor, organisation_id)
+        used = use_of_organisation(tx, ctx, organisation_id)
+    return UsageOfAll(organisation_id, *used, organisation.quota_bytes)
 
 
 def read_head_document(ctx: Context, actor: Actor, archive_id: UUID, name: str) -> bytes:

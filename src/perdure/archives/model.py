@@ -94,9 +94,10 @@ class Profile:
     """The contract an archive is opened with and keeps by value.
 
     Lifetimes are days, sizes bytes. `copies` counts the stores that each hold a verified copy; `stores` names the
-    admissible ones (empty: any). `digests` starts with the content digest; crc32 is always taken beside them.
-    `required_at_close` names fields of Description that must not be empty. `withdraw_approvals` counts the persons
-    a withdrawal takes. `children_block_withdrawal` says that a parent with children stays.
+    admissible ones and `locations` where they may stand (empty: any). `digests` starts with the content digest; crc32
+    is always taken beside them. `required_at_close` names fields of Description that must not be empty.
+    `withdraw_approvals` counts the persons a withdrawal takes. `children_block_withdrawal` says that a parent with
+    children stays.
     """
 
     name: str
@@ -115,6 +116,11 @@ class Profile:
     required_at_close: tuple[str, ...] = ("title", "creators", "publisher", "licence")
     withdraw_approvals: int = 1
     children_block_withdrawal: bool = True
+    locations: tuple[str, ...] = ()
+
+    def admits(self, store: str, location: str) -> bool:
+        """Whether a copy may lie in the store of this name at this location."""
+        return (not self.stores or store in self.stores) and (not self.locations or location in self.locations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,11 +183,12 @@ def count_usage(ctx: Context) -> int:
     query = select(literal(today).label("day"), *(c[name] for name in columns)).where(holds)
     fresh = insert(usage_snapshots).from_select(["day", *columns], query)
     changed = {name: fresh.excluded[name] for name in columns if name != "account_id"}
+    own = usage_snapshots.c.day == today
     with ctx.db.begin() as tx:
-        kept = tx.execute(fresh.on_conflict_do_update(index_elements=["day", "account_id"], set_=changed)).rowcount
+        tx.execute(fresh.on_conflict_do_update(index_elements=["day", "account_id"], set_=changed))
         emptied = usage_snapshots.c.account_id.not_in(select(c.account_id).where(holds))
-        tx.execute(usage_snapshots.delete().where(usage_snapshots.c.day == today, emptied))
-    return kept
+        tx.execute(usage_snapshots.delete().where(own, emptied))
+        return tx.execute(select(func.count()).select_from(usage_snapshots).where(own)).scalar_one()
 
 
 def _select_measured(ctx: Context, reportable: Reportable) -> Select[Any]:  # Any: the columns of _Measured

@@ -15,6 +15,7 @@ from perdure.archives.profiles import Profiles
 from perdure.archives.reading import Reading
 from perdure.archives.records import Context
 from perdure.archives.repeating import Repeats
+from perdure.archives.reporting import Reports
 from perdure.archives.tasks import register_life_jobs
 from perdure.archives.trail import Trail
 from perdure.archives.upkeep import register_content_upkeep
@@ -42,6 +43,7 @@ def make_archives(context: Context, signer: Signer | None) -> Archives:
         work=Work(context),
         trail=Trail(context),
         repeats=Repeats(context),
+        reports=Reports(context),
     )
 
 
@@ -62,3 +64,4 @@ class Archives:
     work: Work
     trail: Trail
     repeats: Repeats
+    reports: Reports
