@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from perdure.archives.reporting import By, Line
@@ -177,10 +177,9 @@ def report_usage(
     form: Annotated[
         Literal["json", "csv"] | None, Query(alias="format", description="Before what Accept says.")
     ] = None,
-    accept: Annotated[str, Header()] = "",
 ) -> Response:
     lines = services.archives.reports.report_usage(caller, By(by), first=first, last=last)
-    is_csv = form == "csv" if form else prefers_csv(accept)
+    is_csv = form == "csv" if form else prefers_csv(request.headers.get("accept", ""))
     render: Callable[[], Iterator[bytes]] = lambda: _iter_csv(by, lines) if is_csv else _iter_json(by, lines)  # noqa: E731
     headers = {"cache-control": "private, no-cache", "vary": "Accept"}
     if is_csv:
