@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from hashlib import sha512
 from io import BytesIO
@@ -12,7 +14,10 @@ from zipfile import ZipFile
 
 import httpx
 import pytest
+import structlog
+from sqlalchemy import text
 
+from perdure.sharing.upkeep import tell_use
 from perdure.testing.app import RunningApplication
 
 from .callers import Caller, Problem
@@ -323,3 +328,95 @@ def test_nobody_gives_more_than_he_has(ada: Caller, running: RunningApplication,
     narrow = ada.post("/tokens", json={"name": "narrow", "verbs": ["manage"]}).json()["secret"]
     with Caller(running, narrow) as manager:
         problem(manager.post(f"/archives/{shared}/links", json={"kind": "read", "name": "x"}), 403, "link_too_wide")
+
+
+def test_an_ended_link_is_as_one_that_never_was(
+    ada: Caller, web: httpx.Client, shared: str, running: RunningApplication, problem: Problem
+) -> None:
+    past = {"kind": "read", "name": "x", "expires_at": "2020-01-01T00:00:00Z"}
+    problem(ada.post(f"/archives/{shared}/links", json=past), 422, "bad_input")
+    made = make(ada, shared, expires_at="2999-01-01T00:00:00Z")
+    assert web.get(made["url"]).status_code == 200
+    with running.application.db.begin() as tx:
+        tx.execute(text("UPDATE links SET expires_at = now() WHERE id = :id"), {"id": made["id"]})
+    problem(web.get(f"{made['url']}/zip"), 404, "link_not_found")
+
+
+def test_what_a_link_was_used_for_is_told_to_who_manages_the_archive(
+    ada: Caller, bob: Caller, web: httpx.Client, running: RunningApplication
+) -> None:
+    archive = ada.open(access="public")
+    ada.put_file(archive, "x", b"x")
+    ada.close_archive(archive)
+    made = make(ada, archive)
+    for _ in range(3):
+        assert web.get(f"{made['url']}/files/x").status_code == 200
+    application = running.application
+    with application.db.begin() as tx:
+        tx.execute(text("UPDATE link_days SET day = day - 1 WHERE link_id = :id"), {"id": made["id"]})
+    assert tell_use(application.context) >= 1
+    tell_use(application.context)
+    application.events.sequence_pending()
+    told = ada.get("/events", params={"archive": archive, "limit": 1000}).json()["items"]
+    by_type = {event["type"]: event for event in told}
+    assert by_type["link.made"]["data"]["link"] == made["id"]
+    for kind in ("link.used", "archive.read"):
+        assert [event["type"] for event in told].count(kind) == 1
+        assert by_type[kind]["data"]["downloads"] == 3
+    seen = bob.get("/events", params={"archive": archive, "limit": 1000}).json()["items"]
+    assert all(event["data"] == {} for event in seen if event["type"].startswith(("link.", "archive.read")))
+    (listed,) = ada.get(f"/archives/{archive}/links").json()["items"]
+    assert (listed["uses"], listed["downloads"]) == (3, 3)
+    assert listed["last_used_at"]
+
+
+def test_uploads_by_a_drop_name_its_link(
+    ada: Caller, web: httpx.Client, archive: str, running: RunningApplication
+) -> None:
+    made = make(ada, archive, kind="drop")
+    assert web.put(f"{made['url']}/files/x", content=b"x").status_code == 201
+    running.application.events.sequence_pending()
+    told = ada.get("/events", params={"archive": archive, "limit": 1000}).json()["items"]
+    (added,) = (event for event in told if event["type"] == "files.added")
+    assert (added["actor_kind"], added["actor_id"]) == ("link", made["id"])
+
+
+def test_no_secret_of_a_link_is_kept(ada: Caller, shared: str, running: RunningApplication) -> None:
+    secret = make(ada, shared)["secret"]
+    assert len(secret) >= len("pdl_") + 43
+    with running.application.db.begin() as tx:
+        rows = tx.execute(text("SELECT links::text FROM links UNION ALL SELECT data::text FROM events")).scalars()
+        assert not any(secret in row for row in rows)
+
+
+def test_the_log_tells_the_operation_and_not_the_address(ada: Caller, web: httpx.Client, shared: str) -> None:
+    made = make(ada, shared)
+    with structlog.testing.capture_logs() as logged:
+        web.get(f"{made['url']}/files/a/other.txt")
+        web.get(f"{made['url']}/files/nothing")
+    assert made["secret"] not in str(logged)
+
+
+def test_links_are_made_listed_and_revoked_by_command(
+    ada: Caller, web: httpx.Client, shared: str, running: RunningApplication
+) -> None:
+    token = str(ada.headers["authorization"]).removeprefix("Bearer ")
+    environment = {**os.environ, "PERDURE_URL": running.url, "PERDURE_TOKEN": token}
+
+    def run(*words: str, told: str = "") -> str:
+        program_ = str(Path(sys.executable).parent / "perdure")
+        done = subprocess.run(
+            [program_, "link", *words], env=environment, input=told, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    password = "plum tractor ninety sea"
+    options = ("--until", "2990-01-31", "--limit", "5", "--password-stdin", "--name", "by command")
+    url = run("make", shared, INSIDE, *options, told=f"{password}\n").strip()
+    assert web.get(f"{url}/files/one.txt", auth=("", password)).content == b"one"
+    (line,) = (line for line in run("list", shared).splitlines() if "by command" in line)
+    assert "1 of 5" in line
+    assert INSIDE in line
+    run("revoke", shared, line.split()[0])
+    assert web.get(f"{url}/files/one.txt", auth=("", password)).status_code == 404

@@ -478,6 +478,42 @@ class Client:
     def revoke_grant(self, archive_id: str, grant_id: str, *, on: str = "archives") -> None:
         self._transport.request("DELETE", f"/{on}/{archive_id}/grants/{grant_id}")
 
+    def list_links(self, archive_id: str) -> list[dict[str, Any]]:
+        """The links of an archive without their secrets, newest first, ended ones too."""
+        return list(self._pages(f"/archives/{archive_id}/links"))
+
+    def make_link(
+        self,
+        archive_id: str,
+        path: str | bytes = b"",
+        *,
+        kind: str = "read",
+        name: str,
+        expires_at: str | None = None,
+        password: str | None = None,
+        download_limit: int | None = None,
+        only_when_closed: bool = False,
+    ) -> dict[str, Any]:
+        """Share an archive, or a folder or file of it, with whoever has the `url` of the answer, told this once.
+
+        `kind` is "read", "drop" (files can be put there, nothing is seen), "metadata" or "review" (as read, without
+        the names of people).
+        """
+        wanted = {
+            "kind": kind,
+            "name": name,
+            "expires_at": expires_at,
+            "password": password,
+            "download_limit": download_limit,
+            "only_when_closed": only_when_closed,
+        }
+        place = to_json(to_bytes(path)) if path else {}
+        body = {**_without_none(wanted), **place}
+        return self._object(self._transport.json("POST", f"/archives/{archive_id}/links", json=body))
+
+    def revoke_link(self, archive_id: str, link_id: str) -> None:
+        self._transport.request("DELETE", f"/archives/{archive_id}/links/{link_id}")
+
     def events(
         self, *, after: int = 0, archive_id: str | None = None, follow: bool = False
     ) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from perdure.identity.model import Action
 from perdure.identity.secrets import digest_secret, new_secret
 from perdure.kernel.actor import SYSTEM, Actor
 from perdure.kernel.clock import format_time
-from perdure.kernel.errors import BadInputError, NotAllowedError
+from perdure.kernel.errors import BadInputError
 from perdure.kernel.ids import new_id
 from perdure.kernel.paths import check_path
 from perdure.sharing.errors import LinkKindError, LinkNotFoundError, LinkTooWideError
@@ -75,7 +75,7 @@ class Links:
             name=check_name(wanted.name, "name"),
             made_by=actor.identity_id,
             created_at=self._ctx.clock.now(),
-            expires_at=self._check_end(actor, wanted.expires_at),
+            expires_at=self._check_end(wanted.expires_at),
             has_password=kept is not None,
             download_limit=wanted.download_limit,
             only_when_closed=wanted.only_when_closed,
@@ -127,16 +127,9 @@ class Links:
         if wanted.kind is LinkKind.DROP and entry.kind is not EntryKind.DIRECTORY:
             raise LinkKindError("Files are dropped below a folder; this is none.", field="path")
 
-    def _check_end(self, actor: Actor, wanted: datetime | None) -> datetime | None:
-        """The end that was asked for; what a token makes does not outlive it."""
-        latest = actor.scope.ends_at
-        end = latest if wanted is None else wanted
+    def _check_end(self, end: datetime | None) -> datetime | None:
         if end is not None and (end.tzinfo is None or end <= self._ctx.clock.now()):
             raise BadInputError("The link's end needs a time zone and lies in the future.", field="expires_at")
-        if end is not None and latest is not None and end > latest:
-            raise NotAllowedError(
-                "A token makes no link that outlives it; use a session for that.", ends_at=format_time(latest)
-            )
         return end
 
 

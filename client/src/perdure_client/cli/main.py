@@ -22,6 +22,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {  # name: (module and attribute, short 
     "group": ("people:group", "List and make groups of people, and say who is in them."),
     "organisation": ("people:organisation", "List and make organisations."),
     "grant": ("rights:grant", "Give roles on archives, accounts and organisations, and take them back."),
+    "link": ("links:link", "Share an archive, a folder or a file with whoever has the link."),
     "who": ("rights:who", "Say who reaches an archive, as what and why."),
     "reach": ("rights:reach", "List the archives that a person may see, for administrators."),
     "put": ("content:put", "Send folders and files to an open archive."),

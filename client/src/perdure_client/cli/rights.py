@@ -85,7 +85,7 @@ def grant_give(
         login=whom if kind == "login" else None,
         group_id=whom if kind == "group" else None,
         credential=None if kind in ("login", "group") else (kind, whom),
-        expires_at=_end(until),
+        expires_at=end_of(until),
         requires=requires,
         on=f"{on}s",
     )
@@ -113,7 +113,7 @@ def _named(one: dict[str, Any]) -> str:
     return str(one.get("name") or one["identity_id"] or f"group {one['group_id']}")
 
 
-def _end(until: datetime | None) -> str | None:
+def end_of(until: datetime | None) -> str | None:
     """A day lasts to its end, in the zone of who says it."""
     if until is None:
         return None
