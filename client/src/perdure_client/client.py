@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 from urllib.parse import quote
 
 from perdure_client.errors import ApiError, JobFailedError, UsageError
@@ -148,6 +148,7 @@ class Client:
         kind: str = "group",
         quota_bytes: int | None = None,
         allowed_profiles: Sequence[str] | None = None,
+        quota_files: int | None = None,
     ) -> dict[str, Any]:
         """Make an account that the person with the login `owner` owns; for administrators."""
         body = {
@@ -156,6 +157,7 @@ class Client:
             "owner_id": self._find_person(owner),
             "quota_bytes": quota_bytes,
             "allowed_profiles": None if allowed_profiles is None else list(allowed_profiles),
+            "quota_files": quota_files,
         }
         return self._object(self._transport.json("POST", "/accounts", json=_without_none(body), headers=_once()))
 
@@ -167,6 +169,62 @@ class Client:
         """Make an organisation; for administrators."""
         body = _without_none({"name": name, "ror": ror})
         return self._object(self._transport.json("POST", "/organisations", json=body, headers=_once()))
+
+    def set_organisation_quota(self, organisation_id: str, quota_bytes: int | None) -> dict[str, Any]:
+        """Limit what all accounts of an organisation hold together (None: no limit); for administrators."""
+        body = {"quota_bytes": quota_bytes}
+        return self._object(self._transport.json("PATCH", f"/organisations/{organisation_id}", json=body))
+
+    def organisation_usage(self, organisation_id: str) -> dict[str, Any]:
+        """What all accounts of an organisation use of its quota; for those who manage it."""
+        return self._object(self._transport.json("GET", f"/organisations/{organisation_id}/usage"))
+
+    # Quotas
+
+    def set_quota(self, account_id: str, **quota: int | None) -> dict[str, Any]:
+        """Set `quota_bytes`, `quota_files` or both (None: no limit); for those who manage the organisation."""
+        return self._object(self._transport.json("PATCH", f"/accounts/{account_id}", json=quota))
+
+    def request_quota(self, account_id: str, asked_bytes: int, *, reason: str = "") -> dict[str, Any]:
+        """Ask for another quota of an account."""
+        body = {"asked_bytes": asked_bytes, "reason": reason}
+        place = f"/accounts/{account_id}/quota-requests"
+        return self._object(self._transport.json("POST", place, json=body, headers=_once()))
+
+    def list_quota_requests(
+        self, *, account_id: str | None = None, state: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The requests for an account, or without one those that this identity may decide, oldest first."""
+        if account_id is None:
+            return self._pages("/quota-requests", state=state)
+        found = self._pages(f"/accounts/{account_id}/quota-requests")
+        return (one for one in found if state in (None, one["state"]))
+
+    def approve_quota(self, request_id: str, *, quota_bytes: int | None = None, note: str = "") -> dict[str, Any]:
+        """Give what was asked for, or another quota."""
+        body = _without_none({"quota_bytes": quota_bytes, "note": note})
+        return self._object(self._transport.json("POST", f"/quota-requests/{request_id}/approve", json=body))
+
+    def refuse_quota(self, request_id: str, *, note: str) -> dict[str, Any]:
+        """Leave the quota as it is, and say why."""
+        return self._object(self._transport.json("POST", f"/quota-requests/{request_id}/refuse", json={"note": note}))
+
+    def report_usage(self, *, by: str = "account", first: str | None = None, last: str | None = None) -> dict[str, Any]:
+        """What accounts, beamlines, groups, organisations or kinds of accounts use; for those who manage them.
+
+        Without days it tells of this moment; days are as 2026-12-31. `items` are the lines, `totals` one for each day.
+        """
+        params = _without_none({"by": by, "from": first, "to": last, "format": "json"})
+        return self._object(self._transport.json("GET", "/reports/usage", params=params))
+
+    def report_usage_csv(
+        self, to: BinaryIO, *, by: str = "account", first: str | None = None, last: str | None = None
+    ) -> None:
+        """The same as CSV, written as it comes."""
+        params = _without_none({"by": by, "from": first, "to": last, "format": "csv"})
+        with self._transport.stream("GET", "/reports/usage", params=params, plane="api") as answer:
+            for block in answer.iter_bytes():
+                to.write(block)
 
     def list_groups(self) -> list[dict[str, Any]]:
         return list(self._pages("/groups"))

@@ -19,6 +19,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {  # name: (module and attribute, short 
     "profile": ("archive:profile", "List, show and define profiles."),
     "second-factor": ("session:second_factor", "Turn your second factor on or off."),
     "account": ("people:account", "List, show and make accounts, the spaces that own archives."),
+    "quota": ("quotas:quota", "Show and set quotas, ask for more room, decide requests, report what is used."),
     "group": ("people:group", "List and make groups of people, and say who is in them."),
     "organisation": ("people:organisation", "List and make organisations."),
     "grant": ("rights:grant", "Give roles on archives, accounts and organisations, and take them back."),

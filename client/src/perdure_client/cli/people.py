@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from perdure_client.cli.limits import LIMIT, show_limits, to_limit
 from perdure_client.cli.output import json_option, make_client, print_facts, print_json, print_table
 from perdure_client.progress import format_count, format_size
 
@@ -44,7 +45,7 @@ def account_show(ctx: click.Context, account_id: str, as_json: bool) -> None:
             "name": one["name"],
             "kind": one["kind"],
             "profiles": "all that are offered" if allowed is None else ", ".join(allowed) or "none",
-            "quota": _limit(one["quota_bytes"]),
+            "quota": show_limits(one["quota_bytes"], one["quota_files"]),
             "used": f"{format_count(usage['files'], 'file')}, {format_size(usage['bytes'])}",
             "reserved": format_size(usage["reserved_bytes"]),
         }
@@ -56,15 +57,28 @@ def account_show(ctx: click.Context, account_id: str, as_json: bool) -> None:
 @click.option("--kind", type=click.Choice(["group", "beamline"]), default="group", show_default=True)
 @click.option("--owner", required=True, help="Login name of the person who owns it.")
 @click.option("--quota", type=click.IntRange(min=0), help="In bytes; default: no limit.")
+@click.option("--quota-files", type=click.IntRange(min=0), help="Number of files; default: no limit.")
 @click.option("--profile", "profiles", multiple=True, help="A profile that it may choose; default: all on offer.")
 @json_option
 @click.pass_context
 def account_create(
-    ctx: click.Context, name: str, kind: str, owner: str, quota: int | None, profiles: tuple[str, ...], as_json: bool
+    ctx: click.Context,
+    name: str,
+    kind: str,
+    owner: str,
+    quota: int | None,
+    quota_files: int | None,
+    profiles: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Make an account; its identifier is printed. Needs a token with the verb admin."""
     made = make_client(ctx).create_account(
-        name, kind=kind, owner=owner, quota_bytes=quota, allowed_profiles=profiles or None
+        name,
+        kind=kind,
+        owner=owner,
+        quota_bytes=quota,
+        allowed_profiles=profiles or None,
+        quota_files=quota_files,
     )
     _print_made(made, as_json)
 
@@ -149,6 +163,20 @@ def _print_made(made: dict[str, object], as_json: bool) -> None:
         print_json(made)
     else:
         click.echo(made["id"])
+
+
+@organisation.command("quota")
+@click.argument("organisation_id")
+@click.argument("limit", type=LIMIT)
+@json_option
+@click.pass_context
+def organisation_quota(ctx: click.Context, organisation_id: str, limit: int, as_json: bool) -> None:
+    """Limit what all accounts of an organisation hold together: bytes, or `none`. Needs a token with the verb admin."""
+    changed = make_client(ctx).set_organisation_quota(organisation_id, to_limit(limit))
+    if as_json:
+        print_json(changed)
+    else:
+        click.echo(f"quota: {_limit(changed['quota_bytes'])}")
 
 
 def _limit(quota: int | None) -> str:
