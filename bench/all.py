@@ -22,6 +22,7 @@ BENCHMARKS = (  # between two that delete many small files is one that takes lon
     "large_files",
     "small_files",
     "api_requests",
+    "rights",
     "start_up",
     "scales",
     "main_job",

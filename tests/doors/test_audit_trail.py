@@ -22,7 +22,7 @@ from .callers import Caller, Problem
 _PROGRAM = Path(sys.executable).parent / "perdure"
 
 
-def search(caller: Caller, **asked: object) -> list[dict[str, Any]]:
+def search(caller: Caller, **asked: str | int | None) -> list[dict[str, Any]]:
     """What is found, once it has its numbers."""
     answer = caller.get("/audit", params={name: value for name, value in asked.items() if value is not None})
     assert answer.status_code == 200, answer.text
@@ -74,7 +74,7 @@ def test_only_administrators_and_managers_are_answered(
     problem(ada.get("/audit", params={"archive": archive}), 403, "not_allowed")
     problem(institute.member.get("/audit"), 403, "not_allowed")
     for narrow in ({"verbs": ["read", "write", "manage"]}, {"archives": [archive]}):
-        with Caller(running, running.token(**narrow)) as caller:  # type: ignore[arg-type]  # one of two parameters
+        with Caller(running, running.token(**narrow)) as caller:
             problem(caller.get("/audit"), 403, "token_too_narrow")
 
 
@@ -161,7 +161,7 @@ def test_managers_find_what_concerns_their_organisation_and_nothing_else(
     assert institute.member.put_file(shared, "a", b"a").status_code == 201
     wait_for(lambda: search(root, archive=shared, type="files.added"))
 
-    def types(**asked: object) -> set[str]:
+    def types(**asked: str) -> set[str]:
         return {event["type"] for event in search(institute.manager, limit=1000, **asked)}
 
     wait_for(lambda: search(institute.manager, type="session.refused", about=member))

@@ -183,9 +183,10 @@ def test_whoever_tries_passwords_has_few_turns_and_everything_else_goes_on(
 ) -> None:
     with Caller(narrow, None) as nobody:
         here = _from("203.0.113.77")
+        form = {"login": "nobody", "password": "plum tractor ninety sea"}
         for number in range(4):
-            form = {"login": f"nobody{number}", "password": "plum tractor ninety sea"}
-            problem(nobody.post("/login", json=form, headers=here), 401, "bad_credentials")
+            another = {**form, "login": f"nobody{number}"}
+            problem(nobody.post("/login", json=another, headers=here), 401, "bad_credentials")
         refused = nobody.post("/login", json=form, headers=here)
         assert problem(refused, 429, "rate_exceeded")["limit"] == "attempts"
         assert 1 <= int(refused.headers["retry-after"]) <= 15

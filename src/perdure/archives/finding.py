@@ -172,7 +172,9 @@ def list_archives(
         conditions.append(_has_text(ctx, actor, text))
     with ctx.db.begin() as tx:
         found = load_all(tx, *conditions, limit=limit + 1)
-        views = tuple(_list_one(tx, ctx, actor, archive) for archive in found[:limit])
+        shown = found[:limit]
+        allowed = ctx.identity.actions_on_each(tx, actor, [archive.thing() for archive in shown])
+        views = tuple(map(_list_one, shown, allowed))
     return ArchivePage(views, short_form(views[-1].archive.id) if len(found) > limit else None)
 
 
@@ -307,8 +309,7 @@ def _show(ctx: Context, archive: Archive, actions: frozenset[Action]) -> PublicP
     )
 
 
-def _list_one(tx: Connection, ctx: Context, actor: Actor, archive: Archive) -> ArchiveView:
-    actions = ctx.identity.actions(tx, actor, archive.thing())
+def _list_one(archive: Archive, actions: frozenset[Action]) -> ArchiveView:
     return ArchiveView(_as_seen(archive, actions), possible_actions(actions, archive.state))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime
 from typing import cast
 from uuid import UUID
@@ -42,6 +42,7 @@ from perdure.kernel.errors import NotAllowedError, NotFoundError
 _GROUPS = bindparam("role_groups", type_=ARRAY(Uuid))
 _NAMES = bindparam("role_names", type_=ARRAY(Text))
 _PROOFS = bindparam("role_proofs", type_=ARRAY(Text))
+_NO_ROLES: frozenset[tuple[str, str]] = frozenset()
 
 
 class Rights:
@@ -80,6 +81,30 @@ class Rights:
         if action not in allowed:
             raise _refusal(actor, action, thing, allowed)
         return allowed
+
+    def actions_on_each(self, tx: Connection, actor: Actor, things: Sequence[ArchiveThing]) -> list[frozenset[Action]]:
+        """All that the actor may do with each of these archives, by one query."""
+        now = self._clock.now()
+        roles: dict[UUID, frozenset[tuple[str, str]]] = {}
+        if actor.identity_id is not None and things:
+            places = {place for thing in things for place in places_of(thing)}
+            query = select(grants.c.on_id, grants.c.on_kind, grants.c.role).where(
+                grants.c.on_id == any_(literal(list(places), ARRAY(Uuid()))), is_grant_of(actor, now)
+            )
+            for on_id, on_kind, role in tx.execute(query):
+                roles[on_id] = roles.get(on_id, _NO_ROLES) | {(on_kind, role)}
+        known: dict[object, frozenset[Action]] = {}  # many archives of a listing are alike
+        is_limited = actor.scope.archives is not None or actor.kind is ActorKind.LINK
+
+        def find(thing: ArchiveThing) -> frozenset[Action]:
+            held = _NO_ROLES.union(*(roles.get(place, _NO_ROLES) for place in places_of(thing)))
+            alike = (held, thing.access, thing.embargo_until, thing.is_closed, thing.id if is_limited else None)
+            if alike not in known:
+                given = {Held(cast("OnKind", on_kind), Role(role)) for on_kind, role in held}
+                known[alike] = allowed_actions(actor, thing, given, today=now.date())
+            return known[alike]
+
+        return [find(thing) for thing in things]
 
     def find_roles(self, tx: Connection, actor: Actor, thing: Thing, *, now: datetime | None = None) -> frozenset[Held]:
         """The roles that grants give the actor here: by himself or a group, on the thing or what it belongs to."""
@@ -128,7 +153,8 @@ class Rights:
     ) -> ColumnElement[bool]:
         """The rows of archives that the actor may see, or may read, as a condition for the listing's own query.
 
-        Equal to `can(…, action, …)` row by row, but for links, which list nothing. It holds for the moment of the call: build it for each query.
+        Equal to `can(…, action, …)` row by row, but for links, which list nothing. It holds for the moment of the call:
+        build it for each query.
         """
         assert action in PUBLIC_ACTIONS
         if actor.kind is ActorKind.SYSTEM:

@@ -77,6 +77,7 @@ class Identity:
         self.require_with = rights.require_with
         self.can = rights.can
         self.actions = rights.actions
+        self.actions_on_each = rights.actions_on_each
         self.find_roles = rights.find_roles
         self.visible = rights.visible
         self.managed_organisations = rights.managed_organisations

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from perdure.archives.model import Entry, EntryKind
+from perdure.doors.http.auth import GUESSABLE
 from perdure.doors.http.cursors import HEXADECIMAL, decode_cursor, encode_cursor
 from perdure.doors.http.paths import encode_logical_path, find_query_path
 from perdure.doors.http.services import Given, Services
@@ -62,7 +63,7 @@ def show_link(request: Request, visit: Visitor, services: Given, cursor: str | N
     return render(request, services, "link.html", _content(page, visit, services), 200, _HEADERS)
 
 
-@router.post("/s/{secret}")
+@router.post("/s/{secret}", dependencies=[GUESSABLE])
 def open_link(
     request: Request, visit: Visitor, services: Given, password: Annotated[str, Depends(_read_password)]
 ) -> Response:
