@@ -29,7 +29,9 @@ class LinkAddressNeededError(NotAllowedError):
 
     code = "link_address_needed"
     title = "This link works at its own address only"
-    next_step = "Links with a password or a limit of downloads, and file drops, are used at the address that begins with /s/."
+    next_step = (
+        "Links with a password or a limit of downloads, and file drops, are used at the address that begins with /s/."
+    )
 
 
 class LinkTooWideError(NotAllowedError):
