@@ -89,6 +89,7 @@ class Settings:
     data_url: str = ""
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     allow_plain_http: bool = False
     trusted_proxies: tuple[str, ...] = ()
     providers: tuple[ProviderSettings, ...] = ()
@@ -258,6 +259,8 @@ def _with_urls(settings: Settings) -> Settings:
 
 def _check_openness(settings: Settings) -> None:
     """Passwords and data do not go over a network in clear unless the operator says so."""
+    if settings.tls_client_ca and not settings.tls_cert:
+        raise BadSettingError("Clients show certificates over TLS: set tls_cert, too.", key="tls_client_ca")
     if settings.tls_key and not settings.tls_cert:
         raise BadSettingError("tls_key is the key of a certificate: set tls_cert, too.", key="tls_key")
     if not settings.tls_cert and not settings.allow_plain_http and not _is_loopback(settings.host):
@@ -449,6 +452,7 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "data_url": _url,
     "tls_cert": _optional_path,
     "tls_key": _optional_path,
+    "tls_client_ca": _optional_path,
     "allow_plain_http": _flag,
     "trusted_proxies": _networks,
     "providers": _providers,

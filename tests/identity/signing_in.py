@@ -36,7 +36,7 @@ def find_tools() -> str | None:
 
 
 @contextmanager
-def running_hall(redirect_uri: str = REDIRECT_URI) -> Iterator[Hall]:
+def running_hall() -> Iterator[Hall]:
     """Install the provider if that was not done yet, and run it on a free port."""
     if not (PROVIDER / "node_modules").is_dir():
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=PROVIDER, check=True, capture_output=True)
@@ -44,7 +44,7 @@ def running_hall(redirect_uri: str = REDIRECT_URI) -> Iterator[Hall]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "NODE_NO_WARNINGS": "1"}
-    words = ["node", "provider.mjs", str(port), redirect_uri]
+    words = ["node", "provider.mjs", str(port)]
     process = subprocess.Popen(
         words, cwd=PROVIDER, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

@@ -266,7 +266,13 @@ def test_a_login_ends_in_the_browser_that_began_it() -> None:
     federation = Federation(clock, MemorySealer(), [Echo()])  # type: ignore[list-item]  # no device, no token
     begun = federation.begin_login("hall", redirect_uri="https://a/b", return_to="/x", browser="mine")
     state = begun.partition("#")[2]
-    for wrong in ({"browser": "another"}, {"provider": "other"}, {"code": "bad"}, {"state": state + "x"}):
+    for wrong in (
+        {"browser": "another"},
+        {"provider": "other"},
+        {"code": "bad"},
+        {"state": state + "x"},
+        {"issuer": "https://x"},
+    ):
         with pytest.raises((LoginNotConfirmedError, BadSealError)):
             federation.finish_login(**{"provider": "hall", "state": state, "code": "good", "browser": "mine", **wrong})
     back = federation.finish_login(provider="hall", state=state, code="good", browser="mine")

@@ -34,6 +34,7 @@ def furnish(house: House) -> ArchiveThing:
     account = house.personal(ana)
     house.identity.change_account(house.administrator, account.id, quota_bytes=7, allowed_profiles=["b", "a"])
     house.identity.grant(ana, account.thing, Grantee(group_id=group.id), Role.CONTRIBUTOR)
+    house.identity.add_claim_rule(ana, group.id, entitlement="urn:x:*", issuer="https://login.example.net")
     home = OrganisationThing(account.organisation_id)
     house.identity.grant(house.administrator, home, Grantee(ana.identity_id), Role.CURATOR)
     archive = ArchiveThing(new_id(), account.id, account.organisation_id, AccessClass.PRIVATE, None, is_closed=False)
@@ -87,3 +88,21 @@ def test_the_registry_holds_no_secret_and_no_address(house: House) -> None:
         text = json.dumps(house.identity.export_registry(tx))
     assert "argon2" not in text
     assert "example.org" not in text
+
+
+def test_the_terms_and_who_accepted_them_come_back(house: House, make_database: Callable[[], Database]) -> None:
+    version = house.identity.publish_terms(house.administrator, "Be kind.").version
+    house.identity.log_in("root", house.password, accept_terms=version)
+    with house.db.begin() as tx:
+        registry = cast(Registry, json.loads(json.dumps(house.identity.export_registry(tx))))
+    database = make_database()
+    identity = Identity(database, house.clock, EventLog(database, house.clock), MemorySealer())
+    with database.begin() as tx:
+        identity.restore_registry(tx, registry)
+        assert identity.export_registry(tx) == registry
+    assert identity.get_terms().text == "Be kind."
+    del registry["terms"]
+    for row in registry["identities"]:
+        del row["accepted_terms"], row["accepted_at"]
+    with database.begin() as tx:
+        identity.restore_registry(tx, registry)

@@ -60,13 +60,90 @@ class Client:
         """Name, version, limits and addresses of the server."""
         return self._object(self._transport.json("GET", ""))
 
-    def log_in(self, login: str, password: str, *, code: str | None = None) -> dict[str, Any]:
+    def log_in(
+        self, login: str, password: str, *, code: str | None = None, accept_terms: int | None = None
+    ) -> dict[str, Any]:
         """Open a session with a local account; the answer holds the session's `secret`.
 
-        `code` is that of the second factor, where there is one.
+        `code` is that of the second factor, where there is one, `accept_terms` the version of the terms of use.
         """
-        body = _without_none({"login": login, "password": password, "code": code})
+        body = _without_none({"login": login, "password": password, "code": code, "accept_terms": accept_terms})
         return self._object(self._transport.json("POST", "/login", json=body))
+
+    def list_providers(self) -> list[dict[str, Any]]:
+        """The ways to log in beside a local password."""
+        return list(self._pages("/login/providers"))
+
+    def begin_device_login(self, provider: str) -> dict[str, Any]:
+        """Begin a login that is confirmed in a browser elsewhere: what to show, and the `ticket` to poll with."""
+        return self._object(self._transport.json("POST", "/login/device", json={"provider": provider}))
+
+    def poll_device_login(self, ticket: str) -> dict[str, Any] | None:
+        """The session, once somebody has confirmed the login; None before."""
+        answer = self._object(self._transport.json("POST", "/login/device/poll", json={"ticket": ticket}))
+        return None if answer.get("state") == "pending" else answer
+
+    def log_in_with_token(
+        self, provider: str, subject_token: str, *, accept_terms: int | None = None
+    ) -> dict[str, Any]:
+        """A session for the JWT that a provider made for a machine."""
+        body = {"provider": provider, "subject_token": subject_token, "accept_terms": accept_terms}
+        return self._object(self._transport.json("POST", "/login/token", json=_without_none(body)))
+
+    def log_in_with_ticket(self, ticket: str, *, accept_terms: int | None = None) -> dict[str, Any]:
+        """Go on with a login that was interrupted, as to accept the terms of use."""
+        body = _without_none({"ticket": ticket, "accept_terms": accept_terms})
+        return self._object(self._transport.json("POST", "/login/ticket", json=body))
+
+    def terms(self, version: int | None = None) -> dict[str, Any]:
+        """The terms of use in force, or an earlier version."""
+        return self._object(self._transport.json("GET", "/terms" if version is None else f"/terms/{version}"))
+
+    def publish_terms(self, text: str) -> dict[str, Any]:
+        return self._object(self._transport.json("POST", "/terms", json={"text": text}))
+
+    def apply(
+        self,
+        ticket: str,
+        *,
+        reason: str = "",
+        display_name: str | None = None,
+        organisation_id: str | None = None,
+        accept_terms: int | None = None,
+    ) -> dict[str, Any]:
+        """Ask to be let in, with the ticket of a login that is not known yet."""
+        wished = {"display_name": display_name, "organisation_id": organisation_id, "accept_terms": accept_terms}
+        body = {"ticket": ticket, "reason": reason, **_without_none(wished)}
+        return self._object(self._transport.json("POST", "/applications", json=body))
+
+    def apply_with_password(self, login: str, password: str, display_name: str, **more: object) -> dict[str, Any]:
+        """Ask for a local account. `more` takes email, reason, organisation_id, accept_terms."""
+        body = {"login": login, "password": password, "display_name": display_name, **_without_none(more)}
+        return self._object(self._transport.json("POST", "/applications/local", json=body))
+
+    def list_applications(self, *, state: str | None = None) -> Iterator[dict[str, Any]]:
+        """Who asks to be let in, for those who decide it."""
+        return self._pages("/applications", state=state)
+
+    def approve_application(
+        self, application_id: str, *, organisation_id: str | None = None, quota_bytes: int | None = None
+    ) -> dict[str, Any]:
+        body = _without_none({"organisation_id": organisation_id, "quota_bytes": quota_bytes})
+        return self._object(self._transport.json("POST", f"/applications/{application_id}/approve", json=body))
+
+    def refuse_application(self, application_id: str, *, note: str = "") -> None:
+        self._transport.request("POST", f"/applications/{application_id}/refuse", json={"note": note})
+
+    def list_logins(self) -> list[dict[str, Any]]:
+        """The ways in which one logs in."""
+        return list(self._pages("/me/logins"))
+
+    def link_login(self, ticket: str) -> dict[str, Any]:
+        """Link the login of a ticket to oneself; needs a session, not a token."""
+        return self._object(self._transport.json("POST", "/me/logins", json={"ticket": ticket}))
+
+    def unlink_login(self, login_id: str) -> None:
+        self._transport.request("DELETE", f"/me/logins/{login_id}")
 
     def begin_second_factor(self) -> dict[str, Any]:
         """A fresh `key` for one's device, and its `address` for a picture; in force once it is confirmed."""
@@ -240,6 +317,18 @@ class Client:
 
     def remove_member(self, group_id: str, login: str) -> None:
         self._transport.request("DELETE", f"/groups/{group_id}/members/{self._find_person(login)}")
+
+    def list_claim_rules(self, group_id: str) -> list[dict[str, Any]]:
+        """Which entitlements of which provider lead into a group."""
+        return list(self._pages(f"/groups/{group_id}/rules"))
+
+    def add_claim_rule(self, group_id: str, *, issuer: str, entitlement: str) -> dict[str, Any]:
+        """Let into a group who logs in from the issuer with the entitlement; `*` at its end stands for any ending."""
+        body = {"issuer": issuer, "entitlement": entitlement}
+        return self._object(self._transport.json("POST", f"/groups/{group_id}/rules", json=body, headers=_once()))
+
+    def remove_claim_rule(self, group_id: str, rule_id: str) -> None:
+        self._transport.request("DELETE", f"/groups/{group_id}/rules/{rule_id}")
 
     def _find_person(self, login: str) -> str:
         for found in self._pages("/identities", login=login):

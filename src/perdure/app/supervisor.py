@@ -187,7 +187,9 @@ def serve(settings: Settings, *, on_ready: Callable[[Settings, str], None], stop
     SchemaBehindError.
     """
     if settings.tls_cert:
-        Certificate(settings.tls_cert, settings.tls_key)  # before there are children, who could only die of it
+        Certificate(
+            settings.tls_cert, settings.tls_key, settings.tls_client_ca
+        )  # before there are children, who could only die of it
     settings = choose_ports(settings)
     with _only_one(settings.data_dir), _database(settings) as (url, embedded):
         _require_whole(settings, url)

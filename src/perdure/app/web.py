@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import socket
 from importlib.metadata import version
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from perdure.app.composition import Application, find_faults, remember
 from perdure.app.heap import settle_heap
 from perdure.app.wire import BoundedProtocol
 from perdure.doors.api import open_api, open_data, open_streams
 from perdure.doors.http.app import create_web
+from perdure.doors.http.hops import HeaderLogin, TrustedHops
 from perdure.doors.http.limiting import RequestLimits
 from perdure.doors.http.services import Place, Services
 from perdure.doors.http.tls import Certificate
 from perdure.doors.http.watching import NoWatch, RequestWatch
 from perdure.doors.links import open_links
-from perdure.doors.ui import open_link_pages, open_pages
+from perdure.doors.ui import open_link_pages, open_login_pages, open_pages
+from perdure.identity import CredentialKind
+from perdure.settings import Settings
 
-_DOORS = {"api": (open_api,), "data": (open_data,), "ui": (open_pages, open_link_pages)}
+_DOORS = {"api": (open_api,), "data": (open_data,), "ui": (open_pages, open_link_pages, open_login_pages)}
 _BACKLOG = 2048  # connections that wait to be taken; the server's own number
 _FAULTS_REMEMBERED = 1.0  # anybody may ask for them, and each answer opens a connection to the database
 
@@ -52,6 +58,7 @@ def _make_services(application: Application, watch: RequestWatch) -> Services:
         sharing=application.sharing,
         clock=application.clock,
         place=lambda: place,
+        header_logins={one.name: one for one in _header_logins(settings)},
         limits=RequestLimits.of(
             address=settings.rate_limit_address,
             identity=settings.rate_limit_identity,
@@ -78,11 +85,11 @@ def serve_planes(
 def configure_server(application: Application, *, planes: frozenset[str], grace: int, port: int = 0) -> uvicorn.Config:
     """How these planes are served: HTTP or, with a certificate, HTTPS, and whose word about callers counts."""
     settings = application.settings
-    certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+    certificate = _find_certificate(settings)
     if certificate is not None:
         certificate.keep_fresh()
     return uvicorn.Config(
-        create_asgi(application, planes=planes),
+        _behind_hops(create_asgi(application, planes=planes), settings),
         host=settings.host,
         port=port,
         loop="uvloop",
@@ -92,11 +99,44 @@ def configure_server(application: Application, *, planes: frozenset[str], grace:
         log_config=None,
         access_log=False,  # the rings around each request log it, with its id
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),  # never from the environment
+        proxy_headers=False,  # see `_behind_hops`
         ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
         timeout_graceful_shutdown=grace,
     )
+
+
+def _find_certificate(settings: Settings) -> Certificate | None:
+    if settings.tls_cert is None:
+        return None
+    return Certificate(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _behind_hops(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """What proxies say of callers is believed where they are trusted, and taken away where they are not."""
+    names = {name for one in _header_logins(settings) for name in one.headers}
+    if settings.trusted_proxies:
+        trusted = list(settings.trusted_proxies)  # never from the environment
+        app = cast("ASGIApp", ProxyHeadersMiddleware(cast("Any", app), trusted_hosts=trusted))  # two ideas of one type
+    return TrustedHops(app, trusted=settings.trusted_proxies, headers=names) if names else app
+
+
+def _header_logins(settings: Settings) -> list[HeaderLogin]:
+    kinds = {"proxy": CredentialKind.SAML, "x509": CredentialKind.X509}
+    return [
+        HeaderLogin(
+            name=one.name,
+            label=one.label or one.name,
+            kind=kinds[one.kind],
+            subject_header=one.subject_header,
+            institution_header=one.institution_header,
+            name_header=one.name_header,
+            email_header=one.email_header,
+            entitlement_header=one.entitlement_header,
+            context_header=one.context_header,
+        )
+        for one in settings.providers
+        if one.kind in kinds
+    ]
 
 
 def listen_with_others(host: str, port: int) -> socket.socket:

@@ -13,6 +13,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from perdure.doors.http.hops import CLIENT_CERTIFICATE
+
 LARGEST_HEAD = 128 * 1024  # paths of 4,096 bytes, encoded, and many of them in one query
 SLOWEST_HEAD = 30.0  # seconds
 LARGE_BODY = 256 * 1024
@@ -106,6 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._body_left: int | None = None  # as Content-Length says, without what the parser has passed on
+        self._certificate: bytes | None = None  # of the client, which TLS has verified
         self._unread = 0  # bytes of a body that nobody wants and the parser does not know of
 
     def take_body(self, cycle: RequestResponseCycle) -> tuple[bytes, RestOfBody] | None:
@@ -130,6 +133,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         super().connection_made(transport)
+        secured = transport.get_extra_info("ssl_object")
+        self._certificate = None if secured is None else secured.getpeercert(binary_form=True)
         self._begin_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -155,6 +160,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._end_head()
         super().on_headers_complete()
+        if self._certificate is not None:
+            self.scope[CLIENT_CERTIFICATE] = self._certificate  # type: ignore[literal-required]  # ours
         self._body_left = _find_length(self.headers)
         if self._body_left is not None and self._body_left >= LARGE_BODY:
             self.scope[TAKE_BODY] = partial(self.take_body, self.cycle)  # type: ignore[literal-required]  # ours

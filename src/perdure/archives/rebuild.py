@@ -60,8 +60,10 @@ Tell = Callable[[str], None]
 DERIVED: Mapping[str, tuple[str, ...]] = {
     "organisations": (),
     "identities": ("email",),
+    "terms": (),
     "groups": (),
     "group_members": (),
+    "claim_rules": (),
     "accounts": (),
     "grants": (),
     "profiles": (),

@@ -78,14 +78,21 @@ class Federation:
         state = self._seal(kept, _STATE, _STATE_LASTS)
         return found.authorization_url(redirect_uri=redirect_uri, state=state, nonce=nonce, verifier=verifier)
 
-    def finish_login(self, *, provider: str, state: str, code: str, browser: str) -> Returned:
-        """Who came back; raises LoginNotConfirmedError, also when another browser began the login."""
+    def finish_login(
+        self, *, provider: str, state: str, code: str, browser: str, issuer: str | None = None
+    ) -> Returned:
+        """Who came back; raises LoginNotConfirmedError, also when another browser began the login.
+
+        `issuer` is who says that he sends him back (RFC 9207), where that is said.
+        """
         kept = self._open(state, _STATE)
         if kept["provider"] != provider or not hmac.compare_digest(kept["browser"], _digest(browser)):
             raise LoginNotConfirmedError("This login was begun elsewhere.")
         arrival = self._require(provider).redeem(
             code, redirect_uri=kept["redirect_uri"], nonce=kept["nonce"], verifier=kept["verifier"]
         )
+        if issuer and issuer != arrival.issuer:
+            raise LoginNotConfirmedError("Another provider than the one that was asked sent you back.")
         return Returned(arrival, kept["return_to"], kept["linking"])
 
     def begin_device(self, provider: str) -> tuple[DeviceLogin, str]:

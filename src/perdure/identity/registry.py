@@ -15,8 +15,17 @@ from sqlalchemy.dialects.postgresql import insert
 
 from perdure.identity.grants import Grants, render_grant
 from perdure.identity.model import fold_name
-from perdure.identity.tables import accounts, grants, group_members, groups, identities, organisations
-from perdure.kernel.clock import parse_time
+from perdure.identity.tables import (
+    accounts,
+    claim_rules,
+    grants,
+    group_members,
+    groups,
+    identities,
+    organisations,
+    terms,
+)
+from perdure.kernel.clock import format_time, parse_time
 
 Rows = list[dict[str, object]]
 
@@ -26,7 +35,12 @@ _IDENTITY = (
     "accepted_at",
 )  # fmt: skip
 # What an older registry or head says nothing of
-_LATER: dict[str, dict[str, object]] = {"organisations": {"quota_bytes": None}, "accounts": {"quota_files": None}}
+_LATER: dict[str, dict[str, object]] = {
+    "organisations": {"quota_bytes": None},
+    "identities": {"accepted_terms": None, "accepted_at": None},
+    "accounts": {"quota_files": None},
+}
+_RULE = ("id", "group_id", "issuer", "entitlement")
 _GROUP = ("id", "organisation_id", "name")
 _ACCOUNT = ("id", "organisation_id", "kind", "name", "owner_id", "quota_bytes", "allowed_profiles", "quota_files")
 
@@ -38,11 +52,15 @@ class Registry:
         self._grants = grants
 
     def export_registry(self, tx: Connection) -> dict[str, Rows]:
-        """Organisations, identities, groups with members, accounts and the grants on both; in one order."""
+        """Organisations, identities, terms, groups with members and rules, accounts, grants on the first and last."""
         return {
             "organisations": _export(tx, organisations, _ORGANISATION),
             "identities": _export(tx, identities, _IDENTITY),
-            "groups": [{**group, "members": _members(tx, group["id"])} for group in _export(tx, groups, _GROUP)],
+            "terms": _export_terms(tx),
+            "groups": [
+                {**group, "members": _members(tx, group["id"]), "rules": _rules(tx, group["id"])}
+                for group in _export(tx, groups, _GROUP)
+            ],
             "accounts": _export(tx, accounts, _ACCOUNT),
             "grants": [
                 grant
@@ -73,7 +91,7 @@ class Registry:
         return {
             "organisations": _export(tx, organisations, _ORGANISATION, homes),
             "identities": named,
-            "groups": [{**group, "members": []} for group in bands],
+            "groups": [{**group, "members": [], "rules": []} for group in bands],
             "accounts": account,
             "grants": shared,
         }
@@ -103,6 +121,7 @@ class Registry:
         """Load all of `export_registry` in the order in which the rows need each other."""
         self.restore_organisations(tx, registry["organisations"])
         self.restore_identities(tx, registry["identities"])
+        self.restore_terms(tx, registry.get("terms", ()))
         self.restore_groups(tx, registry["groups"])
         self.restore_accounts(tx, registry["accounts"])
         self.restore_grants(tx, registry["grants"])
@@ -114,14 +133,20 @@ class Registry:
 
     def restore_identities(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load identities; they have no login until `give_login` or a backup brings one."""
-        _restore(tx, identities, (_take(row, _IDENTITY) for row in rows))
+        later = _LATER["identities"]
+        _restore(tx, identities, (_take({**later, **row}, _IDENTITY) for row in rows))
+
+    def restore_terms(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
+        """Load the versions of the terms of use."""
+        _restore(tx, terms, ({**row, "published_at": _moment(row["published_at"])} for row in rows))
 
     def restore_groups(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
-        """Load groups and their members."""
+        """Load groups, their members, and the rules that lead into them."""
         for row in rows:
             _restore(tx, groups, [{**_take(row, _GROUP), "name_folded": fold_name(str(row["name"]))}])
             members = cast(Rows, row["members"])  # as export_registry writes them
             _restore(tx, group_members, [{**_ids(member), "group_id": UUID(str(row["id"]))} for member in members])
+            _restore(tx, claim_rules, map(_ids, cast(Rows, row.get("rules", []))))
 
     def restore_accounts(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load accounts."""
@@ -150,10 +175,20 @@ def _export(tx: Connection, table: Table, columns: tuple[str, ...], only: Iterab
 
 
 def _members(tx: Connection, group_id: object) -> Rows:
-    query = select(group_members.c.identity_id, group_members.c.is_manager).where(
-        group_members.c.group_id == UUID(str(group_id))
-    )
+    columns = (group_members.c[name] for name in ("identity_id", "is_manager", "source", "issuer"))
+    query = select(*columns).where(group_members.c.group_id == UUID(str(group_id)))
     rows = tx.execute(query.order_by(group_members.c.identity_id)).mappings()
+    return [{name: _plain(value) for name, value in row.items()} for row in rows]
+
+
+def _rules(tx: Connection, group_id: object) -> Rows:
+    columns = (claim_rules.c[name] for name in _RULE)
+    query = select(*columns).where(claim_rules.c.group_id == UUID(str(group_id))).order_by(claim_rules.c.id)
+    return [{name: _plain(value) for name, value in row.items()} for row in tx.execute(query).mappings()]
+
+
+def _export_terms(tx: Connection) -> Rows:
+    rows = tx.execute(select(terms).order_by(terms.c.version)).mappings()
     return [{name: _plain(value) for name, value in row.items()} for row in rows]
 
 
@@ -166,7 +201,8 @@ def _restore(tx: Connection, table: Table, rows: Iterable[dict[str, object]]) ->
 
 
 def _take(row: Mapping[str, object], columns: tuple[str, ...]) -> dict[str, object]:
-    return _ids({name: row[name] for name in columns})
+    values = _ids({name: row[name] for name in columns})
+    return values | {name: _moment(values[name]) for name in columns if name.endswith("_at")}
 
 
 def _grant(row: Mapping[str, object]) -> dict[str, object]:
@@ -182,7 +218,7 @@ def _ids(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    return str(value) if isinstance(value, UUID) else value
+    return format_time(value) if isinstance(value, datetime) else str(value) if isinstance(value, UUID) else value
 
 
 def _moment(value: object) -> datetime | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -74,21 +73,6 @@ class TermsOfUse:
         require_version(present, accepted)
         return present.version
 
-    def export_terms(self, tx: Connection) -> Sequence[Terms]:
-        """All versions, oldest first, for the stores."""
-        return [Terms(row.version, row.text, row.published_at) for row in tx.execute(_ALL)]
-
-    def restore_terms(self, tx: Connection, found: Sequence[Terms]) -> None:
-        """Load what `export_terms` gave; safe to call twice."""
-        known = set(tx.execute(select(terms.c.version)).scalars())
-        rows = [
-            {"version": one.version, "text": one.text, "published_at": one.published_at}
-            for one in found
-            if one.version not in known
-        ]
-        if rows:
-            tx.execute(insert(terms), rows)
-
 
 def require_version(present: Terms, accepted: int | None) -> None:
     """Raises TermsNotAcceptedError unless it is the present version that was accepted."""
@@ -100,12 +84,9 @@ def require_version(present: Terms, accepted: int | None) -> None:
         )
 
 
-_ALL = select(terms).order_by(terms.c.version)
-
-
 def _find(tx: Connection, version: int | None) -> Terms | None:
     query = (
-        _ALL.where(terms.c.version == version)
+        select(terms).where(terms.c.version == version)
         if version is not None
         else select(terms).order_by(terms.c.version.desc())
     )

@@ -1,7 +1,7 @@
-// A real provider of OpenID Connect for the tests: node provider.mjs PORT REDIRECT_URI
+// A real provider of OpenID Connect for the tests: node provider.mjs PORT
 import Provider from "oidc-provider";
 
-const [port, redirectUri] = process.argv.slice(2);
+const [port] = process.argv.slice(2);
 const issuer = `http://127.0.0.1:${port}`;
 const people = {
   ada: {
@@ -18,7 +18,8 @@ const provider = new Provider(issuer, {
     {
       client_id: "perdure",
       client_secret: "a secret of the tests: 100 % + & safe",
-      redirect_uris: [redirectUri],
+      application_type: "native", // which may come back to any port of this machine
+      redirect_uris: ["http://127.0.0.1/login/hall/callback"],
       response_types: ["code"],
       grant_types: ["authorization_code", "urn:ietf:params:oauth:grant-type:device_code", "refresh_token"],
     },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import IO
+
 import click
 
 from perdure_client.cli.limits import LIMIT, show_limits, to_limit
@@ -129,6 +131,115 @@ def group_remove(ctx: click.Context, group_id: str, login: str) -> None:
     """Take the person with this LOGIN out of a group."""
     make_client(ctx).remove_member(group_id, login)
     click.echo(f"{login} is not in the group.")
+
+
+@group.command("rules")
+@click.argument("group_id")
+@json_option
+@click.pass_context
+def group_rules(ctx: click.Context, group_id: str, as_json: bool) -> None:
+    """List which entitlements of which institution lead into a group."""
+    found = make_client(ctx).list_claim_rules(group_id)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(
+            [(one["id"], one["issuer"], one["entitlement"]) for one in found], ("rule", "institution", "entitlement")
+        )
+
+
+@group.command("add-rule")
+@click.argument("group_id")
+@click.argument("issuer")
+@click.argument("entitlement")
+@json_option
+@click.pass_context
+def group_add_rule(ctx: click.Context, group_id: str, issuer: str, entitlement: str, as_json: bool) -> None:
+    """Let into a group who logs in at ISSUER with ENTITLEMENT; * at its end stands for any ending."""
+    _print_made(make_client(ctx).add_claim_rule(group_id, issuer=issuer, entitlement=entitlement), as_json)
+
+
+@group.command("remove-rule")
+@click.argument("group_id")
+@click.argument("rule_id")
+@click.pass_context
+def group_remove_rule(ctx: click.Context, group_id: str, rule_id: str) -> None:
+    """Take a rule back."""
+    make_client(ctx).remove_claim_rule(group_id, rule_id)
+    click.echo("Removed.")
+
+
+@click.group()
+def application() -> None:
+    """Applications of people who ask to be let in; for those who manage their organisation."""
+
+
+@application.command("list")
+@click.option("--state", type=click.Choice(["pending", "approved", "refused"]), help="Only these.")
+@json_option
+@click.pass_context
+def application_list(ctx: click.Context, state: str | None, as_json: bool) -> None:
+    """List who asks, or asked, to be let in."""
+    found = list(make_client(ctx).list_applications(state=state))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one["id"], one["state"], one["display_name"], f"{one['kind']} {one['subject']}", one["reason"])
+        for one in found
+    ]
+    print_table(rows, ("application", "state", "name", "login", "reason"))
+
+
+@application.command("approve")
+@click.argument("application_id")
+@click.option("--organisation", help="Identifier of the organisation; needed where the application names none.")
+@click.option("--quota", type=click.IntRange(min=0), help="Of the personal account, in bytes; default: no limit.")
+@json_option
+@click.pass_context
+def application_approve(
+    ctx: click.Context, application_id: str, organisation: str | None, quota: int | None, as_json: bool
+) -> None:
+    """Let somebody in; the identifier of the new identity is printed."""
+    made = make_client(ctx).approve_application(application_id, organisation_id=organisation, quota_bytes=quota)
+    _print_made(made, as_json)
+
+
+@application.command("refuse")
+@click.argument("application_id")
+@click.option("--note", default="", help="Why; the applicant is told.")
+@click.pass_context
+def application_refuse(ctx: click.Context, application_id: str, note: str) -> None:
+    """Say no."""
+    make_client(ctx).refuse_application(application_id, note=note)
+    click.echo("Refused.")
+
+
+@click.group()
+def terms() -> None:
+    """The terms of use, which everybody accepts at his first login."""
+
+
+@terms.command("show")
+@click.argument("version", type=click.IntRange(min=1), required=False)
+@json_option
+@click.pass_context
+def terms_show(ctx: click.Context, version: int | None, as_json: bool) -> None:
+    """Print the terms of use in force, or an earlier VERSION."""
+    found = make_client(ctx).terms(version)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"Version {found['version']}\n\n{found['text'].rstrip()}")
+
+
+@terms.command("publish")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.pass_context
+def terms_publish(ctx: click.Context, file: IO[str]) -> None:
+    """Put the text of FILE (- for standard input) in force. Needs a token with the verb admin."""
+    made = make_client(ctx).publish_terms(file.read())
+    click.echo(f"Version {made['version']} is in force; everybody meets it at the next login.")
 
 
 @click.group()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,9 @@ _KEPT_VERBS = ("read", "write", "manage")  # an administrator's powers are kept 
 @click.argument("url", required=False)
 @click.option("--login", "name", help="Your login name; asked for when not given.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--provider", help="Log in at this institution, in a browser on any device; see `perdure providers`.")
+@click.option("--token-stdin", is_flag=True, help="With --provider: read a token that it made from standard input.")
+@click.option("--accept-terms", type=click.IntRange(min=1), help="Accept this version of the terms of use.")
 @click.option("--administrator", is_flag=True, help="Let the kept token use the powers of an administrator.")
 @click.option("--days", default=90, show_default=True, help="How long the kept token is good.")
 @json_option
@@ -33,19 +37,30 @@ def login(
     url: str | None,
     name: str | None,
     password_stdin: bool,
+    provider: str | None,
+    token_stdin: bool,
+    accept_terms: int | None,
     administrator: bool,
     days: int,
     as_json: bool,
 ) -> None:
-    """Log in at URL with a local account and keep a token for later commands.
+    """Log in at URL and keep a token for later commands.
 
     The password is not kept. The token is kept readable by you only, and revoked by `perdure logout`.
     """
     session = find_session(url or (ctx.find_root().obj or {}).get("url"))
-    name = name or click.prompt(f"Login name at {session.url}")
-    password = _read_password() if password_stdin else click.prompt("Password", hide_input=True)
+    if token_stdin and provider is None:
+        raise UsageError("A token is one of a provider.", next_step="Name it: --provider NAME.")
     with Client(Session(session.url, None)) as visitor:
-        opened = _open_session(visitor, name, password)
+        if provider is None:
+            name = name or click.prompt(f"Login name at {session.url}")
+            password = _read_secret() if password_stdin else click.prompt("Password", hide_input=True)
+            opened = _open_session(visitor, name, password, accept_terms)
+        elif token_stdin:
+            opened = visitor.log_in_with_token(provider, _read_secret(), accept_terms=accept_terms)
+        else:
+            opened = _log_in_at(visitor, provider, accept_terms)
+    name = name or opened["identity"]["display_name"]
     until = datetime.now(UTC) + timedelta(days=days)
     with Client(Session(session.url, opened["secret"], name)) as client:
         verbs = (*_KEPT_VERBS, "admin") if administrator else _KEPT_VERBS
@@ -60,21 +75,87 @@ def login(
         )
 
 
-def _open_session(visitor: Client, name: str, password: str) -> dict[str, Any]:
-    """Log in; the code of a second factor is asked for where there is one."""
+def _log_in_at(visitor: Client, provider: str, accept_terms: int | None) -> dict[str, Any]:
+    """Log in at a provider by a browser elsewhere; who is not known here yet may apply."""
+    begun = visitor.begin_device_login(provider)
+    click.echo(f"Open {begun['complete_uri']} in a browser, on any device, and confirm the code:", err=True)
+    click.echo(f"\n  {begun['user_code']}\n", err=True)
+    end = time.monotonic() + begun["expires_in"]
+    while time.monotonic() < end:
+        time.sleep(begun["interval"])
+        try:
+            opened = visitor.poll_device_login(begun["ticket"])
+        except ApiError as error:
+            return _go_on(visitor, error, accept_terms)
+        if opened is not None:
+            return opened
+    raise UsageError("Nobody confirmed the login in time.", next_step="Run the command again.")
+
+
+def _go_on(visitor: Client, error: ApiError, accept_terms: int | None) -> dict[str, Any]:
+    """After a login that was confirmed, and not enough: accept the terms, or apply."""
+    ticket = str(error.extra.get("ticket") or "")
+    if error.code == "terms_not_accepted" and ticket:
+        return visitor.log_in_with_ticket(ticket, accept_terms=accept_terms or _ask_for_terms(visitor, error))
+    if error.code != "unknown_person" or not ticket:
+        raise error
+    click.echo("You are not known here yet.", err=True)
+    if not click.confirm("Ask to be let in?", err=True):
+        raise error
+    reason = click.prompt("Why (your beamtime, your group)", default="", show_default=False, err=True)
     try:
-        return visitor.log_in(name, password)
-    except ApiError as error:
-        if error.code != "second_factor_needed":
+        visitor.apply(ticket, reason=reason, accept_terms=accept_terms)
+    except ApiError as second:
+        if second.code != "terms_not_accepted":
             raise
-    return visitor.log_in(name, password, code=click.prompt("Code of your device", err=True))
+        visitor.apply(ticket, reason=reason, accept_terms=_ask_for_terms(visitor, second))
+    raise UsageError("Your application is sent.", next_step="Log in again once it has been approved.")
 
 
-def _read_password() -> str:
-    password = sys.stdin.readline().rstrip("\n")
-    if not password:
-        raise UsageError("No password came on standard input.")
-    return password
+def _ask_for_terms(visitor: Client, error: ApiError) -> int:
+    """Show the terms of use; their version, once they are accepted."""
+    terms = visitor.terms(error.extra.get("version"))  # type: ignore[arg-type]  # a number, as the server sends it
+    click.echo(f"{terms['text'].rstrip()}\n", err=True)
+    if not click.confirm("Do you accept these terms of use?", err=True):
+        raise error
+    return int(terms["version"])
+
+
+def _open_session(visitor: Client, name: str, password: str, accept_terms: int | None = None) -> dict[str, Any]:
+    """Log in; the code of a second factor, and whether one accepts the terms, are asked for where it is needed."""
+    code: str | None = None
+    for _ in range(3):
+        try:
+            return visitor.log_in(name, password, code=code, accept_terms=accept_terms)
+        except ApiError as error:
+            if error.code == "second_factor_needed" and code is None:
+                code = click.prompt("Code of your device", err=True)
+            elif error.code == "terms_not_accepted" and accept_terms is None:
+                accept_terms = _ask_for_terms(visitor, error)
+            else:
+                raise
+    raise AssertionError("each is asked for once")
+
+
+def _read_secret() -> str:
+    secret = sys.stdin.readline().rstrip("\n")
+    if not secret:
+        raise UsageError("No password or token came on standard input.")
+    return secret
+
+
+@click.command()
+@json_option
+@click.pass_context
+def providers(ctx: click.Context, as_json: bool) -> None:
+    """List the institutions where you can log in, for `perdure login --provider NAME`."""
+    session = find_session((ctx.find_root().obj or {}).get("url"))
+    with Client(Session(session.url, None)) as visitor:
+        found = visitor.list_providers()
+    if as_json:
+        print_json(found)
+    else:
+        print_table([(one["name"], one["label"], one["kind"]) for one in found], ("provider", "institution", "kind"))
 
 
 @click.command()
@@ -203,6 +284,66 @@ def session_end(ctx: click.Context, session_id: str) -> None:
     """End a session at once."""
     make_client(ctx).end_session(session_id)
     click.echo("Ended.")
+
+
+@click.group()
+def logins() -> None:
+    """The ways in which you log in: a password, institutions, certificates, each leading to the same you."""
+
+
+@logins.command("list")
+@json_option
+@click.pass_context
+def logins_list(ctx: click.Context, as_json: bool) -> None:
+    """List the ways in which you log in."""
+    found = make_client(ctx).list_logins()
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one["id"], one["kind"], one["subject"], show_time(one["last_used_at"]) or "never") for one in found]
+    print_table(rows, ("login", "kind", "who you are there", "last used"))
+
+
+@logins.command("link")
+@click.argument("provider")
+@click.option("--login", "name", help="Your login name here; asked for when not given.")
+@click.pass_context
+def logins_link(ctx: click.Context, provider: str, name: str | None) -> None:
+    """Link a login at PROVIDER to you. You log in with your password here, and then there."""
+    with _in_session(ctx, name) as client, Client(Session(client.session.url, None)) as visitor:
+        made = client.link_login(_find_ticket(visitor, provider))
+    click.echo(f"{made['subject']} is you from now on.")
+
+
+def _find_ticket(visitor: Client, provider: str) -> str:
+    """Log in at a provider as somebody whom nobody knows here; the ticket of that login."""
+    begun = visitor.begin_device_login(provider)
+    click.echo(f"Open {begun['complete_uri']} in a browser and confirm the code {begun['user_code']}.", err=True)
+    end = time.monotonic() + begun["expires_in"]
+    while time.monotonic() < end:
+        time.sleep(begun["interval"])
+        try:
+            opened = visitor.poll_device_login(begun["ticket"])
+        except ApiError as error:
+            if "ticket" not in error.extra or error.code == "terms_not_accepted":
+                raise
+            return str(error.extra["ticket"])
+        if opened is not None:
+            with Client(Session(visitor.session.url, opened["secret"])) as other:
+                other.log_out()
+            raise UsageError("This login belongs to somebody here already.", next_step="Unlink it there first.")
+    raise UsageError("Nobody confirmed the login in time.", next_step="Run the command again.")
+
+
+@logins.command("unlink")
+@click.argument("login_id")
+@click.option("--login", "name", help="Your login name here; asked for when not given.")
+@click.pass_context
+def logins_unlink(ctx: click.Context, login_id: str, name: str | None) -> None:
+    """Unlink a login from you. One has to stay."""
+    with _in_session(ctx, name) as client:
+        client.unlink_login(login_id)
+    click.echo("Unlinked.")
 
 
 @click.group("second-factor")

@@ -147,7 +147,7 @@ def _look_at_keys(settings: Settings) -> Iterator[Finding]:
 def _look_at_certificate(settings: Settings) -> Iterator[Finding]:
     if settings.tls_cert is None:
         return
-    Certificate(settings.tls_cert, settings.tls_key)
+    Certificate(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     first = x509.load_pem_x509_certificates(settings.tls_cert.read_bytes())[0]
     left = (first.not_valid_after_utc - datetime.now(UTC)).days
     said = f"valid until {first.not_valid_after_utc:%Y-%m-%d} ({left} days)"

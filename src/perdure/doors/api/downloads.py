@@ -62,7 +62,7 @@ def download(
         "content-type": _TYPES[form],
         "content-disposition": attachment(packed.filename.encode()),
         "cache-control": "private, no-cache",
-        "vary": "Authorization",
+        "vary": "Authorization, Cookie",
     }
     if packed.length is None:
         return send_stream(request, services.threads, partial(packed.read, 0, None), headers)

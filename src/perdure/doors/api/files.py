@@ -158,7 +158,7 @@ def _headers_of(entry: Entry, want_digest: str | None) -> dict[str, str]:
         "content-type": guessed or "application/octet-stream",
         "content-disposition": attachment(name),
         "cache-control": "private, no-cache",
-        "vary": "Authorization, Want-Digest",
+        "vary": "Authorization, Cookie, Want-Digest",
     }
     modified, legacy = http_date(entry.mtime_ns), format_legacy_digest(entry.digests, want_digest)
     return headers | _digest_header(entry) | _present({"last-modified": modified, "digest": legacy})

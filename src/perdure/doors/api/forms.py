@@ -50,6 +50,16 @@ class DeviceForm(Form):
     provider: Line
 
 
+class ClaimRuleForm(Form):
+    issuer: Annotated[str, Field(min_length=1, max_length=1000)]
+    entitlement: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class HopForm(Form):
+    provider: Line
+    accept_terms: TermsVersion | None = None
+
+
 class TicketForm(Form):
     """`ticket` is what an earlier step of the login gave."""
 

@@ -14,6 +14,7 @@ from perdure.doors.api.forms import (
     ApplicationForm,
     ApprovalForm,
     DeviceForm,
+    HopForm,
     LocalApplicationForm,
     RefusalForm,
     TermsForm,
@@ -23,12 +24,18 @@ from perdure.doors.api.forms import (
 from perdure.doors.api.people import IdentityView, identity_view
 from perdure.doors.api.session import SessionView, session_view
 from perdure.doors.api.views import Page
-from perdure.doors.http.auth import KnownCaller, client_of
+from perdure.doors.http.auth import GUESSABLE, KnownCaller, client_of
 from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
+from perdure.doors.http.hops import HeaderLogin
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.services import Given, Services
 from perdure.identity import Application, ApplicationState, Arrival, Credential
-from perdure.identity.errors import TermsNotAcceptedError, UnknownPersonError
+from perdure.identity.errors import (
+    ApplicationPendingError,
+    NoSuchProviderError,
+    TermsNotAcceptedError,
+    UnknownPersonError,
+)
 from perdure.kernel.errors import PerdureError
 
 router = APIRouter(tags=["logging in"])
@@ -112,13 +119,15 @@ class CredentialView(BaseModel):
     openapi_extra=ANYONE,
 )
 def list_providers(services: Given) -> Page[ProviderView]:
-    found = services.identity.list_providers()
-    return Page(items=[ProviderView(name=one.name, label=one.label, kind=one.kind.value) for one in found])
+    found = [(one.name, one.label, one.kind.value) for one in services.identity.list_providers()]
+    found += [(one.name, one.label, one.kind.value) for one in services.header_logins.values()]
+    return Page(items=[ProviderView(name=name, label=label, kind=kind) for name, label, kind in found])
 
 
 @router.post(
     "/login/device",
     operation_id="begin_device_login",
+    dependencies=[GUESSABLE],
     summary="Begin a login that is confirmed in a browser elsewhere",
     responses=problems(401),
     openapi_extra=ANYONE,
@@ -157,6 +166,7 @@ def poll_device_login(
 @router.post(
     "/login/token",
     operation_id="log_in_with_token",
+    dependencies=[GUESSABLE],
     summary="Exchange a provider's token, which a machine has, for a session",
     responses=problems(401, 403),
     openapi_extra=ANYONE,
@@ -170,12 +180,27 @@ def log_in_with_token(form: TokenLoginForm, request: Request, response: Response
 @router.post(
     "/login/ticket",
     operation_id="log_in_with_ticket",
+    dependencies=[GUESSABLE],
     summary="Go on with a login that had to be interrupted, as to accept the terms of use",
     responses=problems(401, 403),
     openapi_extra=ANYONE,
 )
 def log_in_with_ticket(form: TicketForm, request: Request, response: Response, services: Given) -> SessionView:
     arrival = services.identity.open_arrival(form.ticket)
+    response.headers["cache-control"] = "no-store"
+    return _enter(arrival, request, services, form.accept_terms)
+
+
+@router.post(
+    "/login/hop",
+    operation_id="log_in_by_hop",
+    dependencies=[GUESSABLE],
+    summary="Log in by a certificate of the connection, or by what a trusted server in front of us says",
+    responses=problems(401, 403),
+    openapi_extra=ANYONE,
+)
+def log_in_by_hop(form: HopForm, request: Request, response: Response, services: Given) -> SessionView:
+    arrival = find_header_login(services, form.provider).read(request, services.clock)
     response.headers["cache-control"] = "no-store"
     return _enter(arrival, request, services, form.accept_terms)
 
@@ -216,6 +241,7 @@ def publish_terms(form: TermsForm, caller: KnownCaller, services: Given) -> Term
 @router.post(
     "/applications",
     operation_id="apply",
+    dependencies=[GUESSABLE],
     summary="Ask to be let in, with the ticket of a login that is not known here yet",
     status_code=202,
     responses=problems(403, 409),
@@ -235,6 +261,7 @@ def apply(form: ApplicationForm, services: Given) -> AppliedView:
 @router.post(
     "/applications/local",
     operation_id="apply_with_password",
+    dependencies=[GUESSABLE],
     summary="Ask for a local account",
     status_code=202,
     responses=problems(403, 409),
@@ -336,9 +363,17 @@ def _enter(arrival: Arrival, request: Request, services: Services, accept_terms:
     """Open a session; who is not known, or has to accept the terms, is given a ticket to go on with."""
     try:
         secret, actor = services.identity.arrive(arrival, client_of(request), accept_terms=accept_terms)
-    except (UnknownPersonError, TermsNotAcceptedError) as error:
+    except (UnknownPersonError, ApplicationPendingError, TermsNotAcceptedError) as error:
         raise with_ticket(error, arrival, services) from None
     return session_view(secret, actor, services)
+
+
+def find_header_login(services: Services, name: str) -> HeaderLogin:
+    """The way of this name that a server in front of us, or TLS, sees to; raises NoSuchProviderError."""
+    found = services.header_logins.get(name)
+    if found is None:
+        raise NoSuchProviderError("There is no such way to log in here.")
+    return found
 
 
 def with_ticket(error: PerdureError, arrival: Arrival, services: Services) -> PerdureError:

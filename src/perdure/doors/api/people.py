@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
 
 from perdure.doors.api.fields import CursorText, Id, Line, PageSize
-from perdure.doors.api.forms import GroupForm, IdentityForm, IdentityPatch, MemberForm
+from perdure.doors.api.forms import ClaimRuleForm, GroupForm, IdentityForm, IdentityPatch, MemberForm
 from perdure.doors.api.views import Page
 from perdure.doors.http.auth import KnownCaller
 from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
@@ -24,6 +24,7 @@ router = APIRouter(tags=["people"], route_class=CreatingRoute)
 
 IdentityId = Annotated[Id, Path()]
 GroupId = Annotated[Id, Path()]
+RuleId = Annotated[Id, Path()]
 
 
 class IdentityView(BaseModel):
@@ -51,6 +52,14 @@ class GroupView(BaseModel):
     name: str
     members: list[UUID]
     managers: list[UUID]
+
+
+class ClaimRuleView(BaseModel):
+    """Who logs in from the issuer with the entitlement is in the group."""
+
+    id: UUID
+    issuer: str
+    entitlement: str
 
 
 def identity_view(card: IdentityCard) -> IdentityView:
@@ -184,6 +193,41 @@ def add_member(
 )
 def remove_member(group_id: GroupId, identity_id: IdentityId, caller: KnownCaller, services: Given) -> None:
     services.identity.remove_member(caller, group_id, identity_id)
+
+
+@router.get(
+    "/groups/{group_id}/rules",
+    operation_id="list_claim_rules",
+    summary="Which entitlements of which provider lead into the group",
+    responses=problems(403),
+)
+def list_claim_rules(group_id: GroupId, caller: KnownCaller, services: Given) -> Page[ClaimRuleView]:
+    found = services.identity.list_claim_rules(caller, group_id)
+    return Page(items=[ClaimRuleView.model_validate(one, from_attributes=True) for one in found])
+
+
+@router.post(
+    "/groups/{group_id}/rules",
+    operation_id="add_claim_rule",
+    summary="Let into the group who logs in with an entitlement; `*` at its end stands for any ending",
+    status_code=201,
+    dependencies=ONCE,
+    responses=problems(403, 409),
+)
+def add_claim_rule(group_id: GroupId, form: ClaimRuleForm, caller: KnownCaller, services: Given) -> ClaimRuleView:
+    made = services.identity.add_claim_rule(caller, group_id, entitlement=form.entitlement, issuer=form.issuer)
+    return ClaimRuleView.model_validate(made, from_attributes=True)
+
+
+@router.delete(
+    "/groups/{group_id}/rules/{rule_id}",
+    operation_id="remove_claim_rule",
+    summary="Take a rule back",
+    status_code=204,
+    responses=problems(403),
+)
+def remove_claim_rule(group_id: GroupId, rule_id: RuleId, caller: KnownCaller, services: Given) -> None:
+    services.identity.remove_claim_rule(caller, group_id, rule_id)
 
 
 def _identity_fields(card: IdentityCard) -> dict[str, Any]:  # Any: fields of the view, each with its own type

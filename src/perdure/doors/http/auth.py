@@ -1,4 +1,4 @@
-"""Who is calling, from the Authorization header: a session or token as Bearer, or as the password of Basic."""
+"""Who is calling: a session, token or link as Bearer or as the password of Basic, or a session in a cookie."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from uuid import UUID
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBasic, HTTPBearer
 
+from perdure.doors.http.cookies import find_session
 from perdure.doors.http.errors import ForeignPageError
 from perdure.doors.http.services import Given
 from perdure.identity import Client
-from perdure.identity.errors import BadCredentialsError, NotLoggedInError
+from perdure.identity.errors import BadCredentialsError, NotLoggedInError, TokenExpiredError
 from perdure.kernel.actor import ANONYMOUS, Actor
 
 
@@ -54,7 +55,7 @@ def find_secret(request: Request) -> str | None:
     """The secret that came with the request; None without one. Raises BadCredentialsError for a header that is none."""
     header = request.headers.get("authorization")
     if header is None:
-        return None
+        return find_session(request)
     scheme, _, content = header.strip().partition(" ")
     if scheme.lower() == "basic":
         _refuse_foreign_page(request)
@@ -79,11 +80,16 @@ def get_caller(
     bearer: Annotated[object, Security(_BEARER)] = None,
     basic: Annotated[object, Security(_BASIC)] = None,
 ) -> Actor:
-    """The actor of this request; anonymous without a credential, never with a wrong one."""
+    """The actor of this request; anonymous without a credential, never with a wrong one that was sent on purpose."""
     secret = find_secret(request)
     if secret is None:
         return ANONYMOUS
-    caller = services.sharing.visiting.authenticate(secret)
+    try:
+        caller = services.sharing.visiting.authenticate(secret)
+    except (BadCredentialsError, TokenExpiredError):
+        if "authorization" in request.headers:
+            raise
+        return ANONYMOUS  # a browser keeps its cookie longer than the session lasts
     services.limits.count_caller(request.scope, caller)
     return caller
 

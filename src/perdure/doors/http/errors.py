@@ -101,3 +101,10 @@ class AnswerSealedError(ConflictError):
     code = "answer_sealed"
     title = "This was done before, for another session or token"
     next_step = "Do not send it again: look for what was made in the list that it belongs to."
+
+
+class LoginEndedElsewhereError(NotAllowedError):
+    code = "login_ended_elsewhere"
+    status = 401
+    title = "The login ended before it was done"
+    next_step = "Begin it again, or log in another way."

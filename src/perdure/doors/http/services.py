@@ -11,6 +11,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from perdure.archives.service import Archives
+from perdure.doors.http.hops import HeaderLogin
 from perdure.doors.http.limiting import RequestLimits
 from perdure.doors.http.streams import ByteThreads
 from perdure.identity import Identity
@@ -47,6 +48,7 @@ class Services:
     clock: Clock
     place: Callable[[], Place]
     find_faults: Callable[[], Mapping[str, str | None]]
+    header_logins: Mapping[str, HeaderLogin] = field(default_factory=dict)
     threads: ByteThreads = field(default_factory=ByteThreads)
     limits: RequestLimits = field(default_factory=RequestLimits)
     waiting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_MOST_WAITING))

@@ -24,11 +24,12 @@ class BadCertificateError(BadInputError):
 class Certificate:
     """A certificate with its chain and its key, from PEM files; the key may lie in the file of the certificate.
 
-    Raises BadCertificateError.
+    With `client_ca` clients may show a certificate of one of these authorities. Raises BadCertificateError.
     """
 
-    def __init__(self, certificate: Path, key: Path | None = None) -> None:
+    def __init__(self, certificate: Path, key: Path | None = None, client_ca: Path | None = None) -> None:
         self._certificate, self._key = certificate, key or certificate
+        self._client_ca = client_ca
         self._seen = self._look()
         self.context = self._read()
 
@@ -70,6 +71,13 @@ class Certificate:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         self._load(context)
+        if self._client_ca is not None:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            try:
+                context.load_verify_locations(self._client_ca)
+            except OSError as error:  # ssl.SSLError is one
+                told = f"{self._client_ca} cannot be used: {error}."
+                raise BadCertificateError(told, file=str(self._client_ca)) from error
         return context
 
     def _load(self, context: ssl.SSLContext) -> None:

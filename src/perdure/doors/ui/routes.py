@@ -131,7 +131,7 @@ def render(
         .render(**content, place=services.place(), asset=_asset_url, request_id=request_id_of(request))
     )
     # Private, and asked for again each time: what a page shows depends on who asks and changes with the archive.
-    usual = {"content-security-policy": _POLICY, "cache-control": "private, no-cache", "vary": "Authorization"}
+    usual = {"content-security-policy": _POLICY, "cache-control": "private, no-cache", "vary": "Authorization, Cookie"}
     return HTMLResponse(text, status, dict(headers or usual))
 
 

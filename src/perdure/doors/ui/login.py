@@ -1,0 +1,254 @@
+"""Logging in with a browser: the choice of ways, the way to a provider and back, and what a first login meets."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlencode
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
+
+from perdure.doors.http.auth import GUESSABLE, Caller, client_of
+from perdure.doors.http.cookies import (
+    find_browser,
+    find_session,
+    forget_session,
+    keep_session,
+    mark_browser,
+    require_own_page,
+)
+from perdure.doors.http.errors import LoginEndedElsewhereError
+from perdure.doors.http.services import Given, Services
+from perdure.doors.ui.routes import render
+from perdure.identity import Arrival
+from perdure.identity.errors import (
+    ApplicationPendingError,
+    BadCodeError,
+    BadCredentialsError,
+    LoginThrottledError,
+    SecondFactorNeededError,
+    TermsNotAcceptedError,
+    UnknownPersonError,
+)
+from perdure.identity.federation import check_return
+from perdure.kernel.actor import Actor, ActorKind
+from perdure.kernel.errors import PerdureError
+
+router = APIRouter(include_in_schema=False)
+
+_MOST_FIELDS = 20
+_LARGEST_FORM = 256 * 1024
+_COOKIE_LASTS = timedelta(days=90)  # the session itself ends sooner
+Form = dict[str, str]
+
+
+def open_login_pages(app: FastAPI) -> None:
+    """Serve the pages for logging in."""
+    app.include_router(router)
+
+
+async def _read_form(request: Request) -> Form:
+    """The fields of a form that a page of ours sent; what is no form has none."""
+    require_own_page(request)
+    body = await request.body()
+    if len(body) > _LARGEST_FORM:
+        return {}
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        return {}
+    return {name: values[0].strip("\0") for name, values in fields.items()}
+
+
+Sent = Annotated[Form, Depends(_read_form)]
+
+
+@router.get("/login")
+def choose_way(request: Request, caller: Caller, services: Given, return_to: str = "/") -> Response:
+    return _show(request, services, caller, {}, None, return_to=check_return(return_to))
+
+
+@router.post("/login", dependencies=[GUESSABLE])
+def log_in(request: Request, form: Sent, caller: Caller, services: Given) -> Response:
+    return_to = check_return(form.get("return_to", "/"))
+    try:
+        secret, _ = services.identity.log_in(
+            form.get("login", ""),
+            form.get("password", ""),
+            client_of(request),
+            code=form.get("code") or None,
+            accept_terms=_version(form),
+        )
+    except (BadCredentialsError, BadCodeError, SecondFactorNeededError, LoginThrottledError) as error:
+        return _show(request, services, caller, form, error, return_to=return_to)
+    except TermsNotAcceptedError as error:
+        return _show(request, services, caller, form, error, return_to=return_to, terms=_terms(services))
+    except PerdureError as error:
+        return render(request, services, "problem.html", {"error": error}, error.status)
+    return _enter(request, services, secret, return_to)
+
+
+@router.get("/login/{provider}", dependencies=[GUESSABLE])
+def go_to_provider(
+    provider: str, request: Request, services: Given, return_to: str = "/", link: bool = False
+) -> Response:
+    answer = RedirectResponse("/", 303)
+    mark = mark_browser(request, answer)
+    by_hop = services.header_logins.get(provider)
+    try:
+        if by_hop is not None:
+            return _arrive(request, services, by_hop.read(request, services.clock), check_return(return_to), None)
+        address = services.identity.begin_login(
+            provider, redirect_uri=_callback(services, provider), return_to=return_to, browser=mark, is_linking=link
+        )
+    except PerdureError as error:
+        return render(request, services, "problem.html", {"error": error}, error.status)
+    answer.headers["location"] = address
+    answer.headers["cache-control"] = "no-store"
+    return answer
+
+
+@router.get("/login/{provider}/callback", dependencies=[GUESSABLE])
+def come_back(
+    provider: str,
+    request: Request,
+    caller: Caller,
+    services: Given,
+    state: str = "",
+    code: str = "",
+    error: str = "",
+    iss: str = "",
+) -> Response:
+    try:
+        if error or not code:
+            raise LoginEndedElsewhereError(f"The provider ended the login: {error[:100] or 'it sent no code'}.")
+        back = services.identity.finish_login(
+            provider=provider, state=state, code=code, browser=find_browser(request), issuer=iss or None
+        )
+        if back.is_linking and caller.kind is ActorKind.PERSON:
+            services.identity.link(caller, back.arrival)
+            return RedirectResponse(back.return_to, 303, {"cache-control": "no-store"})
+    except PerdureError as problem:
+        return render(request, services, "problem.html", {"error": problem}, problem.status)
+    return _arrive(request, services, back.arrival, back.return_to, None)
+
+
+@router.post("/login/go-on", dependencies=[GUESSABLE])
+def go_on(request: Request, form: Sent, services: Given) -> Response:
+    """After the terms were accepted."""
+    try:
+        arrival = services.identity.open_arrival(form.get("ticket", ""))
+    except PerdureError as error:
+        return render(request, services, "problem.html", {"error": error}, error.status)
+    return _arrive(request, services, arrival, check_return(form.get("return_to", "/")), _version(form))
+
+
+@router.post("/login/apply", dependencies=[GUESSABLE])
+def apply(request: Request, form: Sent, services: Given) -> Response:
+    """Somebody who is not known yet asks to be let in."""
+    try:
+        arrival = services.identity.open_arrival(form.get("ticket", ""))
+        services.identity.apply(
+            arrival,
+            reason=form.get("reason", "").replace("\r\n", "\n"),
+            display_name=form.get("display_name") or None,
+            organisation_id=None,
+            accept_terms=_version(form),
+        )
+    except PerdureError as error:
+        return render(request, services, "problem.html", {"error": error}, error.status)
+    waiting = ApplicationPendingError("Your application is sent.")
+    return render(request, services, "problem.html", {"error": waiting}, 202)
+
+
+@router.post("/logout")
+def log_out(request: Request, form: Sent, services: Given) -> Response:
+    secret = find_session(request)
+    if secret:
+        services.identity.log_out(secret)
+    answer = RedirectResponse("/", 303)
+    forget_session(request, answer)
+    return answer
+
+
+def _arrive(
+    request: Request, services: Services, arrival: Arrival, return_to: str, accept_terms: int | None
+) -> Response:
+    try:
+        secret, _ = services.identity.arrive(arrival, client_of(request), accept_terms=accept_terms)
+    except (UnknownPersonError, TermsNotAcceptedError) as error:
+        content = {
+            "error": error,
+            "is_known": isinstance(error, TermsNotAcceptedError),
+            "ticket": services.identity.seal_arrival(arrival),
+            "name": arrival.display_name,
+            "terms": _terms(services),
+            "return_to": return_to,
+        }
+        return _render(request, services, "first_login.html", content, 200)
+    except PerdureError as error:
+        return render(request, services, "problem.html", {"error": error}, error.status)
+    return _enter(request, services, secret, return_to)
+
+
+def _enter(request: Request, services: Services, secret: str, return_to: str) -> Response:
+    answer = RedirectResponse(return_to, 303, {"cache-control": "no-store"})
+    keep_session(request, answer, secret, services.clock.now() + _COOKIE_LASTS)
+    return answer
+
+
+def _show(
+    request: Request,
+    services: Services,
+    caller: Actor,
+    form: Form,
+    error: PerdureError | None,
+    *,
+    return_to: str,
+    terms: Any = None,  # Any: see `_terms`
+) -> Response:
+    content = {
+        "error": error,
+        "login": form.get("login", ""),
+        "needs_code": isinstance(error, (SecondFactorNeededError, BadCodeError)) or bool(form.get("code")),
+        "terms": terms,
+        "me": caller.name if caller.kind is ActorKind.PERSON else None,
+        "return_to": return_to,
+        "providers": [
+            {"label": label, "url": f"/login/{name}?{urlencode({'return_to': return_to})}"}
+            for name, label in _list_ways(services)
+        ],
+    }
+    return _render(request, services, "login.html", content, error.status if error else 200)
+
+
+def _list_ways(services: Services) -> list[tuple[str, str]]:
+    """Name and label of each way beside a password."""
+    found = [(one.name, one.label) for one in services.identity.list_providers()]
+    return [*found, *((one.name, one.label) for one in services.header_logins.values())]
+
+
+def _render(request: Request, services: Services, template: str, content: dict[str, Any], status: int) -> Response:
+    policy = (
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    )
+    headers = {"content-security-policy": policy, "cache-control": "no-store", "vary": "Authorization, Cookie"}
+    return render(request, services, template, content, status, headers)
+
+
+def _terms(services: Services) -> Any:  # Any: what the template is given
+    try:
+        return services.identity.get_terms()
+    except PerdureError:
+        return None
+
+
+def _version(form: Form) -> int | None:
+    text = form.get("accept_terms", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def _callback(services: Services, provider: str) -> str:
+    return f"{services.place().api_url}/login/{provider}/callback"
