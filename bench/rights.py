@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import LiteralString
+from typing import Any, LiteralString
 from uuid import UUID
 
 import httpx
@@ -100,7 +100,7 @@ class Scene:
             self.run(_COPY_ARCHIVE, count, one)
         return [row[0] for row in self.run("SELECT id FROM archives WHERE account_id = %s ORDER BY id", owner.account)]
 
-    def run(self, statement: LiteralString, *given: object) -> list[tuple[object, ...]]:  # Any column may come
+    def run(self, statement: LiteralString, *given: object) -> list[tuple[Any, ...]]:  # Any: a row
         cursor = self._database.execute(statement, given)
         return cursor.fetchall() if cursor.description else []
 

@@ -42,7 +42,7 @@ def told(db: Database) -> Iterator[list[Event]]:
     with db.begin() as tx:
         for number in range(200):
             clock.moment = _START + timedelta(minutes=random.randrange(number + 1))  # not in the order of numbers
-            data = random.choice([{}, {"count": 1}, {"of": {"thing": str(random.choice(things))}}])
+            data: dict[str, object] = random.choice([{}, {"count": 1}, {"of": {"thing": str(random.choice(things))}}])
             subject = random.choice([None, *archives])
             log.record(tx, random.choice(_TYPES), subject, random.choice(actors), data)
     log.sequence_pending()

@@ -309,7 +309,12 @@ def take_into_a_group(stage: Stage) -> tuple[Actor | None, UUID | None]:
     return stage.ada, stage.made["eve"].id
 
 
-@act("group.member_removed", lambda stage: (_make_group(stage), take_into_a_group(stage))[0])
+def _fill_group(stage: Stage) -> None:
+    _make_group(stage)
+    take_into_a_group(stage)
+
+
+@act("group.member_removed", _fill_group)
 def take_out_of_a_group(stage: Stage) -> tuple[Actor | None, UUID | None]:
     stage.house.identity.remove_member(stage.ada, stage.made["group"].id, stage.made["eve"].id)
     return stage.ada, stage.made["eve"].id
