@@ -30,7 +30,15 @@ CHECKS = [
     status_code_conformance,
 ]
 # These would end the credential of the run, or the archive it is about.
-ENDING = {"log_out", "set_password", "discard_archive", "withdraw_archive", "revoke_token", "list_events", "publish_terms"}
+ENDING = {
+    "log_out",
+    "set_password",
+    "discard_archive",
+    "withdraw_archive",
+    "revoke_token",
+    "list_events",
+    "publish_terms",
+}
 # Bodies of bytes, which no schema describes: tests/doors/test_bytes.py has them.
 BYTES = {"put_batch", "continue_upload", "put_file"}
 
