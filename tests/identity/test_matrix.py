@@ -308,3 +308,11 @@ def _listed(house: House, tx: Connection, actor: Actor, things: list[ArchiveThin
         is_closed=archives.c.is_closed,
     )
     return set(tx.execute(select(archives.c.id).where(visible)).scalars())
+
+
+def test_the_log_says_by_what_somebody_was_named_and_not_how(house: House) -> None:
+    archive = archive_of(house.personal(house.administrator))
+    given = house.identity.grant(house.administrator, archive, Grantee(named="x509 CN=Ada,O=Grid"), Role.READER)
+    house.identity.revoke_grant(house.administrator, archive, given.id)
+    told = [event for event in house.told() if event.type.startswith("grant.") and event.subject == archive.id]
+    assert [event.data["named"] for event in told] == ["x509", "x509"]

@@ -181,7 +181,10 @@ class Grants:
 
     def _record(self, tx: Connection, event_type: str, actor: Actor, on: GrantedThing, grant: Grant) -> None:
         subject = on.id if isinstance(on, ArchiveThing) else None
-        self._events.record(tx, event_type, subject, actor, render_grant(grant))
+        told = render_grant(grant)
+        if grant.to.named is not None:  # the log only grows: what somebody is called elsewhere is not fixed in it
+            told["named"] = grant.to.named.partition(" ")[0]
+        self._events.record(tx, event_type, subject, actor, told)
 
 
 def render_grant(grant: Grant) -> dict[str, object]:

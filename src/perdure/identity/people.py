@@ -364,7 +364,11 @@ class People:
         with self._db.begin() as tx:
             _lock_administrators(tx)
             require(tx, actor, identity_id)
-            tx.execute(update(identities).where(identities.c.id == identity_id).values(**values))
+            differs = or_(*(identities.c[name] != value for name, value in values.items()))
+            if not tx.execute(
+                update(identities).where(identities.c.id == identity_id, differs).values(**values)
+            ).rowcount:
+                return
             _require_administrator(tx)
             if values.get("state") == "disabled":
                 end_sessions(tx, identity_id)

@@ -89,6 +89,7 @@ class SecondFactor:
         identity_id = require_session(actor)
         with self._db.begin() as tx:
             self._require_code(tx, identity_id, code)
+            self._events.record(tx, facts.RECOVERY_CODES_RENEWED, None, actor, {"identity": str(identity_id)})
             return self._make_recovery_codes(tx, identity_id)
 
     def remove_second_factor(self, actor: Actor, identity_id: UUID, *, code: str | None = None) -> None:
