@@ -433,12 +433,18 @@ def _check_provider(provider: ProviderSettings) -> None:
     for name in ("issuer", "client_id") if provider.kind == "oidc" else ():
         if not getattr(provider, name):
             raise BadSettingError(f"The provider {provider.name} needs {name!r}.", key=f"providers.{name}")
+    for name in [entry.name for entry in fields(ProviderSettings) if entry.name.endswith("_header")]:
+        header = getattr(provider, name)
+        is_needed = provider.kind == "proxy" and name in ("subject_header", "institution_header")
+        if not _HEADER_NAME.fullmatch(header) and (header or is_needed):
+            raise BadSettingError(f"{name} must be the name of a header, without underscores.", key=f"providers.{name}")
     if provider.kind == "oidc":
         parts = urlsplit(provider.issuer)
         if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
             raise BadSettingError("An issuer is an https URL.", key="providers.issuer")
 
 
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")  # some servers take an underscore for a hyphen
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 _PARSERS: dict[str, Callable[[str, object], object]] = {

@@ -28,6 +28,7 @@ SAID = {
     "entitlement": "urn:x:one;urn:x:two",
     "shib-authncontext-class": "https://refeds.org/profile/mfa",
 }
+HERE = "/login/federation?return_to=/x"
 DN = x509.Name(
     [
         x509.NameAttribute(NameOID.COUNTRY_NAME, "DE"),
@@ -57,6 +58,14 @@ def make_known(running: RunningApplication, kind: CredentialKind, subject: str) 
     identity.link(actor, Arrival(kind, subject))
 
 
+def come(
+    running: RunningApplication, *said: dict[str, str], path: str = "/login/federation?return_to=/x"
+) -> httpx.Response:
+    """A browser whose proxy says this of it."""
+    raw = [(name.encode(), value.encode()) for headers in said for name, value in headers.items()]
+    return httpx.get(f"{running.url}{path}", headers=raw, trust_env=False)
+
+
 def enter(running: RunningApplication, provider: str, *said: dict[str, str]) -> httpx.Response:
     """Log in by what these headers say, each as often as it is given."""
     raw = [(name.encode(), value.encode()) for headers in said for name, value in headers.items()]
@@ -70,18 +79,22 @@ def header_of(certificate: Path) -> str:
 
 
 def test_a_trusted_server_says_who_it_is(trusting: RunningApplication) -> None:
-    stranger = enter(trusting, "federation", SAID)
-    assert (stranger.status_code, stranger.json()["code"]) == (403, "unknown_person")
+    assert "not known here yet" in come(trusting, {**SAID, "remote-user": "eve@example.org"}).text
     make_known(trusting, CredentialKind.SAML, f"{SAID['shib-identity-provider']} ada@example.org")
-    answer = enter(trusting, "federation", SAID)
-    assert answer.status_code == 200, answer.text
-    secret = answer.json()["secret"]
-    actor = trusting.application.identity.authenticate(secret)
+    back = come(trusting, SAID)
+    assert (back.status_code, back.headers["location"]) == (303, "/x")
+    actor = trusting.application.identity.authenticate(back.cookies["perdure-session"])
     assert actor.proofs == {"saml", "second_factor", f"issuer {SAID['shib-identity-provider']}"}
     assert {"entitlement urn:x:one", "entitlement urn:x:two"} <= actor.known_as
-    raw = [(name.encode(), value.encode()) for name, value in SAID.items()]
-    page = httpx.get(f"{trusting.url}/login/federation?return_to=/x", headers=raw, trust_env=False)
-    assert (page.status_code, page.headers["location"]) == (303, "/x")
+
+
+def test_its_words_count_at_the_address_that_it_protects_alone(trusting: RunningApplication) -> None:
+    make_known(trusting, CredentialKind.SAML, f"{SAID['shib-identity-provider']} ada@example.org")
+    assert enter(trusting, "federation", SAID).status_code == 404
+    for path in ("/login/card", "/login/federation/", "/login/federation/callback", "/login//federation"):
+        assert "set-cookie" not in come(trusting, SAID, path=path).headers or "session" not in str(
+            come(trusting, SAID, path=path).headers["set-cookie"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -94,11 +107,11 @@ def test_a_trusted_server_says_who_it_is(trusting: RunningApplication) -> None:
     ],
 )
 def test_half_of_what_is_needed_is_nothing(trusting: RunningApplication, changed: dict[str, str]) -> None:
-    assert enter(trusting, "federation", {**SAID, **changed}).status_code == 401
+    assert come(trusting, {**SAID, **changed}).status_code == 401
 
 
 def test_of_two_names_none_is_true(trusting: RunningApplication) -> None:
-    assert enter(trusting, "federation", SAID, {"remote-user": "root@example.org"}).status_code == 401
+    assert come(trusting, SAID, {"remote-user": "root@example.org"}).status_code == 401
 
 
 @pytest.mark.parametrize("name", ["remote-user", "Remote-User", "REMOTE_USER", "remote_user"])
@@ -107,7 +120,7 @@ def test_nobody_else_is_believed(wary: RunningApplication, tmp_path: Path, name:
     make_known(wary, CredentialKind.X509, DN.rfc4514_string())
     said = {**{key: value for key, value in SAID.items() if key != "remote-user"}, name: SAID["remote-user"]}
     for forwarded in ({}, {"x-forwarded-for": "192.0.2.7"}, {"forwarded": "for=192.0.2.7"}):
-        assert enter(wary, "federation", {**said, **forwarded}).status_code == 401
+        assert come(wary, {**said, **forwarded}).status_code == 401
     authority = make_authority(tmp_path / "authority.pem")
     mine = make_client_certificate(tmp_path / "ada.pem", authority=authority, name=DN)
     for header in ("client-cert", "Client-Cert", "client_cert"):

@@ -163,11 +163,16 @@ def test_a_refusal_names_the_role_and_tells_a_stranger_nothing(house: House) -> 
     assert refused.value.extra["role"] == "contributor"
 
 
+HALL = "issuer https://login.example.org"
+
+
 def test_a_grant_may_name_who_was_never_here(house: House) -> None:
     ana, archive = house.join("ana"), archive_of(house.personal(house.administrator))
     grant = house.identity.grant
+    with pytest.raises(BadInputError, match="issuer"):
+        grant(house.administrator, archive, Grantee(named="entitlement urn:x:beamline"), Role.CURATOR)
     grant(house.administrator, archive, Grantee(named="x509 /C=DE/O=Grid/CN=Ana"), Role.READER)
-    grant(house.administrator, archive, Grantee(named="entitlement urn:x:beamline"), Role.CURATOR)
+    grant(house.administrator, archive, Grantee(named="entitlement urn:x:beamline"), Role.CURATOR, requires=[HALL])
     dn, entitled = "x509 CN=Ana,O=Grid,C=DE", "entitlement urn:x:beamline"
     for names, roles in (
         (frozenset[str](), set[Role]()),
@@ -176,7 +181,7 @@ def test_a_grant_may_name_who_was_never_here(house: House) -> None:
         ({dn, entitled}, {Role.READER, Role.CURATOR}),
         ({"x509 CN=Ana", "oidc https://a.example ana"}, set[Role]()),
     ):
-        actor = replace(ana, known_as=frozenset(names))
+        actor = replace(ana, known_as=frozenset(names), proofs=frozenset({"oidc", HALL}))
         with house.db.begin() as tx:
             assert {one.role for one in house.identity.find_roles(tx, actor, archive)} == roles
 

@@ -34,7 +34,9 @@ def furnish(house: House) -> ArchiveThing:
     account = house.personal(ana)
     house.identity.change_account(house.administrator, account.id, quota_bytes=7, allowed_profiles=["b", "a"])
     house.identity.grant(ana, account.thing, Grantee(group_id=group.id), Role.CONTRIBUTOR)
-    house.identity.add_claim_rule(ana, group.id, entitlement="urn:x:*", issuer="https://login.example.net")
+    house.identity.add_claim_rule(
+        house.administrator, group.id, entitlement="urn:x:*", issuer="https://login.example.net"
+    )
     home = OrganisationThing(account.organisation_id)
     house.identity.grant(house.administrator, home, Grantee(ana.identity_id), Role.CURATOR)
     archive = ArchiveThing(new_id(), account.id, account.organisation_id, AccessClass.PRIVATE, None, is_closed=False)

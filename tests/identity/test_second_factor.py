@@ -118,6 +118,17 @@ def test_asking_for_the_code_counts_no_failure_and_guessing_it_does(house: House
     assert guess(lambda: house.identity.log_in("ana", PASSWORD, code=WRONG)) < 30
 
 
+def test_asking_in_between_forgives_no_guess(house: House) -> None:
+    turn_on(house, house.join("ana"))
+
+    def guess_and_ask() -> None:
+        with pytest.raises(SecondFactorNeededError):
+            house.identity.log_in("ana", PASSWORD)
+        house.identity.log_in("ana", PASSWORD, code=WRONG)
+
+    assert guess(guess_and_ask) < 30
+
+
 def test_a_stolen_session_guesses_no_code(house: House) -> None:
     ana = house.join("ana")
     turn_on(house, ana)

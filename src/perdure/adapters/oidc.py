@@ -35,8 +35,12 @@ _TIMEOUT = 10.0
 _LARGEST_ANSWER = 1 << 20  # bytes
 _METADATA_LASTS = 3600.0  # seconds
 _KEYS_ANEW_EVERY = 30.0  # seconds; whoever sends unknown key ids shall not make us ask again and again
+_MOST_AT_ONCE = 8  # requests to one provider; each holds a thread, which other requests need
+_LEFT_ALONE = 5.0  # seconds after a provider did not say who it is
+_LONGEST_DEVICE_LOGIN = 3600
+_SLOWEST_POLL = 60
 _MOST_CLAIM_CHARACTERS = 255
-_FACTORS = frozenset({"mfa", "otp", "hwk", "swk", "fpt", "face", "pop", "sms"})  # RFC 8176
+_SECOND_FACTORS = frozenset({"otp", "hwk", "swk", "fpt", "face", "pop", "sms"})  # RFC 8176, beside a password
 _FACTOR_CONTEXTS = ("refeds.org/profile/mfa", "/mfa", "possessionorinherence")
 _ORCID = "https://orcid.org"
 
@@ -67,7 +71,9 @@ class OidcProvider:
         # A login now and then: no connection is kept, which nobody would close
         alone = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(timeout=_TIMEOUT, follow_redirects=False, limits=alone, transport=transport)
+        self._places = threading.BoundedSemaphore(_MOST_AT_ONCE)
         self._lock = threading.Lock()
+        self._silent_since: float | None = None
         self._metadata: tuple[float, Mapping[str, Any]] | None = None  # Any: JSON of the provider
         self._keys: tuple[float, KeySet] | None = None
 
@@ -107,8 +113,8 @@ class OidcProvider:
                 user_code=str(answer["user_code"]),
                 verification_uri=_web_address(str(answer["verification_uri"])),
                 complete_uri=_web_address(str(answer.get("verification_uri_complete") or answer["verification_uri"])),
-                interval=max(1, int(answer.get("interval", 5))),
-                expires_in=int(answer["expires_in"]),
+                interval=min(max(1, int(answer.get("interval", 5))), _SLOWEST_POLL),
+                expires_in=min(max(1, int(answer["expires_in"])), _LONGEST_DEVICE_LOGIN),
             )
         except (KeyError, ValueError, TypeError) as error:
             raise ProviderUnavailableError(f"{self.label} answered without {error}.") from None
@@ -229,6 +235,8 @@ class OidcProvider:
         return self._send("POST", address, data={**form, **own})
 
     def _send(self, method: str, address: str, **more: Any) -> httpx.Response:  # Any: as the library takes it
+        if not self._places.acquire(blocking=False):
+            raise ProviderUnavailableError(f"Too many wait for {self.label} at this moment.")
         try:
             with self._http.stream(method, address, **more) as response:
                 body = bytearray()
@@ -238,6 +246,8 @@ class OidcProvider:
                         raise ProviderUnavailableError(f"{self.label} answered with too much.")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProviderUnavailableError(f"{self.label} cannot be reached ({type(error).__name__}).") from None
+        finally:
+            self._places.release()
         return httpx.Response(response.status_code, content=bytes(body))
 
     def _json(self, response: httpx.Response, *, may_refuse: bool = False) -> Mapping[str, Any]:  # Any: JSON
@@ -270,8 +280,13 @@ class OidcProvider:
             known = self._metadata
         if known is not None and time.monotonic() - known[0] < _METADATA_LASTS:
             return known[1]
+        silent = self._silent_since
+        if silent is not None and time.monotonic() - silent < _LEFT_ALONE:
+            raise ProviderUnavailableError(f"{self.label} did not answer a moment ago.")
         issuer = self._settings.issuer
+        self._silent_since = time.monotonic()
         found = self._json(self._send("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration"))
+        self._silent_since = None
         if found.get("issuer") != issuer:
             raise ProviderUnavailableError(f"{self.label} calls itself something else than {issuer}.")
         with self._lock:
@@ -305,7 +320,8 @@ def _has_factor(claims: Mapping[str, Any]) -> bool:  # Any: claims
     methods = claims.get("amr")
     named = {str(one).lower() for one in methods} if isinstance(methods, list) else set()
     context = str(claims.get("acr") or "").lower()
-    return len(named & _FACTORS) > 0 or any(context.endswith(one) for one in _FACTOR_CONTEXTS)
+    is_double = "mfa" in named or ("pwd" in named and len(named & _SECOND_FACTORS) > 0)
+    return is_double or any(context.endswith(one) for one in _FACTOR_CONTEXTS)
 
 
 def _orcid(claims: Mapping[str, Any]) -> str | None:  # Any: claims

@@ -98,6 +98,8 @@ def first_login(settings: Settings, database_url: str) -> Path:
 
     kept = settings.data_dir / "first-login"
     with opened(settings, database_url, process="first login") as application:
+        if application.identity.has_administrator():
+            return kept
         login, password = application.identity.bootstrap_administrator(_LOGIN)
     if password is not None:
         with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

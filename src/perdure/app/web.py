@@ -113,11 +113,11 @@ def _find_certificate(settings: Settings) -> Certificate | None:
 
 def _behind_hops(app: ASGIApp, settings: Settings) -> ASGIApp:
     """What proxies say of callers is believed where they are trusted, and taken away where they are not."""
-    names = {name for one in _header_logins(settings) for name in one.headers}
     if settings.trusted_proxies:
         trusted = list(settings.trusted_proxies)  # never from the environment
         app = cast("ASGIApp", ProxyHeadersMiddleware(cast("Any", app), trusted_hosts=trusted))  # two ideas of one type
-    return TrustedHops(app, trusted=settings.trusted_proxies, headers=names) if names else app
+    logins = _header_logins(settings)
+    return TrustedHops(app, trusted=settings.trusted_proxies, logins=logins) if logins else app
 
 
 def _header_logins(settings: Settings) -> list[HeaderLogin]:

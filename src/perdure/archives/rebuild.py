@@ -112,11 +112,13 @@ def rebuild(ctx: Context, tell: Tell = lambda line: None) -> RebuildReport:
     found = _find_objects(ctx, report)
     tell(f"{len(found)} objects in {len(ctx.storage.stores())} stores")
     _record_objects(ctx, found.values(), report)
-    _restore_registry(ctx, found)
+    is_registry_known = _restore_registry(ctx, found)
+    if not is_registry_known:
+        tell("the registry is lost: roles on accounts and organisations are as old as the heads")
     crash_point("rebuild.registry_restored")
     for head in _parents_first(_iter_heads(ctx, found, report)):
         tell(f"archive {short_form(head.id)}")
-        _restore_or_report(ctx, head, found, report)
+        _restore_or_report(ctx, head, found, report, is_registry_known=is_registry_known)
         crash_point("rebuild.archive_restored")
     _report_strays(ctx, found, report)
     _count_usage(ctx)
@@ -220,7 +222,9 @@ def _record_objects(ctx: Context, found: Iterable[FoundObject], report: RebuildR
 # The registry
 
 
-def _restore_registry(ctx: Context, found: Mapping[str, FoundObject]) -> None:
+def _restore_registry(ctx: Context, found: Mapping[str, FoundObject]) -> bool:
+    """Load the registry; whether there is one."""
+    is_known = False
     for one in found.values():
         if one.kind is ObjectKind.REGISTRY:
             tables = {
@@ -228,11 +232,13 @@ def _restore_registry(ctx: Context, found: Mapping[str, FoundObject]) -> None:
                 for path in one.state
                 if path.startswith(REGISTRY_FOLDER)
             }
+            is_known = True
             with ctx.db.begin() as tx:
                 ctx.identity.restore_registry(tx, tables)
                 for row in tables["profiles"]:
                     statement = upsert(profiles).values(row)
                     tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=row))
+    return is_known
 
 
 def _read_rows(ctx: Context, object_id: str, path: str) -> list[JsonObject]:
@@ -251,10 +257,12 @@ def _iter_heads(ctx: Context, found: Mapping[str, FoundObject], report: RebuildR
                 report.problems.append(f"head {one.object_id}: {error.detail}")
 
 
-def _restore_or_report(ctx: Context, head: _Head, found: Mapping[str, FoundObject], report: RebuildReport) -> None:
+def _restore_or_report(
+    ctx: Context, head: _Head, found: Mapping[str, FoundObject], report: RebuildReport, *, is_registry_known: bool
+) -> None:
     """An archive comes back whole, or not at all and said."""
     try:
-        _restore_archive(ctx, head, found, report)
+        _restore_archive(ctx, head, found, report, is_registry_known=is_registry_known)
         report.archives += 1
     except DamagedError as error:
         report.problems.append(f"archive {short_form(head.id)}: {error.detail}")
@@ -337,11 +345,13 @@ def _parents_first(heads: Iterable[_Head]) -> list[_Head]:
     return list(ordered.values())
 
 
-def _restore_archive(ctx: Context, head: _Head, found: Mapping[str, FoundObject], report: RebuildReport) -> None:
+def _restore_archive(
+    ctx: Context, head: _Head, found: Mapping[str, FoundObject], report: RebuildReport, *, is_registry_known: bool
+) -> None:
     archive = parse_record(head.id, head.record, head.record["revision"])
     given = [grant for grant in head.grants.values() if grant is not None]
     with ctx.db.begin() as tx:
-        ctx.identity.restore_standing(tx, head.record["stands_on"])
+        ctx.identity.restore_standing(tx, head.record["stands_on"], is_registry_known=is_registry_known)
         strangers = ctx.identity.restore_strangers(tx, archive.organisation_id, given)
         tx.execute(insert(archives).values(id=head.id, **_archive_row(ctx, head, archive)))
         tx.execute(insert(record_changes), [_change_row(head.id, change) for change in _distinct(head.changes)])

@@ -170,6 +170,13 @@ class Applications:
             self._require_room(tx)
             if _is_taken(tx, arrival.kind, arrival.subject):
                 raise NameTakenError("The login name is in use.")
+            tx.execute(
+                delete(applications).where(  # approved once, and the login was unlinked since
+                    applications.c.kind == arrival.kind.value,
+                    applications.c.subject == arrival.subject,
+                    applications.c.state == ApplicationState.APPROVED.value,
+                )
+            )
             fresh = insert(applications).values(
                 id=new_id(),
                 kind=arrival.kind.value,

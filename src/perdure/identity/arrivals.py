@@ -80,15 +80,19 @@ class Arrivals:
             if known.state != "active":
                 raise BadCredentialsError("This identity is disabled.")
             tx.execute(update(credentials).where(credentials.c.id == known.id).values(last_used_at=self._clock.now()))
-            if arrival.issuer:
+            if arrival.issuer:  # whatever comes of the login: who lost an entitlement is out of the group
                 self._claims.follow_in(tx, known.identity_id, arrival.issuer, arrival.entitlements)
-            brought = {
-                name_of(ENTITLEMENT, one)
-                for one in sorted(arrival.entitlements)[:_MOST_ENTITLEMENTS]
-                if len(one) <= MAX_SUBJECT_CHARACTERS
-            }
+        brought = {
+            name_of(ENTITLEMENT, one)
+            for one in sorted(arrival.entitlements)[:_MOST_ENTITLEMENTS]
+            if len(one) <= MAX_SUBJECT_CHARACTERS
+        }
+        with self._db.begin() as tx:
+            again = _find(tx, arrival.kind, arrival.subject)
+            if again is None or again.state != "active":
+                raise BadCredentialsError("This login was taken away meanwhile.")
             return self._sessions.open_in(
-                tx, known.identity_id, client, arrival.proofs, brought, accept_terms=accept_terms
+                tx, again.identity_id, client, arrival.proofs, brought, accept_terms=accept_terms
             )
 
     def link(self, actor: Actor, arrival: Arrival) -> Credential:
@@ -152,7 +156,7 @@ class Arrivals:
 
     def _refusal(self, tx: Connection, arrival: Arrival) -> Exception:
         asked = self._applications.find_application_in(tx, arrival.kind, arrival.subject)
-        if asked is None:
+        if asked is None or asked.state is ApplicationState.APPROVED:  # approved once, and unlinked since
             return UnknownPersonError("Nobody here has this login.")
         if asked.state is ApplicationState.REFUSED:
             return ApplicationRefusedError(asked.note or "No reason was given.")

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 from perdure.identity.errors import BadSealError, LoginNotConfirmedError, NoSuchProviderError
 from perdure.identity.model import Arrival, CredentialKind
@@ -38,11 +39,11 @@ class ProviderCard:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """Who came back from a provider, where he wanted to go, and whether he came to link this login to another."""
+    """Who came back from a provider, where he wanted to go, and to which identity he wanted to link this login."""
 
     arrival: Arrival
     return_to: str
-    is_linking: bool
+    link_to: UUID | None
 
 
 class Federation:
@@ -58,7 +59,7 @@ class Federation:
         return [ProviderCard(one.name, one.label, one.kind) for one in self._providers.values()]
 
     def begin_login(
-        self, provider: str, *, redirect_uri: str, return_to: str, browser: str, is_linking: bool = False
+        self, provider: str, *, redirect_uri: str, return_to: str, browser: str, link_to: UUID | None = None
     ) -> str:
         """The address at the provider to send a browser to; `browser` is a secret that only this browser has.
 
@@ -73,7 +74,7 @@ class Federation:
             "browser": _digest(browser),
             "nonce": nonce,
             "verifier": verifier,
-            "linking": is_linking,
+            "link_to": None if link_to is None else str(link_to),
         }
         state = self._seal(kept, _STATE, _STATE_LASTS)
         return found.authorization_url(redirect_uri=redirect_uri, state=state, nonce=nonce, verifier=verifier)
@@ -93,7 +94,7 @@ class Federation:
         )
         if issuer and issuer != arrival.issuer:
             raise LoginNotConfirmedError("Another provider than the one that was asked sent you back.")
-        return Returned(arrival, kept["return_to"], kept["linking"])
+        return Returned(arrival, kept["return_to"], kept["link_to"] and UUID(kept["link_to"]))
 
     def begin_device(self, provider: str) -> tuple[DeviceLogin, str]:
         """Begin a login for a program without a browser; returns what to show, and a ticket to ask with."""

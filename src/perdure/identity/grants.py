@@ -16,6 +16,7 @@ from perdure.identity import events as facts
 from perdure.identity.callers import naming
 from perdure.identity.errors import LastOwnerError
 from perdure.identity.model import (
+    ENTITLEMENT,
     AccountThing,
     ArchiveThing,
     Grant,
@@ -84,6 +85,9 @@ class Grants:
         if expires_at is not None and (expires_at.tzinfo is None or expires_at <= self._clock.now()):
             raise BadInputError("The grant's end needs a time zone and lies in the future.", field="expires_at")
         demands = frozenset(map(check_requirement, requires))
+        if (to.named or "").startswith(f"{ENTITLEMENT} ") and not any(one.startswith("issuer ") for one in demands):
+            told = "Every provider may say this of anybody: require its issuer, as 'issuer https://login.example.org'."
+            raise BadInputError(told, field="requires")
         grant = self._give(tx, actor, on, to, role, expires_at, demands)
         if expires_at is not None or demands:
             _require_lasting_owner(tx, on)

@@ -20,6 +20,7 @@ from perdure.identity.accounts import Accounts
 from perdure.identity.callers import MAX_NAME_CHARACTERS, check_name, naming, require_reader, require_session
 from perdure.identity.errors import BadCredentialsError, LastAdministratorError
 from perdure.identity.model import (
+    WAYS,
     Account,
     Action,
     CredentialKind,
@@ -99,6 +100,18 @@ class People:
                 self.create_in(tx, SYSTEM, NewPerson(card, None, login, secret), None)
         return login, password
 
+    def has_administrator(self) -> bool:
+        """Whether an active administrator can log in, in whatever way."""
+        ways = credentials.c.kind.in_(sorted(WAYS))
+        query = (
+            select(identities.c.id)
+            .join(credentials, credentials.c.identity_id == identities.c.id)
+            .where(identities.c.is_administrator, identities.c.state == "active", ways)
+            .limit(1)
+        )
+        with self._db.begin() as tx:
+            return tx.execute(query).first() is not None
+
     def create_local_account(
         self,
         actor: Actor,
@@ -149,12 +162,16 @@ class People:
         for the scripts that bear them, unless `revoke_tokens`.
         """
         login, stored = self._password_of(actor, identity_id)
-        if identity_id == actor.identity_id:
+        if actor.kind is not ActorKind.SYSTEM:
             require_session(actor)
+        if identity_id == actor.identity_id:
             self._require_current(login, stored, current or "")
         secret = self._passwords.hash_new(password, login)
         mine = credentials.c.identity_id == identity_id
         with self._db.begin() as tx:
+            tx.execute(select(identities.c.id).where(identities.c.id == identity_id).with_for_update())
+            if identity_id != actor.identity_id:
+                self._rights.require_over(tx, actor, identity_id)
             tx.execute(update(credentials).where(_IS_PASSWORD, mine).values(secret=secret))
             end_sessions(tx, identity_id, kept=kept_session)
             self._events.record(tx, facts.PASSWORD_CHANGED, None, actor, {"identity": str(identity_id)})
@@ -168,6 +185,8 @@ class People:
             self._rights.require_over(tx, actor, identity_id)
         secret = self._passwords.hash_new(password, login)
         with naming("login"), self._db.begin() as tx:
+            tx.execute(select(identities.c.id).where(identities.c.id == identity_id).with_for_update())
+            self._rights.require_over(tx, actor, identity_id)
             self._give_login_in(tx, actor, identity_id, check_login(login), secret)
 
     def disable_identity(self, actor: Actor, identity_id: UUID) -> None:

@@ -96,15 +96,19 @@ class Registry:
             "grants": shared,
         }
 
-    def restore_standing(self, tx: Connection, standing: Mapping[str, Rows]) -> None:
-        """Load what `export_standing` gave; rows that are there already, from the registry, stay as they are."""
+    def restore_standing(self, tx: Connection, standing: Mapping[str, Rows], *, is_registry_known: bool) -> None:
+        """Load what `export_standing` gave; rows that are there already, from the registry, stay as they are.
+
+        An archive says what was so when its head was written. Where the registry is known it gives back no role that
+        was revoked since.
+        """
         for table, name, columns in _STANDING:
             for row in standing[name]:
                 values = _take({**_LATER.get(name, {}), **row}, columns)
                 if table is not organisations and table is not identities:
                     values["name_folded"] = fold_name(str(row["name"]))
                 tx.execute(insert(table).values(values).on_conflict_do_nothing())
-        for row in standing["grants"]:
+        for row in () if is_registry_known else standing["grants"]:
             tx.execute(insert(grants).values(_grant(row)).on_conflict_do_nothing())
 
     def restore_strangers(self, tx: Connection, organisation_id: UUID, rows: Iterable[Mapping[str, object]]) -> int:

@@ -24,7 +24,7 @@ from perdure.identity.model import CredentialKind
 from perdure.identity.ports import Sealer
 from perdure.identity.rights import Rights
 from perdure.identity.tables import credentials, identities
-from perdure.kernel.actor import Actor
+from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import NotFoundError
 from perdure.kernel.ids import new_id
@@ -57,6 +57,7 @@ class SecondFactor:
         identity_id = require_session(actor)
         key = secrets.token_bytes(_KEY_BYTES)
         with self._db.begin() as tx:
+            tx.execute(select(identities.c.id).where(identities.c.id == identity_id).with_for_update())
             if _find(tx, identity_id, is_confirmed=True) is not None:
                 raise SecondFactorExistsError("You have a second factor already.")
             tx.execute(delete(credentials).where(*_mine(identity_id, CredentialKind.TOTP)))
@@ -73,6 +74,7 @@ class SecondFactor:
         """
         identity_id = require_session(actor)
         with self._db.begin() as tx:
+            tx.execute(select(identities.c.id).where(identities.c.id == identity_id).with_for_update())
             row = _find(tx, identity_id, is_confirmed=False)
             if row is None:
                 raise NotFoundError("Begin with a new key first.")
@@ -87,6 +89,7 @@ class SecondFactor:
     def renew_recovery_codes(self, actor: Actor, code: str) -> list[str]:
         """Replace the recovery codes; needs a code of the device."""
         identity_id = require_session(actor)
+        self._count_guess(identity_id)
         with self._db.begin() as tx:
             self._require_code(tx, identity_id, code)
             self._events.record(tx, facts.RECOVERY_CODES_RENEWED, None, actor, {"identity": str(identity_id)})
@@ -94,8 +97,10 @@ class SecondFactor:
 
     def remove_second_factor(self, actor: Actor, identity_id: UUID, *, code: str | None = None) -> None:
         """Take it away: one's own with a code, another's, whose device is lost, by who manages his organisation."""
-        if identity_id == actor.identity_id:
+        if actor.kind is not ActorKind.SYSTEM:
             require_session(actor)
+        if identity_id == actor.identity_id:
+            self._count_guess(identity_id)
         with self._db.begin() as tx:
             if identity_id == actor.identity_id:
                 self._require_code(tx, identity_id, code or "")
@@ -122,12 +127,13 @@ class SecondFactor:
         used = delete(credentials).where(*_mine(identity_id, CredentialKind.RECOVERY))
         return tx.execute(used.where(credentials.c.secret == _digest(code))).rowcount == 1
 
-    def _require_code(self, tx: Connection, identity_id: UUID, code: str) -> None:
+    def _count_guess(self, identity_id: UUID) -> None:
         """A stolen session must not serve to guess codes: each guess is counted, whatever comes of it."""
-        with self._db.begin() as apart:
-            throttle.count_attempt(
-                apart, f"code of {identity_id}", _OWN_SESSION, is_known_address=True, now=self._clock.now()
-            )
+        with self._db.begin() as tx:
+            name, now = f"code of {identity_id}", self._clock.now()
+            throttle.count_attempt(tx, name, _OWN_SESSION, is_known_address=True, now=now)
+
+    def _require_code(self, tx: Connection, identity_id: UUID, code: str) -> None:
         if not self.use_code_in(tx, identity_id, code):
             raise BadCodeError("This is not the code of your device, or it was used already.")
 

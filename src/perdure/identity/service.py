@@ -65,7 +65,7 @@ class Identity:
         tokens = Tokens(db, clock, events, settings.token_lifetime, settings.longest_token_lifetime)
         groups = Groups(db, events, rights)
         applications = Applications(db, clock, events, rights, people, passwords, terms)
-        claims = Claims(db, events, groups)
+        claims = Claims(db, events, rights, groups)
         arrivals = Arrivals(db, clock, events, people, sessions, applications, claims)
         federation = Federation(clock, sealer, providers)
         registry = Registry(grants)
@@ -84,6 +84,7 @@ class Identity:
         self.select_people_of = rights.select_people_of
 
         self.bootstrap_administrator = people.bootstrap_administrator
+        self.has_administrator = people.has_administrator
         self.create_local_account = people.create_local_account
         self.set_password = people.set_password
         self.give_login = people.give_login

@@ -117,10 +117,11 @@ class Sessions:
                 and _use_password(tx, known, fresh_hash, self._clock.now())
             ):
                 proofs = self._prove(tx, known.identity_id, code, accept_terms)
-                if not isinstance(proofs, BadCodeError):
-                    throttle.forgive_attempt(tx, login, client.address, is_known_address=is_known_address)
                 if not isinstance(proofs, PerdureError):
+                    throttle.forgive_attempt(tx, login, client.address, is_known_address=is_known_address)
                     return self._open(tx, known.identity_id, client, proofs)
+                if not isinstance(proofs, BadCodeError):
+                    throttle.take_back_attempt(tx, login, client.address, is_known_address=is_known_address)
                 refusal = proofs
             if isinstance(refusal, (BadCredentialsError, BadCodeError)):
                 self._tell_refusal(tx, known.identity_id if known else None)

@@ -41,11 +41,14 @@ def forgive_attempt(tx: Connection, login: str, address: str, *, is_known_addres
     """The password was right: forget this client's failures, and take back what was counted beforehand."""
     tx.execute(delete(login_attempts).where(login_attempts.c.key == _client_key(login, address)))
     if not is_known_address:
-        tx.execute(
-            update(login_attempts)
-            .where(login_attempts.c.key == _login_key(login))
-            .values(failures=func.greatest(login_attempts.c.failures - 1, 0))
-        )
+        _take_back(tx, _login_key(login))
+
+
+def take_back_attempt(tx: Connection, login: str, address: str, *, is_known_address: bool) -> None:
+    """Nothing was guessed this time: take back what was counted beforehand, and forget no earlier failure."""
+    _take_back(tx, _client_key(login, address))
+    if not is_known_address:
+        _take_back(tx, _login_key(login))
 
 
 def count_refusal(tx: Connection, identity_id: UUID | None, now: datetime) -> int:
@@ -77,6 +80,11 @@ def _count(tx: Connection, key: bytes, backoff: Backoff, now: datetime) -> timed
     failures = 0 if row.last_at + backoff.forget < now else row.failures
     tx.execute(update(login_attempts).where(login_attempts.c.key == key).values(failures=failures + 1, last_at=now))
     return backoff.wait_until(failures, row.last_at) - now
+
+
+def _take_back(tx: Connection, key: bytes) -> None:
+    less = func.greatest(login_attempts.c.failures - 1, 0)
+    tx.execute(update(login_attempts).where(login_attempts.c.key == key).values(failures=less))
 
 
 def _client_key(login: str, address: str) -> bytes:

@@ -50,5 +50,7 @@ def test_a_head_tells_the_limits_where_the_registry_is_lost(house: House, ada: A
             del row["quota_bytes"]
         for row in standing["accounts"]:
             del row["quota_files"]
-        house.ctx.identity.restore_standing(tx, standing)  # of an older head; what is there stays
+        house.ctx.identity.restore_standing(
+            tx, standing, is_registry_known=True
+        )  # of an older head; what is there stays
         assert house.ctx.identity.find_limits_in(tx, account.id).organisation_bytes == 77

@@ -29,7 +29,7 @@ from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
 from perdure.doors.http.hops import HeaderLogin
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.services import Given, Services
-from perdure.identity import Application, ApplicationState, Arrival, Credential
+from perdure.identity import Application, ApplicationState, Arrival, Credential, CredentialKind
 from perdure.identity.errors import (
     ApplicationPendingError,
     NoSuchProviderError,
@@ -148,6 +148,7 @@ def begin_device_login(form: DeviceForm, response: Response, services: Given) ->
 @router.post(
     "/login/device/poll",
     operation_id="poll_device_login",
+    dependencies=[GUESSABLE],
     summary="Ask whether the login was confirmed; answers a session, or 202 while it was not",
     responses={202: {"model": PendingView}, **problems(401, 403)},
     openapi_extra=ANYONE,
@@ -195,12 +196,15 @@ def log_in_with_ticket(form: TicketForm, request: Request, response: Response, s
     "/login/hop",
     operation_id="log_in_by_hop",
     dependencies=[GUESSABLE],
-    summary="Log in by a certificate of the connection, or by what a trusted server in front of us says",
+    summary="Log in by a certificate, which our own TLS or a trusted server in front of us has verified",
     responses=problems(401, 403),
     openapi_extra=ANYONE,
 )
 def log_in_by_hop(form: HopForm, request: Request, response: Response, services: Given) -> SessionView:
-    arrival = find_header_login(services, form.provider).read(request, services.clock)
+    way = find_header_login(services, form.provider)
+    if way.kind is not CredentialKind.X509:
+        raise NoSuchProviderError("This way to log in is one for browsers, at /login/ and its name.")
+    arrival = way.read(request, services.clock)
     response.headers["cache-control"] = "no-store"
     return _enter(arrival, request, services, form.accept_terms)
 

@@ -1,7 +1,7 @@
 """Logins that another server in front of us has seen to, or the TLS of the connection itself.
 
-Their headers are believed only when they come from a proxy that the operator named: from anybody else they are taken
-away before a door sees the request.
+Their headers are believed only when they come from a proxy that the operator named, and its words about people only at
+the address that it protects: everywhere else they are taken away before a door sees the request.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class HeaderLogin:
         )
 
     def _read_certificate(self, request: Request, clock: Clock) -> Arrival:
-        der = request.scope.get(CLIENT_CERTIFICATE) or _decode(request.headers.getlist(_CERTIFICATE_HEADERS[0]))
+        # The header first: a proxy that shows us a certificate of its own speaks for somebody else
+        der = _decode(request.headers.getlist(_CERTIFICATE_HEADERS[0])) or request.scope.get(CLIENT_CERTIFICATE)
         if not der:
             raise LoginNotConfirmedError("No certificate came with this request.")
         try:
@@ -108,20 +109,31 @@ class HeaderLogin:
 class TrustedHops:
     """Takes the headers away that say who somebody is, but for requests that come straight from a trusted proxy.
 
-    It has to stand before whatever puts the forwarded address in the place of the proxy's.
+    A proxy sets or clears its words about people where it logs them in: they count at `/login/<name>` alone. It has to
+    stand before whatever puts the forwarded address in the place of the proxy's.
     """
 
-    def __init__(self, app: ASGIApp, *, trusted: Sequence[str], headers: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, *, trusted: Sequence[str], logins: Iterable[HeaderLogin]) -> None:
         self._app = app
         self._trusted: list[IPv4Network | IPv6Network] = [ip_network(one) for one in trusted]
-        self._headers = frozenset(name.lower().encode("ascii") for name in headers)
+        by_address = {f"/login/{one.name}": one for one in logins}
+        self._headers = {address: _plain_names(one.headers) for address, one in by_address.items()}
+        self._everywhere = _plain_names(
+            name for one in by_address.values() if one.kind is CredentialKind.X509 for name in one.headers
+        )
+        self._all = frozenset[bytes]().union(*self._headers.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_trusted(scope):
-            held = scope["headers"]
-            if any(_plain(name) in self._headers for name, _ in held):
-                scope = {**scope, "headers": [one for one in held if _plain(one[0]) not in self._headers]}
+        if scope["type"] == "http":
+            held, foreign = scope["headers"], self._all - self._find_believed(scope)
+            if foreign and any(_plain(name) in foreign for name, _ in held):
+                scope = {**scope, "headers": [one for one in held if _plain(one[0]) not in foreign]}
         await self._app(scope, receive, send)
+
+    def _find_believed(self, scope: Scope) -> frozenset[bytes]:
+        if not self._is_trusted(scope):
+            return frozenset()
+        return self._everywhere | self._headers.get(scope["path"], frozenset())
 
     def _is_trusted(self, scope: Scope) -> bool:
         try:
@@ -134,6 +146,10 @@ class TrustedHops:
 def _plain(name: bytes) -> bytes:
     """Some servers take an underscore for a hyphen: who sends one must not get past us with the other."""
     return name.lower().replace(b"_", b"-")
+
+
+def _plain_names(names: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(_plain(name.encode("ascii")) for name in names)
 
 
 def _word(request: Request, header: str) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlencode
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
-from perdure.doors.http.auth import GUESSABLE, Caller, client_of
+from perdure.doors.http.auth import GUESSABLE, Caller, client_of, identity_of
 from perdure.doors.http.cookies import (
     find_browser,
     find_session,
@@ -91,16 +91,20 @@ def log_in(request: Request, form: Sent, caller: Caller, services: Given) -> Res
 
 @router.get("/login/{provider}", dependencies=[GUESSABLE])
 def go_to_provider(
-    provider: str, request: Request, services: Given, return_to: str = "/", link: bool = False
+    provider: str, request: Request, caller: Caller, services: Given, return_to: str = "/", link: bool = False
 ) -> Response:
+    if link:
+        require_own_page(request)
     answer = RedirectResponse("/", 303)
     mark = mark_browser(request, answer)
     by_hop = services.header_logins.get(provider)
     try:
         if by_hop is not None:
             return _arrive(request, services, by_hop.read(request, services.clock), check_return(return_to), None)
+        link_to = identity_of(caller) if link else None
+        callback = _callback(services, provider)
         address = services.identity.begin_login(
-            provider, redirect_uri=_callback(services, provider), return_to=return_to, browser=mark, is_linking=link
+            provider, redirect_uri=callback, return_to=return_to, browser=mark, link_to=link_to
         )
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
@@ -126,7 +130,9 @@ def come_back(
         back = services.identity.finish_login(
             provider=provider, state=state, code=code, browser=find_browser(request), issuer=iss or None
         )
-        if back.is_linking and caller.kind is ActorKind.PERSON:
+        if back.link_to is not None and back.link_to != caller.identity_id:
+            raise LoginEndedElsewhereError("You are not logged in any more as who wanted to link this login.")
+        if back.link_to is not None:
             services.identity.link(caller, back.arrival)
             return RedirectResponse(back.return_to, 303, {"cache-control": "no-store"})
     except PerdureError as problem:
