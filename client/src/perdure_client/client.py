@@ -100,7 +100,7 @@ class Client:
         return self._object(self._transport.json("GET", "/terms" if version is None else f"/terms/{version}"))
 
     def publish_terms(self, text: str) -> dict[str, Any]:
-        return self._object(self._transport.json("POST", "/terms", json={"text": text}))
+        return self._object(self._transport.json("POST", "/terms", json={"text": text}, headers=_once()))
 
     def apply(
         self,

@@ -28,6 +28,7 @@ from perdure.doors.http.auth import GUESSABLE, KnownCaller, client_of
 from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
 from perdure.doors.http.hops import HeaderLogin
 from perdure.doors.http.openapi import ANYONE, problems
+from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given, Services
 from perdure.identity import Application, ApplicationState, Arrival, Credential, CredentialKind
 from perdure.identity.errors import (
@@ -38,7 +39,7 @@ from perdure.identity.errors import (
 )
 from perdure.kernel.errors import PerdureError
 
-router = APIRouter(tags=["logging in"])
+router = APIRouter(tags=["logging in"], route_class=CreatingRoute)
 
 ApplicationId = Annotated[Id, Path()]
 CredentialId = Annotated[Id, Path()]
@@ -236,6 +237,7 @@ def get_terms_version(version: Annotated[int, Path(ge=1, le=1 << 30)], services:
     operation_id="publish_terms",
     summary="Put new terms of use in force (administrators)",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403),
 )
 def publish_terms(form: TermsForm, caller: KnownCaller, services: Given) -> TermsView:
@@ -345,6 +347,7 @@ def list_logins(caller: KnownCaller, services: Given) -> Page[CredentialView]:
     operation_id="link_login",
     summary="Link the login of a ticket to the identity of this session",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403, 409),
 )
 def link_login(form: TicketForm, caller: KnownCaller, services: Given) -> CredentialView:
