@@ -656,7 +656,7 @@ class Client:
         }
         place = to_json(to_bytes(path)) if path else {}
         body = {**_without_none(wanted), **place}
-        return self._object(self._transport.json("POST", f"/archives/{archive_id}/links", json=body))
+        return self._object(self._transport.json("POST", f"/archives/{archive_id}/links", json=body, headers=_once()))
 
     def revoke_link(self, archive_id: str, link_id: str) -> None:
         self._transport.request("DELETE", f"/archives/{archive_id}/links/{link_id}")

@@ -14,11 +14,12 @@ from perdure.doors.api.forms import LinkForm
 from perdure.doors.api.views import Page, path_fields
 from perdure.doors.http.auth import KnownCaller
 from perdure.doors.http.openapi import problems
+from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given
 from perdure.sharing.links import LinkRequest
 from perdure.sharing.model import Link, LinkKind
 
-router = APIRouter(tags=["sharing"])
+router = APIRouter(tags=["sharing"], route_class=CreatingRoute)
 
 
 class LinkView(BaseModel):
@@ -64,6 +65,7 @@ def list_links(archive_id: ArchiveId, caller: KnownCaller, services: Given) -> P
     operation_id="make_link",
     summary="Make a link to the archive, or to a folder or file of it",
     status_code=201,
+    dependencies=ONCE,
     responses=problems(403, 409, 410),
 )
 def make_link(archive_id: ArchiveId, form: LinkForm, caller: KnownCaller, services: Given) -> MadeLinkView:
