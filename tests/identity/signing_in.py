@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import html
 import os
 import re
@@ -38,8 +39,7 @@ def find_tools() -> str | None:
 @contextmanager
 def running_hall() -> Iterator[Hall]:
     """Install the provider if that was not done yet, and run it on a free port."""
-    if not (PROVIDER / "node_modules").is_dir():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=PROVIDER, check=True, capture_output=True)
+    _install()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -57,6 +57,16 @@ def running_hall() -> Iterator[Hall]:
     finally:
         process.kill()
         process.communicate()
+
+
+def _install() -> None:
+    """Install the provider once, whichever of the processes that test comes first."""
+    done = PROVIDER / "node_modules" / ".installed"
+    with open(PROVIDER / "package.json", "rb") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not done.exists():
+            subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=PROVIDER, check=True, capture_output=True)
+            done.touch()
 
 
 class Browser:
