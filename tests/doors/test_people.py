@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
+from sqlalchemy import text
+
+from perdure.testing.app import RunningApplication
+
 from .callers import CITABLE, Caller, Problem
 
 
@@ -123,3 +129,27 @@ def test_what_somebody_reaches_is_listed_to_administrators(
     assert (found["id"], "fill" in found["actions"], "manage" in found["actions"]) == (archive, True, False)
     root.patch(f"/identities/{person}", json={"is_active": False})
     assert root.get(place).json()["items"] == []
+
+
+def test_the_workers_forget_sessions_that_ended_long_ago(running: RunningApplication) -> None:
+    running.person("retired")
+    application = running.application
+    left = text("SELECT count(*) FROM sessions WHERE expires_at < now() - interval '1 year'")
+    with application.db.begin() as tx:
+        assert tx.execute(
+            text(
+                "UPDATE sessions SET expires_at = now() - interval '2 years' WHERE identity_id ="
+                " (SELECT identity_id FROM credentials WHERE subject = 'retired')"
+            )
+        ).rowcount
+        tx.execute(text("DELETE FROM periodic_runs WHERE kind = 'identity.forget_ended'"))
+    application.jobs.run_periodic("identity.forget_ended")  # or a worker was faster
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        with application.db.begin() as tx:
+            if not tx.execute(left).scalar_one():
+                break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("the sessions are still there")
+    assert "identity.forget_refused" in application.jobs.periodic_kinds()

@@ -168,6 +168,8 @@ def _wire(
     identity = Identity(
         db, clock, events, FileSealer(settings.keys_dir), lifetime, providers=_make_providers(settings, clock)
     )
+    jobs.register_periodic("identity.forget_ended", timedelta(hours=24), identity.forget_ended)
+    jobs.register_periodic("identity.forget_refused", timedelta(hours=24), identity.forget_refused)
     storage = Storage(db, stores, clock, instance_id=instance_id, reserve_bytes=settings.disk_reserve_bytes)
     storage.prepare()
     signer = FileSigner(settings.keys_dir, clock)
