@@ -78,7 +78,8 @@ class Grants:
         """As `grant`; nobody gives a role above his own."""
         self._require_giver(tx, actor, on, role)
         if to.named is not None:
-            to = Grantee(named=check_named(*to.named.split(" ", 1)) if " " in to.named else check_named(to.named, ""))
+            kind, _, subject = to.named.partition(" ")
+            to = Grantee(named=check_named(kind, subject))
         if role not in roles_on(kind_of(on)):
             known = ", ".join(one.value for one in roles_on(kind_of(on)))
             raise BadInputError(f"A role on an {kind_of(on)} is one of {known}.", field="role")
