@@ -77,16 +77,21 @@ def login(
 
 def _log_in_at(visitor: Client, provider: str, accept_terms: int | None) -> dict[str, Any]:
     """Log in at a provider by a browser elsewhere; who is not known here yet may apply."""
+    try:
+        return _confirm_at(visitor, provider)
+    except ApiError as error:
+        return _go_on(visitor, error, accept_terms)
+
+
+def _confirm_at(visitor: Client, provider: str) -> dict[str, Any]:
+    """The session of a login that is confirmed in a browser; raises ApiError when the login alone is not enough."""
     begun = visitor.begin_device_login(provider)
     click.echo(f"Open {begun['complete_uri']} in a browser, on any device, and confirm the code:", err=True)
     click.echo(f"\n  {begun['user_code']}\n", err=True)
     end = time.monotonic() + begun["expires_in"]
     while time.monotonic() < end:
         time.sleep(begun["interval"])
-        try:
-            opened = visitor.poll_device_login(begun["ticket"])
-        except ApiError as error:
-            return _go_on(visitor, error, accept_terms)
+        opened = visitor.poll_device_login(begun["ticket"])
         if opened is not None:
             return opened
     raise UsageError("Nobody confirmed the login in time.", next_step="Run the command again.")
@@ -317,22 +322,15 @@ def logins_link(ctx: click.Context, provider: str, name: str | None) -> None:
 
 def _find_ticket(visitor: Client, provider: str) -> str:
     """Log in at a provider as somebody whom nobody knows here; the ticket of that login."""
-    begun = visitor.begin_device_login(provider)
-    click.echo(f"Open {begun['complete_uri']} in a browser and confirm the code {begun['user_code']}.", err=True)
-    end = time.monotonic() + begun["expires_in"]
-    while time.monotonic() < end:
-        time.sleep(begun["interval"])
-        try:
-            opened = visitor.poll_device_login(begun["ticket"])
-        except ApiError as error:
-            if "ticket" not in error.extra or error.code == "terms_not_accepted":
-                raise
-            return str(error.extra["ticket"])
-        if opened is not None:
-            with Client(Session(visitor.session.url, opened["secret"])) as other:
-                other.log_out()
-            raise UsageError("This login belongs to somebody here already.", next_step="Unlink it there first.")
-    raise UsageError("Nobody confirmed the login in time.", next_step="Run the command again.")
+    try:
+        opened = _confirm_at(visitor, provider)
+    except ApiError as error:
+        if "ticket" not in error.extra or error.code == "terms_not_accepted":
+            raise
+        return str(error.extra["ticket"])
+    with Client(Session(visitor.session.url, opened["secret"])) as other:
+        other.log_out()
+    raise UsageError("This login belongs to somebody here already.", next_step="Unlink it there first.")
 
 
 @logins.command("unlink")
