@@ -191,6 +191,28 @@ def test_the_command_logs_in_without_a_browser_of_its_own(
     assert json.loads(shown)[0]["kind"] == "oidc", told
 
 
+def test_the_command_links_a_login_and_unlinks_it(running: RunningApplication, tmp_path: Path) -> None:
+    secret = f"{running.password}\n"
+    words = ("logins", "link", "hall", "--login", running.login)
+    linking = perdure(running, tmp_path, *words, said=secret)
+    out, told = confirm(linking, "eve")
+    assert linking.returncode == 0, told
+    assert "is you from now on" in out
+    again = perdure(running, tmp_path, *words, said=secret)
+    _, told = confirm(again, "eve")
+    assert again.returncode == 2, told
+    assert "belongs to somebody here already" in told
+    coming = perdure(running, tmp_path, "login", "--provider", "hall", "--json")
+    _, told = confirm(coming, "eve")
+    assert coming.returncode == 0, told
+    listed, told = confirm(perdure(running, tmp_path, "logins", "list", "--json"), "eve")
+    linked = {one["kind"]: one["id"] for one in json.loads(listed)}
+    assert set(linked) == {"password", "oidc"}, told
+    gone = perdure(running, tmp_path, "logins", "unlink", linked["oidc"], "--login", running.login, said=secret)
+    out, told = confirm(gone, "eve")
+    assert out == "Unlinked.\n", told
+
+
 def test_a_rule_is_made_and_taken_back(root: httpx.Client, hall: Hall) -> None:
     group = root.post("/groups", json={"name": "Beamline"}).json()["id"]
     body = {"issuer": hall.issuer, "entitlement": "urn:x:example.org:group:*"}
