@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -41,7 +42,8 @@ class Transport:
         self.session = session
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         trusted = ssl.create_default_context(cafile=verify) if isinstance(verify, str) else verify
-        self._http = httpx.Client(timeout=_TIMEOUT, limits=limits, verify=trusted, follow_redirects=False)
+        told = {"User-Agent": f"perdure-client/{version('perdure-client')}"}
+        self._http = httpx.Client(timeout=_TIMEOUT, limits=limits, verify=trusted, follow_redirects=False, headers=told)
         self._sockets = Sockets(verify=trusted, timeout=_READ_TIMEOUT)
         self._data_url: str | None = None
 

@@ -159,6 +159,8 @@ def providers(ctx: click.Context, as_json: bool) -> None:
         found = visitor.list_providers()
     if as_json:
         print_json(found)
+    elif not found:
+        click.echo("This server knows no institutions; `perdure login` asks for the password that you have there.")
     else:
         print_table([(one["name"], one["label"], one["kind"]) for one in found], ("provider", "institution", "kind"))
 
