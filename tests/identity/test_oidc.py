@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
@@ -209,3 +211,36 @@ def test_a_provider_that_answers_nonsense_is_a_reason_to_try_later(clock: SetClo
     with pytest.raises(ProviderUnavailableError):
         provider.authorization_url(redirect_uri=REDIRECT_URI, state="s", nonce="n", verifier="v")
     assert asked == ["https://login.example.org/.well-known/openid-configuration"]
+
+
+def test_two_who_come_first_at_once_are_both_sent_there(clock: SetClock) -> None:
+    both = threading.Barrier(2, timeout=20)
+    issuer = "https://login.example.org"
+
+    def give(request: httpx.Request) -> httpx.Response:
+        both.wait()
+        return httpx.Response(200, json={"issuer": issuer, "authorization_endpoint": f"{issuer}/go"})
+
+    provider = OidcProvider(OidcSettings("x", "X", issuer, "c", None), clock, transport=httpx.MockTransport(give))
+
+    def go(state: str) -> str:
+        return provider.authorization_url(redirect_uri=REDIRECT_URI, state=state, nonce="n", verifier="v")
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(go, ("one", "two")))
+    assert all(url.startswith(f"{issuer}/go?") for url in found)
+
+
+def test_a_provider_that_does_not_answer_is_left_alone_for_a_moment(clock: SetClock) -> None:
+    asked: list[str] = []
+
+    def give(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        raise httpx.ConnectTimeout("no answer", request=request)
+
+    known = OidcSettings("x", "X", "https://login.example.org", "c", None)
+    provider = OidcProvider(known, clock, transport=httpx.MockTransport(give))
+    for expected in ("cannot be reached", "did not answer a moment ago"):
+        with pytest.raises(ProviderUnavailableError, match=expected):
+            provider.authorization_url(redirect_uri=REDIRECT_URI, state="s", nonce="n", verifier="v")
+    assert len(asked) == 1

@@ -284,9 +284,11 @@ class OidcProvider:
         if silent is not None and time.monotonic() - silent < _LEFT_ALONE:
             raise ProviderUnavailableError(f"{self.label} did not answer a moment ago.")
         issuer = self._settings.issuer
-        self._silent_since = time.monotonic()
-        found = self._json(self._send("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration"))
-        self._silent_since = None
+        try:
+            found = self._json(self._send("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration"))
+        except ProviderUnavailableError:
+            self._silent_since = time.monotonic()
+            raise
         if found.get("issuer") != issuer:
             raise ProviderUnavailableError(f"{self.label} calls itself something else than {issuer}.")
         with self._lock:
