@@ -90,7 +90,7 @@ class Applications:
         organisation_id: UUID | None = None,
         accept_terms: int | None = None,
     ) -> Application:
-        """Ask to be let in as who somebody from outside was shown to be."""
+        """Ask to be let in as who somebody from outside was shown to be; raises CredentialTakenError for who is."""
         named = arrival if display_name is None else arrival.called(display_name)
         arrival = named.called(check_name(named.display_name or named.subject, "display name"))
         return self._put(arrival, reason, organisation_id, accept_terms, secret=None)
@@ -169,6 +169,8 @@ class Applications:
             version = self._terms.require_acceptance_in(tx, accept_terms)
             self._require_room(tx)
             if _is_taken(tx, arrival.kind, arrival.subject):
+                if arrival.kind is not CredentialKind.PASSWORD:
+                    raise CredentialTakenError("You are known here: log in.")
                 raise NameTakenError("The login name is in use.")
             tx.execute(
                 delete(applications).where(  # approved once, and the login was unlinked since

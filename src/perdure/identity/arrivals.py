@@ -27,7 +27,6 @@ from perdure.identity.errors import (
 from perdure.identity.model import (
     ENTITLEMENT,
     WAYS,
-    Application,
     ApplicationState,
     Arrival,
     Client,
@@ -132,27 +131,6 @@ class Arrivals:
         identity_id = require_self_reader(actor)
         with self._db.begin() as tx:
             return _list(tx, identity_id)
-
-    def apply(
-        self,
-        arrival: Arrival,
-        *,
-        reason: str,
-        display_name: str | None,
-        organisation_id: UUID | None,
-        accept_terms: int | None,
-    ) -> Application:
-        """Ask to be let in; who is known already is told so by BadCredentialsError."""
-        with self._db.begin() as tx:
-            if _find(tx, arrival.kind, arrival.subject) is not None:
-                raise CredentialTakenError("You are known here: log in.")
-        return self._applications.apply_from_outside(
-            arrival,
-            reason=reason,
-            display_name=display_name,
-            organisation_id=organisation_id,
-            accept_terms=accept_terms,
-        )
 
     def _refusal(self, tx: Connection, arrival: Arrival) -> Exception:
         asked = self._applications.find_application_in(tx, arrival.kind, arrival.subject)

@@ -132,7 +132,7 @@ class Identity:
         self.link = arrivals.link
         self.unlink = arrivals.unlink
         self.list_credentials = arrivals.list_credentials
-        self.apply = arrivals.apply
+        self.apply = applications.apply_from_outside
         self.apply_with_password = applications.apply_with_password
         self.list_applications = applications.list_applications
         self.approve_application = applications.approve_application
