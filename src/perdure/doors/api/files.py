@@ -65,7 +65,7 @@ def read_file(archive_id: ArchiveId, path: TailPath, request: Request, caller: C
     content = services.archives.reading.open_content(caller, archive_id, path)
     headers = _headers_of(content.entry, request.headers.get("want-digest"))
     return send_content(
-        request, services.threads, content.read, size=content.entry.size, etag=_quoted(content.etag), headers=headers
+        request, services.threads, content.read, size=content.entry.size, etag=f'"{content.etag}"', headers=headers
     )
 
 
@@ -145,7 +145,7 @@ def remove_file(
 def _require_present(request: Request, caller: Actor, archive_id: UUID, path: bytes, services: Services) -> None:
     """Raise ConditionFailedError unless If-Match names the bytes that are at the path."""
     try:
-        etag = _quoted(services.archives.reading.open_content(caller, archive_id, path).etag)
+        etag = f'"{services.archives.reading.open_content(caller, archive_id, path).etag}"'
     except NotFoundError:
         etag = None
     require_match(request.headers, etag)
@@ -170,10 +170,6 @@ def _digest_header(entry: Entry) -> dict[str, str]:
 
 def _present(headers: dict[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value is not None}
-
-
-def _quoted(etag: str) -> str:
-    return etag if etag.startswith('"') else f'"{etag}"'
 
 
 def _read_mtime(text: str | None) -> int | None:

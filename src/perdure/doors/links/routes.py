@@ -61,8 +61,8 @@ def download_by_link(
 def read_by_link(path: TailPath, request: Request, visit: Visitor, services: Given) -> Response:
     content = services.sharing.visiting.open_file(visit, path, goes_on=goes_on(request))
     headers = _headers_of(content.entry, request.headers.get("want-digest"))
-    etag = content.etag if content.etag.startswith('"') else f'"{content.etag}"'
-    return send_content(request, services.threads, content.read, size=content.entry.size, etag=etag, headers=headers)
+    size, etag = content.entry.size, f'"{content.etag}"'
+    return send_content(request, services.threads, content.read, size=size, etag=etag, headers=headers)
 
 
 @router.put("/s/{secret}/files/{path}")
