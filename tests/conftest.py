@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sys
@@ -14,6 +15,7 @@ from typing import NoReturn
 
 import ocfl
 import psycopg
+import psycopg_pool.base
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
@@ -27,6 +29,8 @@ from perdure.jobs.schema import queue_schema
 
 # What runs on behind other tests must not speak into the output of a command that is under test
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.__stderr__))
+# Nor draw from the generator that hypothesis watches while a property of other code is tested
+psycopg_pool.base.random = random.Random().random  # type: ignore[attr-defined]
 
 PROJECT = Path(__file__).resolve().parent.parent
 _ENOUGH_MEMORY = 2 << 30  # bytes; a container may have a small one
