@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, Select, func, or_, select
 
 from perdure.identity.grants import to_grant
+from perdure.identity.groups import find_groups_among
 from perdure.identity.model import (
     ADMINISTRATOR_ACTIONS,
     PUBLIC_ACTIONS,
@@ -53,15 +54,21 @@ class Access:
         found = [] if after is not None else [*_open_ways(on, now), _administrators(tx, actor, on)]
         managed = self._rights.managed_organisations(tx, actor)
         rows = tx.execute(_grants_on(on, now, after).limit(limit)).all()
-        return found + [self._explain(tx, actor, on, row, managed) for row in rows]
+        mine = find_groups_among(tx, actor, [row.group_id for row in rows if row.group_id is not None])
+        return found + [self._explain(tx, actor, on, row, managed, mine) for row in rows]
 
     @staticmethod
     def _explain(
-        tx: Connection, actor: Actor, on: ArchiveThing, row: Row[Any], managed: frozenset[UUID]
-    ) -> Reach:  # Any: see `_grants_on`
+        tx: Connection,
+        actor: Actor,
+        on: ArchiveThing,
+        row: Row[Any],  # Any: see `_grants_on`
+        managed: frozenset[UUID],
+        mine: frozenset[UUID],
+    ) -> Reach:
         grant, count, members = to_grant(row), 0, tuple[Member, ...]()
         if grant.to.group_id is not None:
-            may_name = _sees_all(actor) or grant.to.group_id in actor.group_ids or row.home in managed
+            may_name = _sees_all(actor) or grant.to.group_id in mine or row.home in managed
             count, members = _members_of(tx, grant.to.group_id, may_name=may_name)
         return Reach(
             through=Through(grant.on_kind),

@@ -23,7 +23,7 @@ from perdure.identity.model import (
     has_administrator_powers,
     strongest,
 )
-from perdure.identity.rights import Rights, is_grant_of, things_granted
+from perdure.identity.rights import Rights, select_grants, things_granted
 from perdure.identity.tables import accounts, grants
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock
@@ -165,11 +165,9 @@ class Accounts:
         return query if after is None else query.where(accounts.c.id > after)
 
     def _roles(self, tx: Connection, actor: Actor, ids: list[UUID]) -> dict[UUID, Role]:
-        query = select(grants.c.on_id, grants.c.role).where(
-            grants.c.on_id.in_(ids), is_grant_of(actor, self._clock.now())
-        )
+        columns, there = [grants.c.on_id, grants.c.role], grants.c.on_id.in_(ids)
         found: dict[UUID, list[Role]] = {}
-        for row in tx.execute(query):
+        for row in tx.execute(select_grants(actor, self._clock.now(), columns, there)):
             found.setdefault(row.on_id, []).append(Role(row.role))
         return {on_id: role for on_id, roles in found.items() if (role := strongest(roles))}
 

@@ -10,9 +10,9 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
-from perdure.identity.callers import check_name, naming, require_reader, require_self_management
+from perdure.identity.callers import check_name, naming, require_identity, require_reader, require_self_management
 from perdure.identity.model import Group, fold_name, has_administrator_powers
-from perdure.identity.rights import Rights
+from perdure.identity.rights import Rights, select_groups_of
 from perdure.identity.tables import group_members, groups
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
@@ -89,6 +89,12 @@ class Groups:
         with self._db.begin() as tx:
             return self._load(tx, actor, None)
 
+    def list_own_groups(self, actor: Actor) -> list[UUID]:
+        """The groups that the caller is in, oldest first: what he is, so that every token may know it."""
+        query = select_groups_of(require_identity(actor)).order_by(group_members.c.group_id)
+        with self._db.begin() as tx:
+            return list(tx.execute(query).scalars())
+
     def _put_member(self, tx: Connection, actor: Actor, group_id: UUID, identity_id: UUID, *, is_manager: bool) -> None:
         row = upsert(group_members).values(group_id=group_id, identity_id=identity_id, is_manager=is_manager)
         change = {"is_manager": is_manager, "source": "local", "issuer": None}
@@ -112,7 +118,7 @@ class Groups:
         if ids is not None:
             query = query.where(groups.c.id.in_(ids))
         if not _sees_all(actor):
-            mine = select(group_members.c.group_id).where(group_members.c.identity_id == actor.identity_id)
+            mine = select_groups_of(require_identity(actor))
             managed = self._rights.managed_organisations(tx, actor)
             query = query.where(or_(groups.c.id.in_(mine), groups.c.organisation_id.in_(managed)))
         rows = tx.execute(query).all()
@@ -135,6 +141,14 @@ def load_members(tx: Connection, group_ids: list[UUID]) -> dict[UUID, dict[UUID,
     for row in tx.execute(select(group_members).where(group_members.c.group_id.in_(group_ids))):
         found.setdefault(row.group_id, {})[row.identity_id] = row.is_manager
     return found
+
+
+def find_groups_among(tx: Connection, actor: Actor, group_ids: list[UUID]) -> frozenset[UUID]:
+    """Which of these groups the actor is in."""
+    if actor.identity_id is None:
+        return frozenset()
+    query = select_groups_of(actor.identity_id).where(group_members.c.group_id.in_(group_ids))
+    return frozenset(tx.execute(query).scalars())
 
 
 def _sees_all(actor: Actor) -> bool:

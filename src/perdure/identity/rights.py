@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, any_, bindparam, false, func, literal, or_, select, true
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    and_,
+    any_,
+    bindparam,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text, Uuid
 
@@ -34,14 +51,14 @@ from perdure.identity.model import (
     scope_actions,
     weakest_role_for,
 )
-from perdure.identity.tables import grants, identities
+from perdure.identity.tables import grants, group_members, identities
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import NotAllowedError, NotFoundError
 
-_GROUPS = bindparam("role_groups", type_=ARRAY(Uuid))
 _NAMES = bindparam("role_names", type_=ARRAY(Text))
 _PROOFS = bindparam("role_proofs", type_=ARRAY(Text))
+_FEW_GROUPS = 100
 _NO_ROLES: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -88,10 +105,9 @@ class Rights:
         roles: dict[UUID, frozenset[tuple[str, str]]] = {}
         if actor.identity_id is not None and things:
             places = {place for thing in things for place in places_of(thing)}
-            query = select(grants.c.on_id, grants.c.on_kind, grants.c.role).where(
-                grants.c.on_id == any_(literal(list(places), ARRAY(Uuid()))), is_grant_of(actor, now)
-            )
-            for on_id, on_kind, role in tx.execute(query):
+            there = grants.c.on_id == any_(literal(list(places), ARRAY(Uuid())))
+            found = select_grants(actor, now, [grants.c.on_id, grants.c.on_kind, grants.c.role], there)
+            for on_id, on_kind, role in tx.execute(found):
                 roles[on_id] = roles.get(on_id, _NO_ROLES) | {(on_kind, role)}
         known: dict[object, frozenset[Action]] = {}  # many archives of a listing are alike
         is_limited = actor.scope.archives is not None or actor.kind is ActorKind.LINK
@@ -110,12 +126,9 @@ class Rights:
         """The roles that grants give the actor here: by himself or a group, on the thing or what it belongs to."""
         if actor.identity_id is None or isinstance(thing, InstanceThing):
             return frozenset()
-        query = (
-            select(grants.c.on_kind, grants.c.role)
-            .distinct()
-            .where(grants.c.on_id.in_(places_of(thing)), is_grant_of(actor, now or self._clock.now()))
-        )
-        return frozenset(Held(row.on_kind, Role(row.role)) for row in tx.execute(query))
+        there, columns = grants.c.on_id.in_(places_of(thing)), [grants.c.on_kind, grants.c.role]
+        found = select_grants(actor, now or self._clock.now(), columns, there)
+        return frozenset(Held(row.on_kind, Role(row.role)) for row in tx.execute(found))
 
     def require_over(self, tx: Connection, actor: Actor, identity_id: UUID) -> None:
         """Return for who manages the identity's organisation; over an administrator stand administrators only.
@@ -192,49 +205,76 @@ def select_roles(
     The query is run with `role_parameters`. It does not fit a query that locks: one that waited for its lock would
     answer with the roles from before the wait.
     """
-    grantee = or_(
-        grants.c.identity_id == bindparam("role_identity"),
-        grants.c.group_id == any_(_GROUPS),
-        grants.c.named == any_(_NAMES),
-    )
+    me = bindparam("role_identity", type_=Uuid())
     lasting = or_(grants.c.expires_at.is_(None), grants.c.expires_at > bindparam("role_moment"))
-    held = grants.c.on_kind + literal(" ") + grants.c.role
-    found = select(held).where(grants.c.on_id.in_([archive_id, account_id, organisation_id]), grantee, lasting)
-    found = found.where(grants.c.requires.contained_by(_PROOFS))
-    return func.array(found.scalar_subquery(), type_=ARRAY(Text))
+    places = [archive_id, account_id, organisation_id]
+    found = select(grants.c.on_kind + literal(" ") + grants.c.role).where(
+        grants.c.on_id.in_(places), lasting, grants.c.requires.contained_by(_PROOFS)
+    )
+    found = found.correlate(*(place.table for place in places if isinstance(place, Column)))
+    each = [found.where(or_(_names(me), grants.c.named == any_(_NAMES))), found.where(_names_one_of_many_groups(me))]
+    return func.array(union_all(*each).scalar_subquery(), type_=ARRAY(Text))
 
 
 def role_parameters(actor: Actor, now: datetime) -> dict[str, object]:
     """What a query with `select_roles` is to be told."""
     return {
         "role_identity": actor.identity_id,
-        "role_groups": list(actor.group_ids),  # unsorted: comparing ten thousand takes longer than all else
         "role_names": sorted(actor.known_as),
         "role_proofs": sorted(actor.proofs),
         "role_moment": now,
     }
 
 
-def is_grant_of(actor: Actor, now: datetime) -> ColumnElement[bool]:
-    """Grants in force at `now` that name the actor, one of his groups or credentials, and demand no other login."""
+def select_grants(
+    actor: Actor, now: datetime, columns: Sequence[ColumnElement[Any]], *conditions: ColumnElement[bool]
+) -> CompoundSelect[Any]:  # Any: the columns asked for
+    """Grants in force at `now` that name the actor, one of his groups or credentials, and demand no other login.
+
+    One may come twice.
+    """
     if actor.identity_id is None:
-        return false()
-    grantee = grants.c.identity_id == actor.identity_id
-    if actor.group_ids:
-        grantee = or_(grantee, grants.c.group_id == _any_of(actor.group_ids, Uuid()))
-    if actor.known_as:
-        grantee = or_(grantee, grants.c.named == _any_of(actor.known_as, Text()))
+        return union_all(select(*columns).where(false()))
+    me = literal(actor.identity_id, Uuid())
     is_proven = grants.c.requires.contained_by(literal(sorted(actor.proofs), ARRAY(Text)))
-    return and_(grantee, or_(grants.c.expires_at.is_(None), grants.c.expires_at > now), is_proven)
+    lasting = or_(grants.c.expires_at.is_(None), grants.c.expires_at > now)
+    found = select(*columns).where(*conditions, lasting, is_proven)
+    by_name = grants.c.named == any_(literal(sorted(actor.known_as), ARRAY(Text)))
+    named = or_(_names(me), by_name) if actor.known_as else _names(me)
+    return union_all(found.where(named), found.where(_names_one_of_many_groups(me)))
 
 
 def things_granted(
     actor: Actor, on_kind: OnKind, now: datetime, *, roles: Collection[Role] = tuple(Role)
-) -> Select[UUID]:
+) -> CompoundSelect[UUID]:
     """The ids of all things of one kind on which the actor has any of these roles."""
-    found = select(grants.c.on_id).where(grants.c.on_kind == on_kind, is_grant_of(actor, now))
-    named = [role.value for role in roles]
-    return found if set(roles) >= set(roles_on(on_kind)) else found.where(grants.c.role.in_(named))
+    conditions = [grants.c.on_kind == on_kind]
+    if not set(roles) >= set(roles_on(on_kind)):
+        conditions.append(grants.c.role.in_([role.value for role in roles]))
+    return select_grants(actor, now, [grants.c.on_id], *conditions)
+
+
+def select_groups_of(identity_id: ColumnElement[UUID] | UUID) -> Select[UUID]:
+    """The groups that somebody is in."""
+    return select(group_members.c.group_id).where(group_members.c.identity_id == identity_id)
+
+
+# The groups of one person are asked for in two ways, so that neither many grants on a thing nor many groups of a person
+# cost much: up to a hundred groups are probed in an index; of who is in more, each grant's group is looked up.
+
+
+def _names(me: ColumnElement[UUID]) -> ColumnElement[bool]:
+    """A grant to somebody himself or to one of the first groups that he is in."""
+    first = select_groups_of(me).limit(_FEW_GROUPS).scalar_subquery()
+    return or_(grants.c.identity_id == me, grants.c.group_id == any_(func.array(first, type_=ARRAY(Uuid))))
+
+
+def _names_one_of_many_groups(me: ColumnElement[UUID]) -> ColumnElement[bool]:
+    """A grant to a group of somebody who is in more groups than `_names` looks at; costs nothing for others."""
+    first = select_groups_of(me).limit(_FEW_GROUPS + 1).subquery()
+    are_many = select(func.count()).select_from(first).scalar_subquery() > _FEW_GROUPS
+    member = group_members.alias()
+    return and_(are_many, exists().where(member.c.group_id == grants.c.group_id, member.c.identity_id == me))
 
 
 def _roles_giving(action: Action, on_kind: OnKind) -> list[Role]:
@@ -246,11 +286,6 @@ def _roles_giving(action: Action, on_kind: OnKind) -> list[Role]:
 def _held(text: str) -> Held:
     on_kind, _, role = text.partition(" ")
     return Held(cast("OnKind", on_kind), Role(role))
-
-
-def _any_of(values: frozenset[UUID] | frozenset[str], type_: Uuid[UUID] | Text) -> ColumnElement[bool]:
-    # One array parameter: the statement stays the same for one group and for ten thousand.
-    return any_(literal(list(values), ARRAY(type_)))
 
 
 def _is_public(access: ColumnElement[str], until: ColumnElement[date | None], today: date) -> ColumnElement[bool]:

@@ -184,6 +184,7 @@ class Identity:
         self.remove_member = groups.remove_member
         self.get_group = groups.get_group
         self.list_groups = groups.list_groups
+        self.list_own_groups = groups.list_own_groups
         self.add_claim_rule = claims.add_claim_rule
         self.remove_claim_rule = claims.remove_claim_rule
         self.list_claim_rules = claims.list_claim_rules

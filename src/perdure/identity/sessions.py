@@ -54,7 +54,7 @@ from perdure.identity.model import (
 from perdure.identity.passwords import Passwords
 from perdure.identity.second_factor import SecondFactor
 from perdure.identity.secrets import SESSION_PREFIX, TOKEN_PREFIX, digest_secret, new_secret
-from perdure.identity.tables import credentials, grants, group_members, identities, sessions, tokens
+from perdure.identity.tables import credentials, grants, identities, sessions, tokens
 from perdure.identity.terms import TermsOfUse
 from perdure.kernel.actor import ANONYMOUS, Actor, ActorKind, TokenScope
 from perdure.kernel.clock import Clock
@@ -177,7 +177,7 @@ class Sessions:
                 self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(revoked)})
 
     def authenticate(self, secret: str) -> Actor:
-        """Who bears this session secret or API token, with groups and scope: one query.
+        """Who bears this session secret or API token, and its scope: one query.
 
         Raises BadCredentialsError for a secret that is not known, TokenExpiredError for one that has ended.
         """
@@ -309,7 +309,6 @@ def _use_password(tx: Connection, known: Row[*tuple[object, ...]], fresh_hash: s
 
 
 def _identity_columns() -> tuple[ColumnElement[Any], ...]:  # Any: each column has its own type
-    groups_of = select(group_members.c.group_id).where(group_members.c.identity_id == identities.c.id)
     names_of = select(credentials.c.kind + literal(" ") + credentials.c.subject).where(
         credentials.c.identity_id == identities.c.id, credentials.c.kind == any_(literal(sorted(NAMEABLE), ARRAY(Text)))
     )
@@ -320,7 +319,6 @@ def _identity_columns() -> tuple[ColumnElement[Any], ...]:  # Any: each column h
         identities.c.organisation_id,
         identities.c.is_administrator,
         identities.c.state,
-        func.array(groups_of.scalar_subquery()).label("group_ids"),
         func.array(names_of.scalar_subquery()).label("names"),
     )
 
@@ -356,7 +354,6 @@ def _actor(row: Any) -> Actor:  # Any: a row with the columns of an identity
         identity_id=row.id,
         name=row.display_name,
         organisation_id=row.organisation_id,
-        group_ids=frozenset(row.group_ids),
         is_administrator=row.is_administrator,
         scope=TokenScope(
             verbs=None if row.verbs is None else frozenset(row.verbs),

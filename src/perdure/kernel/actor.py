@@ -59,7 +59,7 @@ class LinkScope:
 class Actor:
     """One caller of a use case, already authenticated.
 
-    `name` is for people and logs of events; rights hang on `identity_id`, `group_ids`, `is_administrator` and what
+    `name` is for people and logs of events; rights hang on `identity_id`, its groups, `is_administrator` and what
     follows. `known_as` are the credentials of the identity, and the entitlements that this login brought, each a kind
     and a subject (`x509 CN=Ada,O=Example`); `proofs` say how the login was proven (`oidc`, `issuer https://…`,
     `second_factor`). `link` is what a bearer of a link may do, and all that he may.
@@ -69,7 +69,6 @@ class Actor:
     identity_id: UUID | None = None
     name: str = ""
     organisation_id: UUID | None = None
-    group_ids: frozenset[UUID] = field(default_factory=frozenset)
     is_administrator: bool = False
     scope: TokenScope = field(default_factory=TokenScope)
     known_as: frozenset[str] = field(default_factory=frozenset)

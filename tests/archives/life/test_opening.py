@@ -23,6 +23,7 @@ from perdure.identity import Action, Grantee, Role
 from perdure.identity.errors import NotLoggedInError
 from perdure.kernel.actor import ANONYMOUS, Actor
 from perdure.kernel.errors import NotFoundError
+from perdure.kernel.ids import new_id
 
 from .house import CITABLE, House
 
@@ -107,6 +108,24 @@ def test_lifetime_access_and_profile_have_rules(house: House, ada: Actor) -> Non
         house.life.open_archive(ada, OpenRequest(access=Access.PUBLIC, embargo_until=today + timedelta(days=9)))
     with pytest.raises(ProfileNotFoundError):
         house.life.open_archive(ada, OpenRequest(profile="none such"))
+
+
+@pytest.mark.parametrize("others", [0, 150])
+def test_a_role_of_a_group_counts_however_many_groups_one_is_in(
+    house: House, ada: Actor, bob: Actor, others: int
+) -> None:
+    identity, archive = house.ctx.identity, house.open(ada)
+    team = identity.create_group(ada, "Team")
+    home, members = str(ada.organisation_id), [{"identity_id": str(bob.identity_id), "is_manager": False}]
+    with house.ctx.db.begin() as tx:
+        rows = [{"id": str(new_id()), "organisation_id": home, "name": f"G{n}"} for n in range(others)]
+        identity.restore_groups(tx, [{**row, "members": members} for row in rows])
+    house.life.grant(ada, archive.id, Grantee(group_id=team.id), Role.READER)
+    with pytest.raises(ArchiveNotFoundError):
+        house.life.get(bob, archive.id)
+    identity.add_member(ada, team.id, bob.identity_id or new_id())
+    assert Action.READ in house.life.get_record(bob, archive.id).actions
+    assert [view.archive.id for view in house.life.list_archives(bob).items] == [archive.id]
 
 
 def test_child_inherits_by_value(house: House, ada: Actor, bob: Actor) -> None:

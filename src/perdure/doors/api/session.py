@@ -125,7 +125,7 @@ def get_me(caller: KnownCaller, services: Given) -> MeView:
     scope = caller.scope
     return MeView(
         identity=identity_view(services.identity.get_identity(caller, identity_of(caller))),
-        groups=sorted(caller.group_ids),
+        groups=services.identity.list_own_groups(caller),
         verbs=None if scope.verbs is None else sorted(scope.verbs),
         archives=None if scope.archives is None else sorted(scope.archives),
         personal_account_id=next(
