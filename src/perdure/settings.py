@@ -29,7 +29,7 @@ NOT_SETTINGS = frozenset(
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
 STORE_KINDS = ("posix",)
-PROVIDER_KINDS = ("oidc", "proxy", "x509")
+PROVIDER_KINDS = ("oidc", "proxy", "x509", "ldap")
 
 
 class BadSettingError(BadInputError):
@@ -55,6 +55,7 @@ class ProviderSettings:
 
     `oidc`: a provider that knows us as `client_id`. `proxy`: a web server of `trusted_proxies` that has logged somebody
     in and says so in headers, as Shibboleth's module does. `x509`: a certificate that such a server has verified.
+    `ldap`: a directory that takes a name and a password.
     """
 
     name: str
@@ -72,6 +73,22 @@ class ProviderSettings:
     email_header: str = "mail"
     entitlement_header: str = "entitlement"
     context_header: str = "shib-authncontext-class"
+    servers: tuple[str, ...] = ()
+    ca_file: Path | None = None
+    allow_plain_ldap: bool = False
+    bind_dn: str = ""
+    bind_password: str | None = field(default=None, repr=False)
+    user_dn: str = ""
+    user_base: str = ""
+    user_filter: str = "(uid={login})"
+    subject_attribute: str = "entryUUID"
+    name_attributes: tuple[str, ...] = ("displayName", "cn")
+    email_attribute: str = "mail"
+    orcid_attribute: str = ""
+    group_attribute: str = "memberOf"
+    group_base: str = ""
+    group_filter: str = "(&(objectClass=groupOfNames)(member={dn}))"
+    timeout_seconds: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,17 +427,16 @@ def _providers(key: str, value: object) -> tuple[ProviderSettings, ...]:
 def _provider(values: Mapping[str, object]) -> ProviderSettings:
     known = {entry.name for entry in fields(ProviderSettings)}
     given = dict(values)
-    secret_file = given.pop("client_secret_file", None)
+    for secret in _PROVIDER_SECRETS:
+        named = given.pop(f"{secret}_file", None)
+        if named is not None:
+            given[secret] = _read_secret(f"providers.{secret}_file", named)
     for name in given:
         if name not in known:
             raise BadSettingError(f"A provider has no setting {name!r}.", key=f"providers.{name}")
-    if secret_file is not None:
-        given["client_secret"] = _read_secret("providers.client_secret_file", secret_file)
-    lists = {"scopes": _texts, "entitlement_claims": _texts}
     parsed: dict[str, Any] = {}  # Any: each value comes from the parser of its own field
     for name, value in given.items():
-        parse = lists.get(name, _optional_text if name in ("client_secret", "audience") else _text)
-        parsed[name] = None if value is None else parse(f"providers.{name}", value)
+        parsed[name] = None if value is None else _PROVIDER_PARSERS.get(name, _text)(f"providers.{name}", value)
     provider = ProviderSettings(**{"name": "", **parsed})
     _check_provider(provider)
     return provider
@@ -442,8 +458,39 @@ def _check_provider(provider: ProviderSettings) -> None:
         parts = urlsplit(provider.issuer)
         if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
             raise BadSettingError("An issuer is an https URL.", key="providers.issuer")
+    if provider.kind == "ldap":
+        _check_directory(provider)
 
 
+def _check_directory(provider: ProviderSettings) -> None:
+    if not provider.servers:
+        raise BadSettingError(f"The provider {provider.name} needs 'servers'.", key="providers.servers")
+    if bool(provider.user_dn) == bool(provider.user_base):
+        detail = f"The provider {provider.name} needs user_base, where people are looked for, or user_dn, not both."
+        raise BadSettingError(detail, key="providers.user_base")
+    if bool(provider.bind_dn) != bool(provider.bind_password):
+        raise BadSettingError("bind_dn and bind_password go together.", key="providers.bind_password")
+    if not provider.subject_attribute:
+        raise BadSettingError("Without subject_attribute nobody can be told apart.", key="providers.subject_attribute")
+    if provider.allow_plain_ldap and not any(one.lower().startswith("ldap:") for one in provider.servers):
+        raise BadSettingError(
+            "allow_plain_ldap is for tests, with servers by ldap://.", key="providers.allow_plain_ldap"
+        )
+
+
+_PROVIDER_SECRETS = ("client_secret", "bind_password")
+_PROVIDER_PARSERS: dict[str, Callable[[str, object], object]] = {
+    "client_secret": _optional_text,
+    "audience": _optional_text,
+    "scopes": _texts,
+    "entitlement_claims": _texts,
+    "servers": _texts,
+    "ca_file": _optional_path,
+    "allow_plain_ldap": _flag,
+    "bind_password": _optional_text,
+    "name_attributes": _texts,
+    "timeout_seconds": _number(1, 60),
+}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")  # some servers take an underscore for a hyphen
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 

@@ -61,13 +61,21 @@ class Client:
         return self._object(self._transport.json("GET", ""))
 
     def log_in(
-        self, login: str, password: str, *, code: str | None = None, accept_terms: int | None = None
+        self,
+        login: str,
+        password: str,
+        *,
+        code: str | None = None,
+        accept_terms: int | None = None,
+        provider: str | None = None,
     ) -> dict[str, Any]:
         """Open a session with a local account; the answer holds the session's `secret`.
 
-        `code` is that of the second factor, where there is one, `accept_terms` the version of the terms of use.
+        `code` is that of the second factor, where there is one, `accept_terms` the version of the terms of use,
+        `provider` a directory (one of the kind `ldap`) whose name and password these are.
         """
-        body = _without_none({"login": login, "password": password, "code": code, "accept_terms": accept_terms})
+        given = {"login": login, "password": password, "code": code, "accept_terms": accept_terms, "provider": provider}
+        body = _without_none(given)
         return self._object(self._transport.json("POST", "/login", json=body))
 
     def list_providers(self) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from datetime import timedelta
 import structlog
 from prometheus_client import Metric
 
+from perdure.adapters.ldap.directory import LdapDirectory, LdapSettings
 from perdure.adapters.oidc import OidcProvider, OidcSettings
 from perdure.adapters.posix.store import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
@@ -35,7 +36,7 @@ from perdure.kernel.clock import Clock, SystemClock
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
 from perdure.metadata.service import Metadata
-from perdure.settings import Settings, StoreSettings
+from perdure.settings import BadSettingError, ProviderSettings, Settings, StoreSettings
 from perdure.sharing.service import Sharing, make_sharing
 from perdure.storage.service import Storage
 
@@ -166,7 +167,13 @@ def _wire(
     events = EventLog(db, clock)
     lifetime = IdentitySettings(session_lifetime=timedelta(hours=settings.session_hours))
     identity = Identity(
-        db, clock, events, FileSealer(settings.keys_dir), lifetime, providers=_make_providers(settings, clock)
+        db,
+        clock,
+        events,
+        FileSealer(settings.keys_dir),
+        lifetime,
+        providers=_make_providers(settings, clock),
+        directories=[_make_directory(one) for one in settings.providers if one.kind == "ldap"],
     )
     jobs.register_periodic("identity.forget_ended", timedelta(hours=24), identity.forget_ended)
     jobs.register_periodic("identity.forget_refused", timedelta(hours=24), identity.forget_refused)
@@ -228,6 +235,35 @@ def _make_providers(settings: Settings, clock: Clock) -> list[OidcProvider]:
         for one in settings.providers
         if one.kind == "oidc"
     ]
+
+
+def _make_directory(one: ProviderSettings) -> LdapDirectory:
+    """Raises BadSettingError for what only the directory's own code can judge: addresses, filters, authorities."""
+    try:
+        return LdapDirectory(
+            LdapSettings(
+                name=one.name,
+                label=one.label or one.name,
+                servers=one.servers,
+                ca_file=one.ca_file,
+                allow_plain=one.allow_plain_ldap,
+                bind_dn=one.bind_dn,
+                bind_password=one.bind_password,
+                user_dn=one.user_dn,
+                user_base=one.user_base,
+                user_filter=one.user_filter,
+                subject_attribute=one.subject_attribute,
+                name_attributes=one.name_attributes,
+                email_attribute=one.email_attribute,
+                orcid_attribute=one.orcid_attribute,
+                group_attribute=one.group_attribute,
+                group_base=one.group_base,
+                group_filter=one.group_filter,
+                seconds=one.timeout_seconds,
+            )
+        )
+    except (ValueError, OSError) as error:
+        raise BadSettingError(f"The provider {one.name} cannot be used: {error}.", key="providers") from error
 
 
 def _make_store(store: StoreSettings, on_sync_failure: Callable[[], None] | None = None) -> PosixStore:

@@ -5,6 +5,8 @@ Nothing else leads to an identity: no e-mail address, no name. A second credenti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +15,14 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
+from perdure.identity import throttle
 from perdure.identity.applications import Applications
 from perdure.identity.callers import naming, require_self_reader, require_session
 from perdure.identity.claims import Claims
 from perdure.identity.errors import (
     ApplicationPendingError,
     ApplicationRefusedError,
+    BadCodeError,
     BadCredentialsError,
     CredentialTakenError,
     LastCredentialError,
@@ -39,8 +43,9 @@ from perdure.identity.sessions import Sessions
 from perdure.identity.tables import credentials, identities
 from perdure.kernel.actor import Actor
 from perdure.kernel.clock import Clock
-from perdure.kernel.errors import NotFoundError
+from perdure.kernel.errors import NotFoundError, PerdureError
 
+_BY_PASSWORD = frozenset({CredentialKind.LDAP})  # of an institution; the others see to a second factor themselves
 _MOST_ENTITLEMENTS = 2000
 _MOST_CREDENTIALS = 50
 
@@ -66,11 +71,14 @@ class Arrivals:
         self._applications = applications
         self._claims = claims
 
-    def arrive(self, arrival: Arrival, client: Client, *, accept_terms: int | None = None) -> tuple[str, Actor]:
+    def arrive(
+        self, arrival: Arrival, client: Client, *, accept_terms: int | None = None, code: str | None = None
+    ) -> tuple[str, Actor]:
         """Open a session for who has this credential, in the groups that its claims lead to.
 
         Raises UnknownPersonError, ApplicationPendingError, ApplicationRefusedError, TermsNotAcceptedError, and
-        BadCredentialsError for who is disabled.
+        BadCredentialsError for who is disabled; of who came with a password also SecondFactorNeededError and
+        BadCodeError, as at a login by a password of ours.
         """
         with self._db.begin() as tx:
             known = _find(tx, arrival.kind, arrival.subject)
@@ -86,13 +94,43 @@ class Arrivals:
             for one in sorted(arrival.entitlements)[:_MOST_ENTITLEMENTS]
             if len(one) <= MAX_SUBJECT_CHARACTERS
         }
-        with self._db.begin() as tx:
+        with self._counted(known.identity_id, client, code), self._db.begin() as tx:
             again = _find(tx, arrival.kind, arrival.subject)
             if again is None or again.state != "active":
                 raise BadCredentialsError("This login was taken away meanwhile.")
             return self._sessions.open_in(
-                tx, again.identity_id, client, arrival.proofs, brought, accept_terms=accept_terms
+                tx,
+                again.identity_id,
+                client,
+                arrival.proofs,
+                brought,
+                accept_terms=accept_terms,
+                code=code,
+                asks_code=arrival.kind in _BY_PASSWORD,
             )
+
+    @contextmanager
+    def _counted(self, identity_id: UUID, client: Client, code: str | None) -> Iterator[None]:
+        """Count the guess at a code before it is looked at, and forget it when it was none; see `throttle`."""
+        if code is None:
+            yield
+            return
+        name, address = f"code of {identity_id}", client.address
+        with self._db.begin() as tx:
+            is_known = self._sessions.is_known_address_in(tx, identity_id, address)
+            throttle.count_attempt(tx, name, address, is_known_address=is_known, now=self._clock.now())
+        try:
+            yield
+        except BadCodeError:
+            with self._db.begin() as tx:
+                self._sessions.tell_refusal_in(tx, identity_id)
+            raise
+        except PerdureError:
+            with self._db.begin() as tx:
+                throttle.take_back_attempt(tx, name, address, is_known_address=is_known)
+            raise
+        with self._db.begin() as tx:
+            throttle.forgive_attempt(tx, name, address, is_known_address=is_known)
 
     def link(self, actor: Actor, arrival: Arrival) -> Credential:
         """Make a credential the caller's, who is logged in by another; safe to call twice.

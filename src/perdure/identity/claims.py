@@ -13,7 +13,7 @@ from perdure.identity import events as facts
 from perdure.identity.callers import naming
 from perdure.identity.groups import Groups
 from perdure.identity.model import Action, ClaimRule, OrganisationThing
-from perdure.identity.names import check_issuer
+from perdure.identity.names import check_institution
 from perdure.identity.rights import Rights
 from perdure.identity.tables import claim_rules, group_members, groups
 from perdure.kernel.actor import SYSTEM, Actor
@@ -40,7 +40,7 @@ class Claims:
         body = entitlement.removesuffix("*")
         if not body or "*" in body or len(entitlement) > _LONGEST_PATTERN or not entitlement.isprintable():
             raise BadInputError("An entitlement is printable text, with `*` at most at its end.", field="entitlement")
-        rule = ClaimRule(new_id(), group_id, check_issuer(issuer), entitlement)
+        rule = ClaimRule(new_id(), group_id, check_institution(issuer), entitlement)
         with naming("rule"), self._db.begin() as tx:
             self._require_above(tx, actor, group_id)
             mine = select(func.count()).where(claim_rules.c.group_id == group_id)

@@ -11,6 +11,7 @@ from perdure.kernel.errors import BadInputError
 
 MAX_SUBJECT_CHARACTERS = 1000
 _ISSUER = "issuer "
+_DIRECTORY = "ldap:"
 
 
 def name_of(kind: str, subject: str) -> str:
@@ -83,6 +84,21 @@ def check_orcid(text: str) -> str:
     if not is_right or bare.count("-") not in (0, 3) or not digits.isascii():
         raise BadInputError("This is not an ORCID iD: 16 digits, the last of which checks the others.", field="subject")
     return "-".join(digits[start : start + 4].upper() for start in range(0, 16, 4))
+
+
+def directory_issuer(name: str) -> str:
+    """By what rules and grants call the directory that the operator configured under this name."""
+    return f"{_DIRECTORY}{name}"
+
+
+def check_institution(text: str) -> str:
+    """Who says what people are entitled to: a provider's address, or `ldap:` and the name of a directory."""
+    name = text.removeprefix(_DIRECTORY)
+    if name == text:
+        return check_issuer(text)
+    if not name or not name.isascii() or not name.replace("-", "").isalnum():
+        raise BadInputError("A directory is `ldap:` and the name that the operator gave it.", field="issuer")
+    return text
 
 
 def check_issuer(text: str) -> str:

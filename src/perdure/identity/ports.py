@@ -32,6 +32,18 @@ class DeviceLogin:
     expires_in: int
 
 
+class Directory(Protocol):
+    """An institution's list of people that takes their passwords. Raises ProviderUnavailableError."""
+
+    name: str
+    label: str
+    kind: CredentialKind
+
+    def find_person(self, login: str, password: str) -> Arrival | None:
+        """Who has this login and this password; None, after the same time, whatever of them is wrong."""
+        ...
+
+
 class Provider(Protocol):
     """An institution that says who people are. Raises LoginNotConfirmedError and ProviderUnavailableError."""
 

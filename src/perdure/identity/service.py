@@ -13,13 +13,14 @@ from perdure.identity.accounts import Accounts
 from perdure.identity.applications import Applications
 from perdure.identity.arrivals import Arrivals
 from perdure.identity.claims import Claims
+from perdure.identity.directories import Directories
 from perdure.identity.federation import Federation
 from perdure.identity.grants import Grants
 from perdure.identity.groups import Groups
 from perdure.identity.locks import Locks
 from perdure.identity.passwords import PasswordCost, Passwords
 from perdure.identity.people import People
-from perdure.identity.ports import Provider, Sealer
+from perdure.identity.ports import Directory, Provider, Sealer
 from perdure.identity.quotas import Quotas
 from perdure.identity.registry import Registry
 from perdure.identity.rights import Rights
@@ -52,6 +53,7 @@ class Identity:
         settings: IdentitySettings | None = None,
         *,
         providers: Sequence[Provider] = (),
+        directories: Sequence[Directory] = (),
     ) -> None:
         settings = settings or IdentitySettings()
         passwords = Passwords(settings.password_cost)
@@ -68,6 +70,7 @@ class Identity:
         claims = Claims(db, events, rights, groups)
         arrivals = Arrivals(db, clock, events, people, sessions, applications, claims)
         federation = Federation(clock, sealer, providers)
+        at_directories = Directories(db, clock, sessions, directories)
         registry = Registry(grants)
         quotas = Quotas(db, clock, events, rights, accounts)
         access = Access(clock, rights)
@@ -121,6 +124,8 @@ class Identity:
         self.forget_ended = sessions.forget_ended
 
         self.list_providers = federation.list_providers
+        self.list_directories = at_directories.list_directories
+        self.check_password_at = at_directories.check_password
         self.begin_login = federation.begin_login
         self.finish_login = federation.finish_login
         self.begin_device = federation.begin_device

@@ -124,7 +124,7 @@ class Sessions:
                     throttle.take_back_attempt(tx, login, client.address, is_known_address=is_known_address)
                 refusal = proofs
             if isinstance(refusal, (BadCredentialsError, BadCodeError)):
-                self._tell_refusal(tx, known.identity_id if known else None)
+                self.tell_refusal_in(tx, known.identity_id if known else None)
         raise refusal
 
     def _prove(
@@ -151,10 +151,26 @@ class Sessions:
         entitlements: Collection[str] = (),
         *,
         accept_terms: int | None = None,
+        code: str | None = None,
+        asks_code: bool = False,
     ) -> tuple[str, Actor]:
-        """Open a session for who was shown to be an active identity; raises TermsNotAcceptedError."""
+        """Open a session for who was shown to be an active identity; raises TermsNotAcceptedError.
+
+        With `asks_code` who has a second factor has to show it: SecondFactorNeededError, BadCodeError.
+        """
+        has_factor = asks_code and self._second_factor.has_second_factor_in(tx, identity_id)
+        if has_factor and code is None:
+            raise SecondFactorNeededError("This identity has a second factor.")
         self._terms.require_accepted_in(tx, identity_id, accept_terms)
+        if has_factor and not self._second_factor.use_code_in(tx, identity_id, code or ""):
+            raise BadCodeError("This is not the code of your device, or it was used already.")
+        proofs = {*proofs, SECOND_FACTOR} if has_factor else proofs
         return self._open(tx, identity_id, client, proofs, entitlements)
+
+    def is_known_address_in(self, tx: Connection, identity_id: UUID, address: str) -> bool:
+        """Whether the identity has had a session from there."""
+        known: bool = tx.execute(_ADDRESS_SEEN, {"identity": identity_id, "address": address}).scalar_one()
+        return known
 
     def log_out(self, secret: str) -> None:
         """End the session, or revoke the token, that this secret opens; safe to call twice."""
@@ -243,6 +259,16 @@ class Sessions:
             gone = tx.execute(delete(sessions).where(sessions.c.expires_at < now - _ADDRESS_REMEMBERED)).rowcount
             return gone + throttle.forget_attempts(tx, now)
 
+    def tell_refusal_in(self, tx: Connection, identity_id: UUID | None) -> None:
+        """Tell of a login that was refused, if it is time to; with the same work for a name that nobody has."""
+        times = throttle.count_refusal(tx, identity_id, self._clock.now())
+        # Taken back rather than left out: the time of the answer must not tell whether the name exists.
+        with tx.begin_nested() as telling:
+            told = {"identity": identity_id and str(identity_id), "times": times}
+            self._events.record(tx, facts.SESSION_REFUSED, None, ANONYMOUS, told)
+            if not times:
+                telling.rollback()
+
     def _begin_attempt(
         self, tx: Connection, login: str, client: Client
     ) -> tuple[Row[*tuple[object, ...]] | None, bool]:
@@ -252,15 +278,6 @@ class Sessions:
         ).scalar_one()
         throttle.count_attempt(tx, login, client.address, is_known_address=is_known_address, now=self._clock.now())
         return known, is_known_address
-
-    def _tell_refusal(self, tx: Connection, identity_id: UUID | None) -> None:
-        times = throttle.count_refusal(tx, identity_id, self._clock.now())
-        # Taken back rather than left out: the time of the answer must not tell whether the name exists.
-        with tx.begin_nested() as telling:
-            told = {"identity": identity_id and str(identity_id), "times": times}
-            self._events.record(tx, facts.SESSION_REFUSED, None, ANONYMOUS, told)
-            if not times:
-                telling.rollback()
 
     def _open(
         self,

@@ -22,6 +22,8 @@ _COUNTER = (
     .with_for_update()
 )
 
+_MOMENT = select(login_attempts.c.last_at).where(login_attempts.c.key == bindparam("key"))
+
 
 def count_attempt(tx: Connection, login: str, address: str, *, is_known_address: bool, now: datetime) -> None:
     """Count an attempt as failed until `forgive_attempt`; raises LoginThrottledError when it comes too early.
@@ -49,6 +51,18 @@ def take_back_attempt(tx: Connection, login: str, address: str, *, is_known_addr
     _take_back(tx, _client_key(login, address))
     if not is_known_address:
         _take_back(tx, _login_key(login))
+
+
+def remember_address(tx: Connection, login: str, address: str, until: datetime) -> None:
+    """Let the address be a known one for this login, where no session tells so."""
+    row = insert(login_attempts).values(key=_known_key(login, address), failures=0, last_at=until)
+    tx.execute(row.on_conflict_do_update(index_elements=["key"], set_={"last_at": until}))
+
+
+def is_remembered(tx: Connection, login: str, address: str, now: datetime) -> bool:
+    """Whether somebody had the right password for this login from this address."""
+    row = tx.execute(_MOMENT, {"key": _known_key(login, address)}).first()
+    return bool(address) and row is not None and row.last_at > now
 
 
 def count_refusal(tx: Connection, identity_id: UUID | None, now: datetime) -> int:
@@ -89,6 +103,10 @@ def _take_back(tx: Connection, key: bytes) -> None:
 
 def _client_key(login: str, address: str) -> bytes:
     return sha256(f"client\0{fold_name(login)}\0{address}".encode("utf-8", "surrogatepass")).digest()
+
+
+def _known_key(login: str, address: str) -> bytes:
+    return sha256(f"known\0{fold_name(login)}\0{address}".encode("utf-8", "surrogatepass")).digest()
 
 
 def _login_key(login: str) -> bytes:

@@ -25,7 +25,13 @@ _KEPT_VERBS = ("read", "write", "manage")  # an administrator's powers are kept 
 @click.argument("url", required=False)
 @click.option("--login", "name", help="Your login name; asked for when not given.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@click.option("--provider", help="Log in at this institution, in a browser on any device; see `perdure providers`.")
+@click.option(
+    "--provider",
+    "--with",
+    "provider",
+    help="Log in at this institution: in a browser on any device, or with the password that you have there; see "
+    "`perdure providers`.",
+)
 @click.option("--token-stdin", is_flag=True, help="With --provider: read a token that it made from standard input.")
 @click.option("--accept-terms", type=click.IntRange(min=1), help="Accept this version of the terms of use.")
 @click.option("--administrator", is_flag=True, help="Let the kept token use the powers of an administrator.")
@@ -58,6 +64,12 @@ def login(
             opened = _open_session(visitor, name, password, accept_terms)
         elif token_stdin:
             opened = visitor.log_in_with_token(provider, _read_secret(), accept_terms=accept_terms)
+        elif (directory := _find_directory(visitor, provider)) is not None:
+            name, password = _ask_for_password(directory, name, password_stdin=password_stdin)
+            try:
+                opened = _open_session(visitor, name, password, accept_terms, provider)
+            except ApiError as error:
+                opened = _go_on(visitor, error, accept_terms)
         else:
             opened = _log_in_at(visitor, provider, accept_terms)
     name = name or opened["identity"]["display_name"]
@@ -73,6 +85,17 @@ def login(
         click.echo(
             f"Logged in at {session.url} as {name} until {show_time(kept['expires_at'])}. The token is in {path}."
         )
+
+
+def _find_directory(visitor: Client, provider: str) -> str | None:
+    """What the institution is called, if it takes a name and a password."""
+    found = (one for one in visitor.list_providers() if one["name"] == provider and one["kind"] == "ldap")
+    return next((one["label"] for one in found), None)
+
+
+def _ask_for_password(directory: str, name: str | None, *, password_stdin: bool = False) -> tuple[str, str]:
+    name = name or click.prompt(f"Login name at {directory}", err=True)
+    return name, _read_secret() if password_stdin else click.prompt("Password", hide_input=True, err=True)
 
 
 def _log_in_at(visitor: Client, provider: str, accept_terms: int | None) -> dict[str, Any]:
@@ -126,12 +149,14 @@ def _ask_for_terms(visitor: Client, error: ApiError) -> int:
     return int(terms["version"])
 
 
-def _open_session(visitor: Client, name: str, password: str, accept_terms: int | None = None) -> dict[str, Any]:
+def _open_session(
+    visitor: Client, name: str, password: str, accept_terms: int | None = None, provider: str | None = None
+) -> dict[str, Any]:
     """Log in; the code of a second factor, and whether one accepts the terms, are asked for where it is needed."""
     code: str | None = None
     for _ in range(3):
         try:
-            return visitor.log_in(name, password, code=code, accept_terms=accept_terms)
+            return visitor.log_in(name, password, code=code, accept_terms=accept_terms, provider=provider)
         except ApiError as error:
             if error.code == "second_factor_needed" and code is None:
                 code = click.prompt("Code of your device", err=True)
@@ -316,7 +341,10 @@ def logins_list(ctx: click.Context, as_json: bool) -> None:
 @click.option("--login", "name", help="Your login name here; asked for when not given.")
 @click.pass_context
 def logins_link(ctx: click.Context, provider: str, name: str | None) -> None:
-    """Link a login at PROVIDER to you. You log in with your password here, and then there."""
+    """Link a login at PROVIDER to you. You log in with your password here, and then there.
+
+    PROVIDER is one of `perdure providers`.
+    """
     with _in_session(ctx, name) as client, Client(Session(client.session.url, None)) as visitor:
         made = client.link_login(_find_ticket(visitor, provider))
     click.echo(f"{made['subject']} is you from now on.")
@@ -324,8 +352,12 @@ def logins_link(ctx: click.Context, provider: str, name: str | None) -> None:
 
 def _find_ticket(visitor: Client, provider: str) -> str:
     """Log in at a provider as somebody whom nobody knows here; the ticket of that login."""
+    directory = _find_directory(visitor, provider)
     try:
-        opened = _confirm_at(visitor, provider)
+        if directory is None:
+            opened = _confirm_at(visitor, provider)
+        else:
+            opened = visitor.log_in(*_ask_for_password(directory, None), provider=provider)
     except ApiError as error:
         if "ticket" not in error.extra or error.code == "terms_not_accepted":
             raise

@@ -34,12 +34,17 @@ Reason = Annotated[str, Field(max_length=2000)]
 
 
 class LoginForm(Form):
-    """`code` is that of one's device, or a recovery code, where one has a second factor."""
+    """`code` is that of one's device, or a recovery code, where one has a second factor.
+
+    `provider` is the directory (a provider of the kind `ldap`) whose name and password these are; without it they are
+    those of a local account.
+    """
 
     login: Line
     password: Secret
     code: Line | None = None
     accept_terms: TermsVersion | None = None
+    provider: Line | None = None
 
 
 class CodeForm(Form):

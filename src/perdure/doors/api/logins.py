@@ -22,22 +22,16 @@ from perdure.doors.api.forms import (
     TokenLoginForm,
 )
 from perdure.doors.api.people import IdentityView, identity_view
-from perdure.doors.api.session import SessionView, session_view
+from perdure.doors.api.session import SessionView, enter
 from perdure.doors.api.views import Page
-from perdure.doors.http.auth import GUESSABLE, KnownCaller, client_of
+from perdure.doors.http.auth import GUESSABLE, KnownCaller
 from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
 from perdure.doors.http.hops import HeaderLogin
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given, Services
-from perdure.identity import Application, ApplicationState, Arrival, Credential, CredentialKind
-from perdure.identity.errors import (
-    ApplicationPendingError,
-    NoSuchProviderError,
-    TermsNotAcceptedError,
-    UnknownPersonError,
-)
-from perdure.kernel.errors import PerdureError
+from perdure.identity import Application, ApplicationState, Credential, CredentialKind
+from perdure.identity.errors import NoSuchProviderError
 
 router = APIRouter(tags=["logging in"], route_class=CreatingRoute)
 
@@ -46,7 +40,10 @@ CredentialId = Annotated[Id, Path()]
 
 
 class ProviderView(BaseModel):
-    """A way to log in beside a local password; in a browser at `/login/{name}`."""
+    """A way to log in beside a local password; in a browser at `/login/{name}`.
+
+    One of the kind `ldap` takes a name and a password: `POST /login` with it as the `provider`.
+    """
 
     name: str
     label: str
@@ -121,6 +118,7 @@ class CredentialView(BaseModel):
 )
 def list_providers(services: Given) -> Page[ProviderView]:
     found = [(one.name, one.label, one.kind.value) for one in services.identity.list_providers()]
+    found += [(one.name, one.label, one.kind.value) for one in services.identity.list_directories()]
     found += [(one.name, one.label, one.kind.value) for one in services.header_logins.values()]
     return Page(items=[ProviderView(name=name, label=label, kind=kind) for name, label, kind in found])
 
@@ -162,7 +160,7 @@ def poll_device_login(
     if arrival is None:
         response.status_code = 202
         return PendingView()
-    return _enter(arrival, request, services, form.accept_terms)
+    return enter(arrival, request, services, form.accept_terms)
 
 
 @router.post(
@@ -176,7 +174,7 @@ def poll_device_login(
 def log_in_with_token(form: TokenLoginForm, request: Request, response: Response, services: Given) -> SessionView:
     arrival = services.identity.accept_token(form.provider, form.subject_token)
     response.headers["cache-control"] = "no-store"
-    return _enter(arrival, request, services, form.accept_terms)
+    return enter(arrival, request, services, form.accept_terms)
 
 
 @router.post(
@@ -190,7 +188,7 @@ def log_in_with_token(form: TokenLoginForm, request: Request, response: Response
 def log_in_with_ticket(form: TicketForm, request: Request, response: Response, services: Given) -> SessionView:
     arrival = services.identity.open_arrival(form.ticket)
     response.headers["cache-control"] = "no-store"
-    return _enter(arrival, request, services, form.accept_terms)
+    return enter(arrival, request, services, form.accept_terms)
 
 
 @router.post(
@@ -207,7 +205,7 @@ def log_in_by_hop(form: HopForm, request: Request, response: Response, services:
         raise NoSuchProviderError("This way to log in is one for browsers, at /login/ and its name.")
     arrival = way.read(request, services.clock)
     response.headers["cache-control"] = "no-store"
-    return _enter(arrival, request, services, form.accept_terms)
+    return enter(arrival, request, services, form.accept_terms)
 
 
 @router.get(
@@ -366,26 +364,12 @@ def unlink_login(credential_id: CredentialId, caller: KnownCaller, services: Giv
     services.identity.unlink(caller, credential_id)
 
 
-def _enter(arrival: Arrival, request: Request, services: Services, accept_terms: int | None) -> SessionView:
-    """Open a session; who is not known, or has to accept the terms, is given a ticket to go on with."""
-    try:
-        secret, actor = services.identity.arrive(arrival, client_of(request), accept_terms=accept_terms)
-    except (UnknownPersonError, ApplicationPendingError, TermsNotAcceptedError) as error:
-        raise with_ticket(error, arrival, services) from None
-    return session_view(secret, actor, services)
-
-
 def find_header_login(services: Services, name: str) -> HeaderLogin:
     """The way of this name that a server in front of us, or TLS, sees to; raises NoSuchProviderError."""
     found = services.header_logins.get(name)
     if found is None:
         raise NoSuchProviderError("There is no such way to log in here.")
     return found
-
-
-def with_ticket(error: PerdureError, arrival: Arrival, services: Services) -> PerdureError:
-    """The error with what is needed to go on."""
-    return type(error)(error.detail, **{**error.extra, "ticket": services.identity.seal_arrival(arrival)})
 
 
 def _application_view(one: Application) -> ApplicationView:

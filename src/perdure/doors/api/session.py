@@ -17,8 +17,10 @@ from perdure.doors.http.auth import GUESSABLE, KnownCaller, client_of, find_secr
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given, Services
-from perdure.identity import Token
+from perdure.identity import Arrival, Token
+from perdure.identity.errors import ApplicationPendingError, TermsNotAcceptedError, UnknownPersonError
 from perdure.kernel.actor import Actor
+from perdure.kernel.errors import PerdureError
 
 router = APIRouter(tags=["session"], route_class=CreatingRoute)
 
@@ -89,17 +91,36 @@ class MeView(BaseModel):
 @router.post(
     "/login",
     operation_id="log_in",
-    summary="Open a session with a local account",
-    responses=problems(429),
+    summary="Open a session by a name and a password, of a local account or of a directory",
+    responses=problems(403, 429),
     openapi_extra=ANYONE,
     dependencies=[GUESSABLE],
 )
 def log_in(form: LoginForm, request: Request, response: Response, services: Given) -> SessionView:
+    response.headers["cache-control"] = "no-store"
+    if form.provider is not None:
+        arrival = services.identity.check_password_at(form.provider, form.login, form.password, client_of(request))
+        return enter(arrival, request, services, form.accept_terms, form.code)
     secret, actor = services.identity.log_in(
         form.login, form.password, client_of(request), code=form.code, accept_terms=form.accept_terms
     )
-    response.headers["cache-control"] = "no-store"
     return session_view(secret, actor, services)
+
+
+def enter(
+    arrival: Arrival, request: Request, services: Services, accept_terms: int | None, code: str | None = None
+) -> SessionView:
+    """Open a session; who is not known, or has to accept the terms, is given a ticket to go on with."""
+    try:
+        secret, actor = services.identity.arrive(arrival, client_of(request), accept_terms=accept_terms, code=code)
+    except (UnknownPersonError, ApplicationPendingError, TermsNotAcceptedError) as error:
+        raise with_ticket(error, arrival, services) from None
+    return session_view(secret, actor, services)
+
+
+def with_ticket(error: PerdureError, arrival: Arrival, services: Services) -> PerdureError:
+    """The error with what is needed to go on."""
+    return type(error)(error.detail, **{**error.extra, "ticket": services.identity.seal_arrival(arrival)})
 
 
 def session_view(secret: str, actor: Actor, services: Services) -> SessionView:

@@ -27,6 +27,7 @@ from perdure.identity.errors import (
     BadCodeError,
     BadCredentialsError,
     LoginThrottledError,
+    ProviderUnavailableError,
     SecondFactorNeededError,
     TermsNotAcceptedError,
     UnknownPersonError,
@@ -39,6 +40,7 @@ router = APIRouter(include_in_schema=False)
 
 _MOST_FIELDS = 20
 _LARGEST_FORM = 256 * 1024
+_TRY_AGAIN = (BadCredentialsError, BadCodeError, SecondFactorNeededError, LoginThrottledError)
 _COOKIE_LASTS = timedelta(days=90)  # the session itself ends sooner
 Form = dict[str, str]
 
@@ -73,6 +75,8 @@ def choose_way(request: Request, caller: Caller, services: Given, return_to: str
 def log_in(request: Request, form: Sent, caller: Caller, services: Given) -> Response:
     return_to = check_return(form.get("return_to", "/"))
     try:
+        if form.get("provider"):
+            return _log_in_at(form["provider"], request, form, caller, services, return_to)
         secret, _ = services.identity.log_in(
             form.get("login", ""),
             form.get("password", ""),
@@ -80,12 +84,33 @@ def log_in(request: Request, form: Sent, caller: Caller, services: Given) -> Res
             code=form.get("code") or None,
             accept_terms=_version(form),
         )
-    except (BadCredentialsError, BadCodeError, SecondFactorNeededError, LoginThrottledError) as error:
+    except (*_TRY_AGAIN, ProviderUnavailableError) as error:
         return _show(request, services, caller, form, error, return_to=return_to)
     except TermsNotAcceptedError as error:
         return _show(request, services, caller, form, error, return_to=return_to, terms=_terms(services))
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
+    return _enter(request, services, secret, return_to)
+
+
+def _log_in_at(
+    directory: str, request: Request, form: Form, caller: Actor, services: Services, return_to: str
+) -> Response:
+    """With a name and a password of a directory, or link these to who is logged in."""
+    if form.get("link"):
+        identity_of(caller)
+    arrival = services.identity.check_password_at(
+        directory, form.get("login", ""), form.get("password", ""), client_of(request)
+    )
+    if form.get("link"):
+        services.identity.link(caller, arrival)
+        return RedirectResponse(return_to, 303, {"cache-control": "no-store"})
+    try:
+        secret, _ = services.identity.arrive(
+            arrival, client_of(request), accept_terms=_version(form), code=form.get("code") or None
+        )
+    except UnknownPersonError as error:
+        return _meet(request, services, arrival, return_to, error)
     return _enter(request, services, secret, return_to)
 
 
@@ -95,6 +120,9 @@ def go_to_provider(
 ) -> Response:
     if link:
         require_own_page(request)
+    if provider in _labels(services):
+        form = {"provider": provider, "link": "1" if link else ""}
+        return _show(request, services, caller, form, None, return_to=check_return(return_to))
     answer = RedirectResponse("/", 303)
     mark = mark_browser(request, answer)
     by_hop = services.header_logins.get(provider)
@@ -184,18 +212,29 @@ def _arrive(
     try:
         secret, _ = services.identity.arrive(arrival, client_of(request), accept_terms=accept_terms)
     except (UnknownPersonError, TermsNotAcceptedError) as error:
-        content = {
-            "error": error,
-            "is_known": isinstance(error, TermsNotAcceptedError),
-            "ticket": services.identity.seal_arrival(arrival),
-            "name": arrival.display_name,
-            "terms": _terms(services),
-            "return_to": return_to,
-        }
-        return _render(request, services, "first_login.html", content, 200)
+        return _meet(request, services, arrival, return_to, error)
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
     return _enter(request, services, secret, return_to)
+
+
+def _meet(
+    request: Request,
+    services: Services,
+    arrival: Arrival,
+    return_to: str,
+    error: UnknownPersonError | TermsNotAcceptedError,
+) -> Response:
+    """What a login meets that was confirmed, and is not enough."""
+    content = {
+        "error": error,
+        "is_known": isinstance(error, TermsNotAcceptedError),
+        "ticket": services.identity.seal_arrival(arrival),
+        "name": arrival.display_name,
+        "terms": _terms(services),
+        "return_to": return_to,
+    }
+    return _render(request, services, "first_login.html", content, 200)
 
 
 def _enter(request: Request, services: Services, secret: str, return_to: str) -> Response:
@@ -214,8 +253,12 @@ def _show(
     return_to: str,
     terms: Any = None,  # Any: see `_terms`
 ) -> Response:
+    directory = form.get("provider", "")
     content = {
         "error": error,
+        "directory": directory,
+        "place_of_password": _labels(services).get(directory),
+        "link": bool(form.get("link")),
         "login": form.get("login", ""),
         "needs_code": isinstance(error, (SecondFactorNeededError, BadCodeError)) or bool(form.get("code")),
         "terms": terms,
@@ -232,7 +275,13 @@ def _show(
 def _list_ways(services: Services) -> list[tuple[str, str]]:
     """Name and label of each way beside a password."""
     found = [(one.name, one.label) for one in services.identity.list_providers()]
+    found += _labels(services).items()
     return [*found, *((one.name, one.label) for one in services.header_logins.values())]
+
+
+def _labels(services: Services) -> dict[str, str]:
+    """The directories, whose passwords are typed here, by name."""
+    return {one.name: one.label for one in services.identity.list_directories()}
 
 
 def _render(request: Request, services: Services, template: str, content: dict[str, Any], status: int) -> Response:
