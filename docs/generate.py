@@ -16,6 +16,7 @@ from uuid import UUID
 import click
 
 import perdure
+from perdure.doors.api.needs import iter_needs, told
 from perdure.identity import AccessClass, Action, ArchiveThing, Role, Verb
 from perdure.identity.model import (
     ACCOUNT_ROLE_ACTIONS,
@@ -138,11 +139,17 @@ def rights_page() -> str:
             **{role.value: ORGANISATION_ROLE_ACTIONS[role] for role in reversed(roles_on("organisation"))},
             "administrator": ADMINISTRATOR_ACTIONS,
         }),
+        "operations": _operations(),
         "verbs": _matrix(frozenset(Action), {verb.value: VERB_ACTIONS[verb] for verb in Verb}),
     }  # fmt: skip
     for name, table in tables.items():
         text = text.replace(f"<!-- {name} -->", table)
     return text
+
+
+def _operations() -> str:
+    rows = [f"| {told(need)} | {', '.join(f'`{name}`' for name in names)} |" for need, names in iter_needs()]
+    return "\n".join(["| asks for | operations |", "|---|---|", *rows])
 
 
 def _archive(*, is_closed: bool) -> ArchiveThing:

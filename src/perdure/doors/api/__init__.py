@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from collections.abc import Iterable
+
+from fastapi import APIRouter, FastAPI
 
 from perdure.doors.api import (
     accounts,
@@ -25,6 +27,7 @@ from perdure.doors.api import (
     uploads,
     working,
 )
+from perdure.doors.api.needs import NEEDS, told
 
 PREFIX = "/api/v1"
 _RECORDS = (  # what is asked most stands first: an address is compared with one route after the other
@@ -49,17 +52,20 @@ _BYTES = (files.router, batches.router, uploads.router, downloads.router)
 
 def open_api(app: FastAPI) -> None:
     """Serve records, metadata and work."""
-    for router in _RECORDS:
-        app.include_router(router, prefix=PREFIX)
+    _include(app, _RECORDS)
 
 
 def open_data(app: FastAPI) -> None:
     """Serve bytes: files, batches, resumable uploads, downloads."""
-    for router in _BYTES:
-        app.include_router(router, prefix=PREFIX)
+    _include(app, _BYTES)
 
 
 def open_streams(app: FastAPI) -> None:
     """Serve what both planes do: manifests, which are long, and the list of uploads, which stands where they begin."""
-    for router in (evidence.stream_router, uploads.list_router):
+    _include(app, (evidence.stream_router, uploads.list_router))
+
+
+def _include(app: FastAPI, routers: Iterable[APIRouter]) -> None:
+    app.state.needs = {name: told(need) for name, need in NEEDS.items()}
+    for router in routers:
         app.include_router(router, prefix=PREFIX)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -70,7 +70,7 @@ def _phrase(status: int) -> str:
 
 
 def install_openapi(app: FastAPI) -> None:
-    """Let the application build its document once, with the schema of problems in it."""
+    """Let the application build its document once, with the schema of problems and what each operation asks for."""
 
     def build() -> dict[str, Any]:  # Any: as above
         if app.openapi_schema is None:
@@ -84,19 +84,23 @@ def install_openapi(app: FastAPI) -> None:
                     routes=app.routes,
                     tags=app.openapi_tags,
                     license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-                )
+                ),
+                getattr(app.state, "needs", {}),
             )
         return app.openapi_schema
 
     app.openapi = build  # type: ignore[method-assign]  # the way that FastAPI documents for extending its document
 
 
-def _complete(document: dict[str, Any]) -> dict[str, Any]:  # Any: as above
+def _complete(document: dict[str, Any], needs: Mapping[str, str]) -> dict[str, Any]:  # Any: as above
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = Problem.model_json_schema()
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for operation in _iter_operations(document):
+        need = needs.get(operation["operationId"])
+        if need is not None:
+            operation["description"] = "\n\n".join(filter(None, [operation.get("description"), f"Asks for {need}."]))
         for answer in operation["responses"].values():
             answer.setdefault("headers", {})["X-Request-Id"] = {
                 "description": "What the operator finds this request by.",
