@@ -73,6 +73,7 @@ class ProviderSettings:
     email_header: str = "mail"
     entitlement_header: str = "entitlement"
     context_header: str = "shib-authncontext-class"
+    instant_header: str = "shib-authentication-instant"
     servers: tuple[str, ...] = ()
     ca_file: Path | None = None
     allow_plain_ldap: bool = False

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import httpx
 import pytest
 
+from perdure.kernel.actor import SYSTEM
 from perdure.testing.app import RunningApplication
 
 from .callers import Caller
@@ -88,3 +91,57 @@ def test_sessions_are_listed_and_ended(run: Run, root: Caller, nobody: Caller) -
     (open_one,) = json.loads(run(token, "session", "list", "--json"))
     assert "Ended." in run(token, "session", "end", open_one["id"])
     assert nobody.get("/me", headers={"authorization": f"Bearer {secret}"}).status_code == 401
+
+
+def test_somebody_is_in_a_group_for_a_time_and_passes_a_role_on_within_it(
+    run: Run, ada: Caller, bob: Caller, archive: str
+) -> None:
+    group = run(_token(ada), "group", "create", "Beamtime of March").strip()
+    told = run(_token(ada), "group", "add", group, "bob", "--from", "2126-03-01", "--until", "2126-03-08")
+    assert "from 2126-03-01 on" in told
+    assert "Beamtime of March" not in run(_token(bob), "group", "list")
+    (line,) = [one for one in run(_token(ada), "group", "show", group).splitlines() if one.startswith("Bob")]
+    assert ("2126-03-01" in line, "2126-03-08" in line, "local" in line) == (True, True, True)
+    run(_token(ada), "grant", "give", archive, "manager", "bob", "--pass-on", f"group:{group}")
+    assert f"group {group}" in run(_token(ada), "grant", "list", archive)
+    run(_token(bob), "grant", "give", archive, "reader", group, "--as", "group")
+    given = {one["role"]: one["pass_on"] for one in json.loads(run(_token(ada), "grant", "list", archive, "--json"))}
+    assert given["reader"] == {"to": "nobody", "id": None}
+
+
+def test_an_archive_is_offered_and_taken_over(run: Run, root: Caller, ada: Caller, bob: Caller, archive: str) -> None:
+    assert "Offered to bob" in run(_token(ada), "archive", "transfer", archive, "bob")
+    (waiting,) = json.loads(run(_token(bob), "archive", "transfers", "--json"))
+    assert (waiting["from_name"], waiting["archive_id"]) == ("Ada", archive)
+    assert "Ada" in run(_token(bob), "archive", "transfers")
+    assert "You own" in run(_token(bob), "archive", "accept", waiting["id"])
+    assert ada.get(f"/archives/{archive}").status_code == 404
+    assert "ada owns" in run(_token(root), "archive", "transfer", archive, "ada", "--at-once")
+    run(_token(ada), "archive", "transfer", archive, "bob", "--keep-account")
+    (again,) = json.loads(run(_token(ada), "archive", "transfers", "--json"))
+    assert "gone" in run(_token(ada), "archive", "decline", again["id"])
+    shared = run(_token(root), "account", "create", "Handed over", "--owner", "ada").strip()
+    assert "bob owns" in run(_token(ada), "account", "transfer", shared, "bob")
+    assert json.loads(run(_token(bob), "account", "show", shared, "--json"))["role"] == "owner"
+
+
+def test_offers_stand_on_the_page_of_who_is_logged_in(running: RunningApplication, ada: Caller, archive: str) -> None:
+    identity = running.application.identity
+    with httpx.Client(base_url=running.url, headers={"sec-fetch-site": "same-origin"}) as page:
+        running.person("olga")
+        password = "correct horse battery"
+        identity.set_password(SYSTEM, _id_of(ada, "olga"), password)
+        page.post("/login", data={"login": "olga", "password": password})
+        assert ada.post(f"/archives/{archive}/transfers", json={"login": "olga"}).status_code == 201
+        shown = page.get("/account").text
+        assert ("Take it over" in shown, "from Ada" in shown, "<script" in shown) == (True, True, False)
+        offer = page.get("/api/v1/transfers").json()["items"][0]["id"]
+        foreign = {"sec-fetch-site": "cross-site"}
+        form = {"transfer_id": offer, "answer": "accept"}
+        assert page.post("/account/transfer", data=form, headers=foreign).status_code == 403
+        assert page.post("/account/transfer", data=form).status_code == 303
+        assert page.get(f"/api/v1/archives/{archive}").json()["actions"]
+
+
+def _id_of(caller: Caller, login: str) -> UUID:
+    return UUID(caller.get("/identities", params={"login": login}).json()["items"][0]["id"])

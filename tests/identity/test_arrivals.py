@@ -42,6 +42,7 @@ ADA = Arrival(
     issuer=ISSUER,
     entitlements=frozenset({GROUP}),
     proofs=frozenset({"oidc", f"issuer {ISSUER}"}),
+    proven_at=SetClock().now(),
 )
 
 
@@ -274,14 +275,19 @@ class Echo:
 
     name, label, kind = "hall", "Hall", CredentialKind.OIDC
 
-    def authorization_url(self, *, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
+    def __init__(self) -> None:
+        self.arrival = ADA
+        self.was_asked_anew = False
+
+    def authorization_url(self, *, redirect_uri: str, state: str, nonce: str, verifier: str, anew: bool = False) -> str:
         assert nonce != verifier
+        self.was_asked_anew = anew
         return f"{redirect_uri}#{state}"
 
     def redeem(self, code: str, *, redirect_uri: str, nonce: str, verifier: str) -> Arrival:
         if code != "good":
             raise LoginNotConfirmedError("no")
-        return ADA
+        return self.arrival
 
 
 def test_a_login_ends_in_the_browser_that_began_it() -> None:

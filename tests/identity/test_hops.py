@@ -88,6 +88,32 @@ def test_a_trusted_server_says_who_it_is(trusting: RunningApplication) -> None:
     assert {"entitlement urn:x:one", "entitlement urn:x:two"} <= actor.known_as
 
 
+def test_a_login_by_a_trusted_server_is_linked_to_who_asks_for_it(trusting: RunningApplication) -> None:
+    identity = trusting.application.identity
+    secret, actor = identity.log_in(trusting.login, trusting.password)
+    said = {**SAID, "remote-user": "linked@example.org", "sec-fetch-site": "same-origin"}
+    cookie = {"cookie": f"perdure-session={secret}"}
+    address = "/login/federation?link=true&return_to=/account"
+    assert come(trusting, said, path=address).status_code == 401
+    back = come(trusting, said, cookie, path=address)
+    assert (back.status_code, back.headers["location"]) == (303, "/account")
+    assert "set-cookie" not in back.headers
+    assert f"{SAID['shib-identity-provider']} linked@example.org" in {
+        one.subject for one in identity.list_credentials(actor)
+    }
+    assert come(trusting, {**said, "sec-fetch-site": "cross-site"}, cookie, path=address).status_code == 403
+
+
+def test_a_server_tells_when_the_institution_saw_somebody(trusting: RunningApplication) -> None:
+    make_known(trusting, CredentialKind.SAML, f"{SAID['shib-identity-provider']} ada@example.org")
+    identity = trusting.application.identity
+    long_ago = "2026-01-02T03:04:05.678Z"
+    for instant, proven in ((long_ago, "2026-01-02T03:04:05.678000+00:00"), ("yesterday", None), ("", None)):
+        back = come(trusting, SAID, {"shib-authentication-instant": instant})
+        actor = identity.authenticate(back.cookies["perdure-session"])
+        assert (actor.proven_at and actor.proven_at.isoformat()) == proven
+
+
 def test_its_words_count_at_the_address_that_it_protects_alone(trusting: RunningApplication) -> None:
     make_known(trusting, CredentialKind.SAML, f"{SAID['shib-identity-provider']} ada@example.org")
     assert enter(trusting, "federation", SAID).status_code == 404

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from perdure.testing.app import RunningApplication, start_application
 
@@ -95,6 +96,30 @@ def test_a_stranger_is_let_in_by_a_browser(page: httpx.Client, root: httpx.Clien
     assert "oidc" in sessions[0]["proofs"]
     assert page.post("/logout", data={}).status_code == 303
     assert page.get("/api/v1/me").status_code == 401
+
+
+def test_a_browser_shows_anew_who_it_is_and_links_a_login(
+    page: httpx.Client, root: httpx.Client, running: RunningApplication
+) -> None:
+    made = root.post("/identities", json={"login": "linda", "display_name": "Linda"}).json()
+    form = {"login": "linda", "password": made["password"]}
+    assert page.post("/login", data=form).status_code == 303
+    assert "/login/hall?link=true" in unescape(page.get("/account").text)
+    assert log_in_at(page, "linda", "/login/hall?link=true&return_to=/account").headers["location"] == "/account"
+    assert "/linda" in page.get("/account").text or "linda" in page.get("/account").text
+    with running.application.db.begin() as tx:
+        tx.execute(text("UPDATE sessions SET proven_at = proven_at - interval '16 minutes'"))
+    shown = unescape(page.get("/account").text)
+    assert "/login/hall?prove=true" in shown
+    assert "?link=true" not in shown
+    refused = page.get("/login/hall?link=true")
+    assert (refused.status_code, "Show once more" in refused.text) == (403, True)
+    assert log_in_at(page, "linda", "/login/hall?prove=true&return_to=/account").status_code == 303
+    assert "?link=true" in unescape(page.get("/account").text)
+    assert page.post("/account/prove", data={"password": "wrong"}).status_code == 401
+    assert page.post("/account/prove", data={"password": made["password"]}).status_code == 303
+    foreign = {"sec-fetch-site": "cross-site"}
+    assert page.get("/login/hall?link=true", headers=foreign).status_code == 403
 
 
 def test_a_cookie_changes_nothing_for_another_site(page: httpx.Client, running: RunningApplication) -> None:

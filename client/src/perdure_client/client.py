@@ -153,6 +153,12 @@ class Client:
     def unlink_login(self, login_id: str) -> None:
         self._transport.request("DELETE", f"/me/logins/{login_id}")
 
+    def prove(self, *, password: str | None = None, code: str | None = None) -> dict[str, Any]:
+        """Show once more that it is you, as the error `fresh_login_required` asks of a session."""
+        return self._object(
+            self._transport.json("POST", "/me/proof", json=_without_none({"password": password, "code": code}))
+        )
+
     def begin_second_factor(self) -> dict[str, Any]:
         """A fresh `key` for one's device, and its `address` for a picture; in force once it is confirmed."""
         return self._object(self._transport.json("POST", "/me/second-factor"))
@@ -318,10 +324,27 @@ class Client:
         """Make a group, and manage it."""
         return self._object(self._transport.json("POST", "/groups", json={"name": name}, headers=_once()))
 
-    def add_member(self, group_id: str, login: str, *, is_manager: bool = False) -> dict[str, Any]:
-        """Take somebody into a group, or change whether he manages it."""
+    def group(self, group_id: str) -> dict[str, Any]:
+        """One group with its `memberships`."""
+        return self._object(self._transport.json("GET", f"/groups/{group_id}"))
+
+    def identity(self, identity_id: str) -> dict[str, Any]:
+        """One person or service as others of the instance see it."""
+        return self._object(self._transport.json("GET", f"/identities/{identity_id}"))
+
+    def add_member(
+        self,
+        group_id: str,
+        login: str,
+        *,
+        is_manager: bool = False,
+        starts_at: str | None = None,
+        ends_at: str | None = None,
+    ) -> dict[str, Any]:
+        """Take somebody into a group, or change from when until when, and whether he manages it."""
         place = f"/groups/{group_id}/members/{self._find_person(login)}"
-        return self._object(self._transport.json("PUT", place, json={"is_manager": is_manager}))
+        body = {"is_manager": is_manager, **_without_none({"starts_at": starts_at, "ends_at": ends_at})}
+        return self._object(self._transport.json("PUT", place, json=body))
 
     def remove_member(self, group_id: str, login: str) -> None:
         self._transport.request("DELETE", f"/groups/{group_id}/members/{self._find_person(login)}")
@@ -330,9 +353,18 @@ class Client:
         """Which entitlements of which provider lead into a group."""
         return list(self._pages(f"/groups/{group_id}/rules"))
 
-    def add_claim_rule(self, group_id: str, *, issuer: str, entitlement: str) -> dict[str, Any]:
+    def add_claim_rule(
+        self,
+        group_id: str,
+        *,
+        issuer: str,
+        entitlement: str,
+        starts_at: str | None = None,
+        ends_at: str | None = None,
+    ) -> dict[str, Any]:
         """Let into a group who logs in from the issuer with the entitlement; `*` at its end stands for any ending."""
-        body = {"issuer": issuer, "entitlement": entitlement}
+        dates = _without_none({"starts_at": starts_at, "ends_at": ends_at})
+        body = {"issuer": issuer, "entitlement": entitlement, **dates}
         return self._object(self._transport.json("POST", f"/groups/{group_id}/rules", json=body, headers=_once()))
 
     def remove_claim_rule(self, group_id: str, rule_id: str) -> None:
@@ -607,11 +639,13 @@ class Client:
         credential: tuple[str, str] | None = None,
         expires_at: str | None = None,
         requires: Iterable[str] = (),
+        pass_on: tuple[str, str | None] | None = None,
         on: str = "archives",
     ) -> dict[str, Any]:
         """Give a role to a person named by login, to a group, or to a credential (kind and subject).
 
-        It is given on an archive, or, with the identifier of one, `on` "accounts" or "organisations".
+        It is given on an archive, or, with the identifier of one, `on` "accounts" or "organisations". `pass_on` limits
+        to whom its bearer may give roles by it: ("nobody", None), ("organisation", id) or ("group", id).
         """
         if sum(one is not None for one in (login, group_id, credential)) != 1:
             raise UsageError(
@@ -619,7 +653,8 @@ class Client:
             )
         named = None if credential is None else {"kind": credential[0], "subject": credential[1]}
         to = _without_none({"login": login, "group_id": group_id, "credential": named, "expires_at": expires_at})
-        body = {"role": role, "requires": list(requires), **to}
+        limit = None if pass_on is None else _without_none({"to": pass_on[0], "id": pass_on[1]})
+        body = {"role": role, "requires": list(requires), **to, **_without_none({"pass_on": limit})}
         return self._object(self._transport.json("POST", f"/{on}/{archive_id}/grants", json=body, headers=_once()))
 
     def explain_access(self, archive_id: str) -> Iterator[dict[str, Any]]:
@@ -632,6 +667,36 @@ class Client:
 
     def revoke_grant(self, archive_id: str, grant_id: str, *, on: str = "archives") -> None:
         self._transport.request("DELETE", f"/{on}/{archive_id}/grants/{grant_id}")
+
+    def offer_archive(self, archive_id: str, login: str, *, keeps_account: bool = False) -> dict[str, Any]:
+        """Offer an archive that you own to somebody, who accepts or declines."""
+        body = {"login": login, "keeps_account": keeps_account}
+        place = f"/archives/{archive_id}/transfers"
+        return self._object(self._transport.json("POST", place, json=body, headers=_once()))
+
+    def transfer_archive(
+        self, archive_id: str, login: str, *, keeps_account: bool = False, account_id: str | None = None
+    ) -> Archive:
+        """Make somebody the owner at once; for those who manage the archive's organisation."""
+        body = _without_none({"login": login, "keeps_account": keeps_account, "account_id": account_id})
+        return self._archive(self._transport.json("POST", f"/archives/{archive_id}/transfer", json=body))
+
+    def list_transfers(self) -> list[dict[str, Any]]:
+        """The offers that wait, to you and your own."""
+        return list(self._pages("/transfers"))
+
+    def accept_transfer(self, transfer_id: str, *, account_id: str | None = None) -> Archive:
+        """Take over an archive that was offered, into your personal account unless another is named."""
+        body = _without_none({"account_id": account_id})
+        return self._archive(self._transport.json("POST", f"/transfers/{transfer_id}/accept", json=body))
+
+    def decline_transfer(self, transfer_id: str) -> None:
+        """Decline an offer, or take your own back."""
+        self._transport.request("DELETE", f"/transfers/{transfer_id}")
+
+    def transfer_account(self, account_id: str, login: str) -> None:
+        """Make somebody else the owner of an account of a group or beamline."""
+        self._transport.json("POST", f"/accounts/{account_id}/transfer", json={"login": login})
 
     def list_links(self, archive_id: str) -> list[dict[str, Any]]:
         """The links of an archive without their secrets, newest first, ended ones too."""

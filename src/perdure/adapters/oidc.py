@@ -11,7 +11,8 @@ import json
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -79,8 +80,12 @@ class OidcProvider:
 
     # What a browser is sent to, and what it brings back
 
-    def authorization_url(self, *, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
-        """Where somebody logs in; he comes back to `redirect_uri` with a code and the state."""
+    def authorization_url(self, *, redirect_uri: str, state: str, nonce: str, verifier: str, anew: bool = False) -> str:
+        """Where somebody logs in; he comes back to `redirect_uri` with a code and the state.
+
+        `anew` asks that he does so whatever session he has there: the token then says when he did (`auth_time`,
+        OpenID Connect Core section 3.1.2.1).
+        """
         challenge = base64.urlsafe_b64encode(sha256(verifier.encode()).digest()).decode().rstrip("=")
         asked = {
             "response_type": "code",
@@ -91,6 +96,7 @@ class OidcProvider:
             "nonce": nonce,
             "code_challenge": challenge,
             "code_challenge_method": "S256",
+            **({"prompt": "login", "max_age": "0"} if anew else {}),
         }
         address = self._endpoint("authorization_endpoint")
         return f"{address}{'&' if urlsplit(address).query else '?'}{urlencode(asked)}"
@@ -123,7 +129,10 @@ class OidcProvider:
         """Who confirmed the login; None while nobody has. Raises LoginNotConfirmedError when it was refused."""
         form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": device_code}
         answer = self._ask_token(form, pending=("authorization_pending", "slow_down"))
-        return None if answer is None else self._arrival(answer, nonce=None)
+        if answer is None:
+            return None
+        # Whoever confirmed it read a code just now, which is an act of his
+        return replace(self._arrival(answer, nonce=None), proven_at=self._clock.now())
 
     # A machine that has a token
 
@@ -186,7 +195,15 @@ class OidcProvider:
             issuer=issuer,
             entitlements=self._entitlements(claims),
             proofs=frozenset(proofs),
+            proven_at=self._moment_of(claims.get("auth_time")),
         )
+
+    def _moment_of(self, auth_time: object) -> datetime | None:
+        """When he logged in there, never in our future; None where the provider does not say it."""
+        if not isinstance(auth_time, int | float) or isinstance(auth_time, bool):
+            return None
+        now = self._clock.now()
+        return min(datetime.fromtimestamp(auth_time, UTC), now) if 0 < auth_time < 1 << 40 else None
 
     def _entitlements(self, claims: Mapping[str, Any]) -> frozenset[str]:  # Any: claims
         found: set[str] = set()

@@ -176,6 +176,7 @@ def _wire(
         directories=[_make_directory(one) for one in settings.providers if one.kind == "ldap"],
     )
     jobs.register_periodic("identity.forget_ended", timedelta(hours=24), identity.forget_ended)
+    jobs.register_periodic("identity.forget_memberships", timedelta(hours=24), identity.forget_ended_memberships)
     jobs.register_periodic("identity.forget_refused", timedelta(hours=24), identity.forget_refused)
     storage = Storage(db, stores, clock, instance_id=instance_id, reserve_bytes=settings.disk_reserve_bytes)
     storage.prepare()

@@ -22,11 +22,15 @@ from perdure.doors.http.services import Place, Services
 from perdure.doors.http.tls import Certificate
 from perdure.doors.http.watching import NoWatch, RequestWatch
 from perdure.doors.links import open_links
-from perdure.doors.ui import open_link_pages, open_login_pages, open_pages
+from perdure.doors.ui import open_account_page, open_link_pages, open_login_pages, open_pages
 from perdure.identity import CredentialKind
 from perdure.settings import Settings
 
-_DOORS = {"api": (open_api,), "data": (open_data,), "ui": (open_pages, open_link_pages, open_login_pages)}
+_DOORS = {
+    "api": (open_api,),
+    "data": (open_data,),
+    "ui": (open_pages, open_link_pages, open_login_pages, open_account_page),
+}
 _BACKLOG = 2048  # connections that wait to be taken; the server's own number
 _FAULTS_REMEMBERED = 1.0  # anybody may ask for them, and each answer opens a connection to the database
 
@@ -133,6 +137,7 @@ def _header_logins(settings: Settings) -> list[HeaderLogin]:
             email_header=one.email_header,
             entitlement_header=one.entitlement_header,
             context_header=one.context_header,
+            instant_header=one.instant_header,
         )
         for one in settings.providers
         if one.kind in kinds

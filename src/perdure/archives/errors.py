@@ -142,6 +142,24 @@ class ConfirmationMismatchError(BadInputError):
     next_step = "Repeat the archive's title exactly, to show that you mean this archive."
 
 
+class TransferNotFoundError(NotFoundError):
+    code = "transfer_not_found"
+    title = "There is no such offer, or it is not for you"
+    next_step = "List the offers that wait: it may have been answered, taken back, or have ended."
+
+
+class TransferPendingError(ConflictError):
+    code = "transfer_pending"
+    title = "An offer of this archive waits already"
+    next_step = "Wait for its answer, or take it back first."
+
+
+class TransferVoidError(ConflictError):
+    code = "transfer_void"
+    title = "Who offered the archive may not give it any more"
+    next_step = "Ask the present owner for a new offer."
+
+
 class GrantNotFoundError(NotFoundError):
     code = "archive_grant_not_found"
     title = "The archive has no such grant"

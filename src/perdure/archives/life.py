@@ -15,7 +15,7 @@ from perdure.archives.opening import OpenRequest
 from perdure.archives.records import Context
 from perdure.archives.withdrawing import WithdrawalView
 from perdure.events import Event
-from perdure.identity.model import Grant, Grantee, Reach, Role
+from perdure.identity.model import Grant, Grantee, PassOnLimit, Reach, Role
 from perdure.kernel.actor import Actor
 
 
@@ -161,9 +161,12 @@ class Life:
         *,
         expires_at: datetime | None = None,
         requires: Iterable[str] = (),
+        pass_on: PassOnLimit | None = None,
     ) -> Grant:
         """Give a role, to one's own rank at most."""
-        return roles.grant(self._ctx, actor, archive_id, to, role, expires_at=expires_at, requires=requires)
+        return roles.grant(
+            self._ctx, actor, archive_id, to, role, expires_at=expires_at, requires=requires, pass_on=pass_on
+        )
 
     def revoke(self, actor: Actor, archive_id: UUID, grant_id: UUID) -> None:
         """Take a role back, or lay one's own down."""

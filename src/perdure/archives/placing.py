@@ -19,7 +19,7 @@ from perdure.archives.errors import NoRoomError
 from perdure.archives.model import Archive, Part, PartState, UploadState, part_has_room
 from perdure.archives.records import Context
 from perdure.archives.tables import account_usage, archives, parts, uploads
-from perdure.identity.model import Limits, Reportable
+from perdure.identity.model import Account, Limits, Reportable
 from perdure.kernel.actor import Actor
 from perdure.kernel.ids import new_id
 from perdure.storage.model import PartRef
@@ -202,6 +202,24 @@ def _require_quota(tx: Connection, ctx: Context, archive: Archive, entries: int,
     if profile.total_max_bytes is not None:
         used = _profile_use(tx, archive)
         _require_room("bytes of this profile in the account", profile.total_max_bytes, used + size)
+
+
+def require_account_room(tx: Connection, ctx: Context, archive: Archive, account: Account, size: int) -> None:
+    """Return when an account has room for what it was just given of an archive that another account still has.
+
+    Raises NoRoomError naming the limit.
+    """
+    usage = tx.execute(select(account_usage).where(account_usage.c.account_id == account.id)).one()
+    limits = ctx.identity.find_limits_in(tx, account.id)
+    _require_room("bytes of the account's quota", limits.bytes, usage.byte_count + usage.reserved_bytes)
+    if limits.files is not None:
+        coming = _coming_files(tx, account.id)
+        _require_room("files of the account's quota", limits.files, usage.file_count + coming)
+    if limits.organisation_bytes is not None and account.organisation_id != archive.organisation_id:
+        _require_room_of_all(tx, ctx, limits)
+    if archive.profile.total_max_bytes is not None:
+        used = _profile_use(tx, replace(archive, account_id=account.id))
+        _require_room("bytes of this profile in the account", archive.profile.total_max_bytes, used + size)
 
 
 def _require_room(what: str, limit: int | None, wanted: int) -> None:

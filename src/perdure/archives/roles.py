@@ -12,7 +12,7 @@ from perdure.archives.errors import GrantNotFoundError, MandatoryRoleMissingErro
 from perdure.archives.model import Archive, ArchiveState, Profile
 from perdure.archives.records import Context, require_archive, require_state, save_grant_change
 from perdure.identity.grants import render_grant
-from perdure.identity.model import Action, Grant, Grantee, Reach, Role
+from perdure.identity.model import Action, Grant, Grantee, PassOnLimit, Reach, Role
 from perdure.kernel.actor import Actor
 
 _GRANTABLE = (ArchiveState.OPEN, ArchiveState.CLOSING, ArchiveState.CLOSED)
@@ -43,13 +43,16 @@ def grant(
     *,
     expires_at: datetime | None = None,
     requires: Iterable[str] = (),
+    pass_on: PassOnLimit | None = None,
 ) -> Grant:
-    """Give a role, to one's own rank at most; giving it again sets its end and what it requires anew."""
+    """Give a role, to one's own rank at most; giving it again sets its end, what it requires and its limit anew."""
     with ctx.changing(archive_id) as tx:
         archive = require_archive(tx, ctx, actor, Action.MANAGE, archive_id, lock=True)
         require_state(archive, *_GRANTABLE)
-        before = _documents(tx, ctx, archive_id)
-        given = ctx.identity.grant_in(tx, actor, archive.thing(), to, role, expires_at=expires_at, requires=requires)
+        before = grant_documents(tx, ctx, archive_id)
+        given = ctx.identity.grant_in(
+            tx, actor, archive.thing(), to, role, expires_at=expires_at, requires=requires, pass_on=pass_on
+        )
         key = str(given.id)
         save_grant_change(tx, ctx, actor, archive, {key: before.get(key)}, {key: render_grant(given)})
     return given
@@ -60,7 +63,7 @@ def revoke(ctx: Context, actor: Actor, archive_id: UUID, grant_id: UUID) -> None
     with ctx.changing(archive_id) as tx:
         archive = require_archive(tx, ctx, actor, Action.SEE, archive_id, lock=True)
         key = str(grant_id)
-        before = _documents(tx, ctx, archive_id)
+        before = grant_documents(tx, ctx, archive_id)
         if key not in before:
             ctx.identity.require(tx, actor, Action.MANAGE, archive.thing())
             raise GrantNotFoundError(f"The archive has no grant {key}.")
@@ -85,5 +88,6 @@ def require_mandatory_roles(tx: Connection, ctx: Context, archive: Archive, prof
         )
 
 
-def _documents(tx: Connection, ctx: Context, archive_id: UUID) -> dict[str, dict[str, object]]:
+def grant_documents(tx: Connection, ctx: Context, archive_id: UUID) -> dict[str, dict[str, object]]:
+    """The roles on an archive as its record has them, by the ids of the grants."""
     return {str(row["id"]): row for row in ctx.identity.export_grants(tx, archive_id)}

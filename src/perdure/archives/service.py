@@ -18,6 +18,7 @@ from perdure.archives.repeating import Repeats
 from perdure.archives.reporting import Reports
 from perdure.archives.tasks import register_life_jobs
 from perdure.archives.trail import Trail
+from perdure.archives.transferring import Transferring
 from perdure.archives.upkeep import register_content_upkeep
 from perdure.archives.verifying import Verifying
 from perdure.archives.working import Work
@@ -44,6 +45,7 @@ def make_archives(context: Context, signer: Signer | None) -> Archives:
         trail=Trail(context),
         repeats=Repeats(context),
         reports=Reports(context),
+        transferring=Transferring(context),
     )
 
 
@@ -65,3 +67,4 @@ class Archives:
     trail: Trail
     repeats: Repeats
     reports: Reports
+    transferring: Transferring

@@ -203,6 +203,24 @@ lifetime_notices = Table(
     Column("at", _moment, nullable=False),
 )
 
+# Offers to hand an archive over, until they are answered; they come back from the database's backup.
+transfers = Table(
+    "transfers",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("archive_id", Uuid, ForeignKey("archives.id"), nullable=False),
+    Column("from_id", Uuid, nullable=False, index=True),
+    Column("to_id", Uuid, nullable=False, index=True),
+    Column("keeps_account", Boolean, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("offered_at", _moment, nullable=False),
+    Column("expires_at", _moment, nullable=False),
+    Column("decided_at", _moment),
+    CheckConstraint("state IN ('pending', 'accepted', 'declined', 'taken_back')", name="state_known"),
+    CheckConstraint("(state = 'pending') = (decided_at IS NULL)", name="decided"),
+    Index("uq_transfers_pending", "archive_id", unique=True, postgresql_where=text("state = 'pending'")),
+)
+
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,

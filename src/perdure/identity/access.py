@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, Select, func, or_, select
 
 from perdure.identity.grants import to_grant
 from perdure.identity.groups import find_groups_among
+from perdure.identity.memberships import is_member_at
 from perdure.identity.model import (
     ADMINISTRATOR_ACTIONS,
     PUBLIC_ACTIONS,
@@ -54,8 +55,9 @@ class Access:
         found = [] if after is not None else [*_open_ways(on, now), _administrators(tx, actor, on)]
         managed = self._rights.managed_organisations(tx, actor)
         rows = tx.execute(_grants_on(on, now, after).limit(limit)).all()
-        mine = find_groups_among(tx, actor, [row.group_id for row in rows if row.group_id is not None])
-        return found + [self._explain(tx, actor, on, row, managed, mine) for row in rows]
+        named = [row.group_id for row in rows if row.group_id is not None]
+        mine = find_groups_among(tx, actor, named, now)
+        return found + [self._explain(tx, actor, on, row, managed, mine, now) for row in rows]
 
     @staticmethod
     def _explain(
@@ -65,11 +67,12 @@ class Access:
         row: Row[Any],  # Any: see `_grants_on`
         managed: frozenset[UUID],
         mine: frozenset[UUID],
+        now: datetime,
     ) -> Reach:
         grant, count, members = to_grant(row), 0, tuple[Member, ...]()
         if grant.to.group_id is not None:
             may_name = _sees_all(actor) or grant.to.group_id in mine or row.home in managed
-            count, members = _members_of(tx, grant.to.group_id, may_name=may_name)
+            count, members = _members_of(tx, grant.to.group_id, now, may_name=may_name)
         return Reach(
             through=Through(grant.on_kind),
             to=grant.to,
@@ -112,11 +115,11 @@ def _grants_on(on: ArchiveThing, now: datetime, after: UUID | None) -> Select[An
     return query if after is None else query.where(grants.c.id > after)
 
 
-def _members_of(tx: Connection, group_id: UUID, *, may_name: bool) -> tuple[int, tuple[Member, ...]]:
+def _members_of(tx: Connection, group_id: UUID, now: datetime, *, may_name: bool) -> tuple[int, tuple[Member, ...]]:
     people = (
         select(identities.c.id, identities.c.display_name)
         .join_from(group_members, identities, identities.c.id == group_members.c.identity_id)
-        .where(group_members.c.group_id == group_id, _IS_ACTIVE)
+        .where(group_members.c.group_id == group_id, is_member_at(now), _IS_ACTIVE)
     )
     return _first_of(tx, people, may_name=may_name)
 

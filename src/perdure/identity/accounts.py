@@ -17,6 +17,7 @@ from perdure.identity.grants import Grants
 from perdure.identity.model import (
     Account,
     Action,
+    Grantee,
     OrganisationThing,
     Role,
     fold_name,
@@ -24,7 +25,7 @@ from perdure.identity.model import (
     strongest,
 )
 from perdure.identity.rights import Rights, select_grants, things_granted
-from perdure.identity.tables import accounts, grants
+from perdure.identity.tables import accounts, grants, identities
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import BadInputError, NotFoundError
@@ -147,6 +148,27 @@ class Accounts:
             return self.save_account_in(
                 tx, actor, account, _changed(account, name, quota_bytes, allowed_profiles, quota_files)
             )
+
+    def transfer_account(self, actor: Actor, account_id: UUID, to_id: UUID) -> Account:
+        """Make somebody the owner of an account of a group or beamline, in the place of who owned it.
+
+        For its owner, and for those who manage its organisation. Raises BadInputError for a personal account.
+        """
+        with self._db.begin() as tx:
+            account = self.get_account_in(tx, account_id, lock=True)
+            self._rights.require(tx, actor, Action.MANAGE_ACCOUNT, account.thing)
+            if account.kind == "personal":
+                raise BadInputError("A personal account stays with its person; hand over its archives.", field="id")
+            active = (identities.c.id == to_id) & (identities.c.state == "active")
+            if tx.execute(select(identities.c.id).where(active)).first() is None:
+                raise BadInputError("Nobody who can log in here has this identity.", field="to")
+            self._grants.require_giver_in(tx, actor, account.thing, Grantee(identity_id=to_id), Role.OWNER)
+            before, after = account, replace(account, owner_id=to_id)
+            tx.execute(update(accounts).where(accounts.c.id == account_id).values(owner_id=to_id))
+            self._grants.hand_over_in(tx, actor, account.thing, {before.owner_id}, to_id)
+            told = {"account": str(account_id), "from": str(before.owner_id), "to": str(to_id)}
+            self._events.record(tx, facts.ACCOUNT_TRANSFERRED, None, actor, told)
+            return replace(after, role=self._roles(tx, actor, [account_id]).get(account_id))
 
     def save_account_in(self, tx: Connection, actor: Actor, before: Account, after: Account) -> Account:
         """Write an account that was read with its lock, without asking who wants it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity import throttle
 from perdure.identity.applications import Applications
-from perdure.identity.callers import naming, require_self_reader, require_session
+from perdure.identity.callers import FRESH_FOR, naming, require_fresh, require_self_reader, require_session
 from perdure.identity.claims import Claims
 from perdure.identity.errors import (
     ApplicationPendingError,
@@ -26,6 +27,7 @@ from perdure.identity.errors import (
     BadCredentialsError,
     CredentialTakenError,
     LastCredentialError,
+    LoginNotConfirmedError,
     UnknownPersonError,
 )
 from perdure.identity.model import (
@@ -107,7 +109,23 @@ class Arrivals:
                 accept_terms=accept_terms,
                 code=code,
                 asks_code=arrival.kind in _BY_PASSWORD,
+                proven_at=arrival.proven_at,
             )
+
+    def prove(self, actor: Actor, secret: str, arrival: Arrival) -> datetime:
+        """Let a login of his own show that whoever uses the session of this secret is its owner; the moment.
+
+        Raises LoginNotConfirmedError when the login is another's, or is not known to be from this moment.
+        """
+        identity_id = require_session(actor)
+        with self._db.begin() as tx:
+            known = _find(tx, arrival.kind, arrival.subject)
+            if known is None or known.identity_id != identity_id:
+                raise LoginNotConfirmedError("This login is not one of yours here.")
+            if arrival.proven_at is None or arrival.proven_at + FRESH_FOR < self._clock.now():
+                raise LoginNotConfirmedError("Nobody says that you showed a moment ago who you are.")
+            at = min(arrival.proven_at, self._clock.now())
+            return self._sessions.note_proof_in(tx, actor, secret, by=arrival.kind.value, at=at)
 
     @contextmanager
     def _counted(self, identity_id: UUID, client: Client, code: str | None) -> Iterator[None]:
@@ -135,9 +153,9 @@ class Arrivals:
     def link(self, actor: Actor, arrival: Arrival) -> Credential:
         """Make a credential the caller's, who is logged in by another; safe to call twice.
 
-        Raises CredentialTakenError when it is somebody else's.
+        Raises FreshLoginRequiredError, and CredentialTakenError when it is somebody else's.
         """
-        identity_id = require_session(actor)
+        identity_id = require_fresh(actor, self._clock.now())
         with naming("login"), self._db.begin() as tx:
             known = _find(tx, arrival.kind, arrival.subject)
             if known is not None and known.identity_id != identity_id:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from sqlalchemy.exc import IntegrityError
 
-from perdure.identity.errors import NameTakenError, NotLoggedInError
+from perdure.identity.errors import FreshLoginRequiredError, NameTakenError, NotLoggedInError
 from perdure.identity.model import Verb
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.errors import BadInputError, NotAllowedError
 
 MAX_NAME_CHARACTERS = 200
+FRESH_FOR = timedelta(minutes=15)  # after a password, a code or a login at an institution
 
 
 def require_identity(actor: Actor) -> UUID:
@@ -57,6 +59,21 @@ def require_session(actor: Actor) -> UUID:
     identity_id = require_identity(actor)
     if actor.scope.verbs is not None or actor.scope.archives is not None:
         raise NotAllowedError("Log in with your password for this; a token is not enough.")
+    return identity_id
+
+
+def require_fresh(actor: Actor, now: datetime) -> UUID:
+    """The identity of a caller who showed who he is a moment ago: what an open session left alone must not do.
+
+    Raises FreshLoginRequiredError.
+    """
+    identity_id = require_session(actor)
+    if actor.proven_at is None or actor.proven_at + FRESH_FOR < now:
+        minutes = FRESH_FOR.seconds // 60
+        raise FreshLoginRequiredError(
+            f"This changes who may act as you: it needs a proof from the last {minutes} minutes.",
+            within_seconds=FRESH_FOR.seconds,
+        )
     return identity_id
 
 

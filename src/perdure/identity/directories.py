@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from perdure.db import Database
@@ -58,7 +59,7 @@ class Directories:
             if found is not None:
                 throttle.forgive_attempt(tx, counted, client.address, is_known_address=is_known)
                 throttle.remember_address(tx, counted, client.address, self._clock.now() + _ADDRESS_REMEMBERED)
-                return found
+                return replace(found, proven_at=self._clock.now())
             self._sessions.tell_refusal_in(tx, None)
         raise BadCredentialsError(f"The login name or the password at {asked.label} is wrong.")
 

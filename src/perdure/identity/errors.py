@@ -35,6 +35,17 @@ class BadCodeError(NotAllowedError):
     next_step = "Wait for the next code of your device, or use a recovery code."
 
 
+class FreshLoginRequiredError(NotAllowedError):
+    """`within_seconds` is how long a proof counts."""
+
+    code = "fresh_login_required"
+    title = "Show once more that it is you"
+    next_step = (
+        "Send your password or a code of your device to `POST /me/proof`, or log in anew, and then do this again; "
+        "the page `/account` and the commands ask for it."
+    )
+
+
 class SecondFactorExistsError(ConflictError):
     code = "second_factor_exists"
     title = "A second factor is in force already"
@@ -168,6 +179,14 @@ class WeakPasswordError(BadInputError):
     code = "weak_password"
     title = "This password is too easy to guess"
     next_step = "Take at least 12 characters; four words that do not belong together are easy to keep in mind."
+
+
+class PassingOnError(NotAllowedError):
+    """`until` is the latest end that what is given may have, where that is what is wrong."""
+
+    code = "passing_on_limited"
+    title = "Your role does not let you pass this on"
+    next_step = "Give it within the limits that the detail names, or ask an owner to give it."
 
 
 class LastOwnerError(ConflictError):

@@ -24,6 +24,7 @@ APPLICATION_REFUSED = "application.refused"
 PASSWORD_CHANGED = "password.changed"  # noqa: S105  # a type of event, no password
 
 SESSION_OPENED = "session.opened"
+SESSION_PROVEN = "session.proven"
 SESSION_CLOSED = "session.closed"
 SESSION_REFUSED = "session.refused"
 TOKEN_CREATED = "token.created"  # noqa: S105  # a type of event, no token
@@ -31,6 +32,7 @@ TOKEN_REVOKED = "token.revoked"  # noqa: S105  # a type of event, no token
 
 ACCOUNT_CREATED = "account.created"
 ACCOUNT_CHANGED = "account.changed"
+ACCOUNT_TRANSFERRED = "account.transferred"
 QUOTA_REQUESTED = "quota.requested"
 QUOTA_APPROVED = "quota.approved"
 QUOTA_REFUSED = "quota.refused"

@@ -10,8 +10,8 @@ import hmac
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from perdure.kernel.clock import Clock, format_time, parse_time
 
 _STATE_LASTS = timedelta(minutes=15)
 _TICKET_LASTS = timedelta(minutes=30)
+_CLOCKS_DIFFER = timedelta(minutes=1)
 _STATE = "login state"
 _DEVICE = "device login"
 _ARRIVAL = "arrival"
@@ -39,11 +40,15 @@ class ProviderCard:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """Who came back from a provider, where he wanted to go, and to which identity he wanted to link this login."""
+    """Who came back from a provider, where he wanted to go, and to which identity he wanted to link this login.
+
+    `proves` is whose session the login is to confirm anew.
+    """
 
     arrival: Arrival
     return_to: str
     link_to: UUID | None
+    proves: UUID | None = None
 
 
 class Federation:
@@ -59,11 +64,19 @@ class Federation:
         return [ProviderCard(one.name, one.label, one.kind) for one in self._providers.values()]
 
     def begin_login(
-        self, provider: str, *, redirect_uri: str, return_to: str, browser: str, link_to: UUID | None = None
+        self,
+        provider: str,
+        *,
+        redirect_uri: str,
+        return_to: str,
+        browser: str,
+        link_to: UUID | None = None,
+        proves: UUID | None = None,
     ) -> str:
         """The address at the provider to send a browser to; `browser` is a secret that only this browser has.
 
-        `return_to` is a path of ours: anything else becomes the front page.
+        `return_to` is a path of ours: anything else becomes the front page. Who `proves` who he is has to log in there
+        anew, whatever session he has.
         """
         found = self._require(provider)
         nonce, verifier = secrets.token_urlsafe(24), secrets.token_urlsafe(48)
@@ -75,9 +88,13 @@ class Federation:
             "nonce": nonce,
             "verifier": verifier,
             "link_to": None if link_to is None else str(link_to),
+            "proves": None if proves is None else str(proves),
+            "begun_at": format_time(self._clock.now()),
         }
         state = self._seal(kept, _STATE, _STATE_LASTS)
-        return found.authorization_url(redirect_uri=redirect_uri, state=state, nonce=nonce, verifier=verifier)
+        return found.authorization_url(
+            redirect_uri=redirect_uri, state=state, nonce=nonce, verifier=verifier, anew=proves is not None
+        )
 
     def finish_login(
         self, *, provider: str, state: str, code: str, browser: str, issuer: str | None = None
@@ -94,7 +111,12 @@ class Federation:
         )
         if issuer and issuer != arrival.issuer:
             raise LoginNotConfirmedError("Another provider than the one that was asked sent you back.")
-        return Returned(arrival, kept["return_to"], kept["link_to"] and UUID(kept["link_to"]))
+        proves = kept.get("proves")
+        if proves and not _is_after(arrival.proven_at, parse_time(kept["begun_at"])):
+            raise LoginNotConfirmedError("The provider does not say that you logged in there anew.")
+        return Returned(
+            arrival, kept["return_to"], kept["link_to"] and UUID(kept["link_to"]), UUID(proves) if proves else None
+        )
 
     def begin_device(self, provider: str) -> tuple[DeviceLogin, str]:
         """Begin a login for a program without a browser; returns what to show, and a ticket to ask with."""
@@ -109,17 +131,20 @@ class Federation:
 
     def accept_token(self, provider: str, token: str) -> Arrival:
         """Whose token of this provider a machine brings; raises LoginNotConfirmedError."""
-        return self._require(provider).accept_token(token)
+        return replace(self._require(provider).accept_token(token), proven_at=None)  # a machine is not the person
 
     def seal_arrival(self, arrival: Arrival) -> str:
         """A ticket that carries who somebody was shown to be, for half an hour."""
+        proven_at = None if arrival.proven_at is None else format_time(arrival.proven_at)
         kept = {**asdict(arrival), "entitlements": sorted(arrival.entitlements), "proofs": sorted(arrival.proofs)}
+        kept |= {"proven_at": proven_at}
         return self._seal(kept, _ARRIVAL, _TICKET_LASTS)
 
     def open_arrival(self, ticket: str) -> Arrival:
         """Who the ticket is about; raises BadSealError."""
         kept = self._open(ticket, _ARRIVAL)
-        kept |= {"kind": CredentialKind(kept["kind"])}
+        proven_at = kept.get("proven_at")
+        kept |= {"kind": CredentialKind(kept["kind"]), "proven_at": proven_at and parse_time(proven_at)}
         return Arrival(**{**kept, "entitlements": frozenset(kept["entitlements"]), "proofs": frozenset(kept["proofs"])})
 
     def _require(self, provider: str) -> Provider:
@@ -144,6 +169,10 @@ def check_return(path: str) -> str:
     """A path of ours; the front page in place of anything that could lead elsewhere."""
     is_ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() and "\\" not in path
     return path if is_ours and len(path) <= 2000 else "/"
+
+
+def _is_after(proven_at: datetime | None, begun_at: datetime) -> bool:
+    return proven_at is not None and proven_at >= begun_at - _CLOCKS_DIFFER
 
 
 def _digest(browser: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, delete, exists, func, select
@@ -14,7 +14,8 @@ from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity.callers import naming
-from perdure.identity.errors import LastOwnerError
+from perdure.identity.errors import LastOwnerError, PassingOnError
+from perdure.identity.memberships import is_member_at
 from perdure.identity.model import (
     ENTITLEMENT,
     AccountThing,
@@ -22,16 +23,23 @@ from perdure.identity.model import (
     Grant,
     GrantedThing,
     Grantee,
+    Held,
+    PassOn,
+    PassOnLimit,
     Role,
+    Source,
+    find_sources,
     has_administrator_powers,
     is_role_grantable,
     kind_of,
+    lasts_as_long,
     manage_action,
+    places_of,
     roles_on,
 )
 from perdure.identity.names import check_named, check_requirement
-from perdure.identity.rights import Rights
-from perdure.identity.tables import accounts, grants
+from perdure.identity.rights import Rights, select_grants
+from perdure.identity.tables import accounts, grants, group_members, groups, identities, organisations
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock, format_time
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
@@ -56,13 +64,14 @@ class Grants:
         *,
         expires_at: datetime | None = None,
         requires: Iterable[str] = (),
+        pass_on: PassOnLimit | None = None,
     ) -> Grant:
         """Give a role on an archive, an account or an organisation.
 
-        Giving the same role again sets its end, and what it `requires` of the login, anew.
+        Giving the same role again sets its end, what it `requires` of the login and its limit anew.
         """
         with naming("grant"), self._db.begin() as tx:
-            return self.grant_in(tx, actor, on, to, role, expires_at=expires_at, requires=requires)
+            return self.grant_in(tx, actor, on, to, role, expires_at=expires_at, requires=requires, pass_on=pass_on)
 
     def grant_in(
         self,
@@ -74,8 +83,12 @@ class Grants:
         *,
         expires_at: datetime | None = None,
         requires: Iterable[str] = (),
+        pass_on: PassOnLimit | None = None,
     ) -> Grant:
-        """As `grant`; nobody gives a role above his own."""
+        """As `grant`; nobody gives a role above his own, for longer than he has it, or to whom he may not.
+
+        `pass_on` limits to whom the bearer may give roles by it. Raises PassingOnError.
+        """
         self._require_giver(tx, actor, on, role)
         if to.named is not None:
             kind, _, subject = to.named.partition(" ")
@@ -89,14 +102,49 @@ class Grants:
         if (to.named or "").startswith(f"{ENTITLEMENT} ") and not any(one.startswith("issuer ") for one in demands):
             told = "Every provider may say this of anybody: require its issuer, as 'issuer https://login.example.org'."
             raise BadInputError(told, field="requires")
-        grant = self._give(tx, actor, on, to, role, expires_at, demands)
+        if pass_on is not None:
+            self._require_place(tx, pass_on)
+        source = self._require_source(tx, actor, on, role, expires_at, demands, to)
+        if source is not None and source.limit is not None:
+            self._require_not_anothers(tx, actor, on, to, role)
+            pass_on = PassOnLimit(PassOn.NOBODY)
+        grant = self._give(tx, actor, on, to, role, expires_at, demands, pass_on)
         if expires_at is not None or demands:
             _require_lasting_owner(tx, on)
         return grant
 
+    def require_passing_on_in(self, tx: Connection, actor: Actor, on: GrantedThing, *, until: datetime | None) -> None:
+        """Return for who may let strangers in until then, as by a link; raises PassingOnError.
+
+        Whether he may manage the thing is for the caller to ask.
+        """
+        if self._is_unlimited(actor):
+            return
+        sources = find_sources(self._list_sources(tx, actor, on), Role.READER)
+        free = [one for one in sources if one.limit is None]
+        if sources and not free:
+            raise PassingOnError("Your role here may be passed on to some only, and a link opens to everybody.")
+        if free and not any(lasts_as_long(one, until) for one in free):
+            _raise_too_long(free)
+
     def give_first_owner_in(self, tx: Connection, actor: Actor, on: GrantedThing, owner_id: UUID) -> Grant:
         """The owner of a thing that the calling domain just made; the only grant given without a right to give."""
-        return self._give(tx, actor, on, Grantee(identity_id=owner_id), Role.OWNER, None, frozenset())
+        return self._give(tx, actor, on, Grantee(identity_id=owner_id), Role.OWNER, None, frozenset(), None)
+
+    def require_giver_in(self, tx: Connection, actor: Actor, on: GrantedThing, to: Grantee, role: Role) -> None:
+        """Return for who may give this role without an end to this somebody; raises what `grant_in` raises."""
+        self._require_giver(tx, actor, on, role)
+        self._require_source(tx, actor, on, role, None, frozenset(), to)
+
+    def hand_over_in(
+        self, tx: Connection, actor: Actor, on: GrantedThing, from_ids: Collection[UUID], to_id: UUID
+    ) -> None:
+        """Take the owner's role from these people, and give it to another without an end; the caller asked who may."""
+        own = (grants.c.on_id == on.id) & (grants.c.role == Role.OWNER.value)
+        gone = delete(grants).where(own, grants.c.identity_id.in_(set(from_ids) - {to_id})).returning(grants)
+        for row in tx.execute(gone).all():
+            self._record(tx, facts.GRANT_REVOKED, actor, on, to_grant(row))
+        self._give(tx, actor, on, Grantee(identity_id=to_id), Role.OWNER, None, frozenset(), None)
 
     def revoke_grant(self, actor: Actor, on: GrantedThing, grant_id: UUID) -> None:
         """Take a grant back; who holds one himself may always lay it down."""
@@ -111,6 +159,8 @@ class Grants:
             self._require_giver(tx, actor, on, Role(row.role) if row else Role.READER)
         if row is None:
             raise NotFoundError("There is no such grant.")
+        if not is_own and row.granted_by != actor.identity_id:
+            self._require_free(tx, actor, on, Role(row.role))
         tx.execute(delete(grants).where(grants.c.id == grant_id))
         _require_lasting_owner(tx, on)
         self._record(tx, facts.GRANT_REVOKED, actor, on, to_grant(row))
@@ -153,6 +203,96 @@ class Grants:
         if not is_role_grantable(own, role, is_administrator=is_administrator):
             raise NotAllowedError(f"Only who is {role.value} gives or takes this role.", role=role.value)
 
+    @staticmethod
+    def _is_unlimited(actor: Actor) -> bool:
+        return actor.kind is ActorKind.SYSTEM or has_administrator_powers(actor)
+
+    def _require_free(self, tx: Connection, actor: Actor, on: GrantedThing, role: Role) -> None:
+        """Who may pass a role on to some only takes back what he gave himself."""
+        sources = [] if self._is_unlimited(actor) else find_sources(self._list_sources(tx, actor, on), role)
+        if sources and all(one.limit is not None for one in sources):
+            raise PassingOnError("By your role you take back only what you gave yourself.")
+
+    @staticmethod
+    def _require_not_anothers(tx: Connection, actor: Actor, on: GrantedThing, to: Grantee, role: Role) -> None:
+        """Giving a role anew changes it, which is as good as taking it back."""
+        grantee = grants.c.identity_id if to.identity_id else grants.c.group_id if to.group_id else grants.c.named
+        same = (grants.c.on_id == on.id) & (grants.c.role == role.value)
+        held = select(grants.c.granted_by).where(same, grantee == (to.identity_id or to.group_id or to.named))
+        row = tx.execute(held).first()
+        if row is not None and row.granted_by != actor.identity_id:
+            raise PassingOnError("Somebody else gave this role already; by yours you change only what you gave.")
+
+    def _require_source(
+        self,
+        tx: Connection,
+        actor: Actor,
+        on: GrantedThing,
+        role: Role,
+        expires_at: datetime | None,
+        requires: frozenset[str],
+        to: Grantee,
+    ) -> Source | None:
+        """The role of the actor by which he gives this one, the least limited; None for who needs none."""
+        if self._is_unlimited(actor):
+            return None
+        sources = find_sources(self._list_sources(tx, actor, on), role)
+        fitting = [one for one in sources if self._is_within(tx, to, one.limit, self._clock.now())]
+        if sources and not fitting:
+            raise PassingOnError("Your role here may be passed on to some only, and this is none of them.")
+        proven = [one for one in fitting if one.requires <= requires]
+        if fitting and not proven:
+            demanded = min((sorted(one.requires) for one in fitting), key=len)
+            raise PassingOnError(
+                f"Your role demands a login by {' and '.join(demanded)}: demand it of this one, too.", requires=demanded
+            )
+        lasting = [one for one in proven if lasts_as_long(one, expires_at)]
+        if proven and not lasting:
+            _raise_too_long(proven)
+        return next((one for one in lasting if one.limit is None), lasting[0] if lasting else None)
+
+    def _list_sources(self, tx: Connection, actor: Actor, on: GrantedThing) -> list[Source]:
+        """The roles in force of the actor on the thing and what it belongs to, each until when."""
+        now = self._clock.now()
+        mine = (group_members.c.group_id == grants.c.group_id) & (group_members.c.identity_id == actor.identity_id)
+        leaves_at = select(group_members.c.ends_at).where(mine).scalar_subquery().label("leaves_at")
+        columns = [grants.c.on_kind, grants.c.role, grants.c.expires_at, grants.c.requires, grants.c.pass_on, leaves_at]
+        query = select_grants(actor, now, columns, grants.c.on_id.in_(places_of(on)))
+        return [
+            Source(
+                Held(row.on_kind, Role(row.role)),
+                min((one for one in (row.expires_at, row.leaves_at) if one is not None), default=None),
+                frozenset(row.requires),
+                parse_pass_on(row.pass_on),
+            )
+            for row in tx.execute(query)
+        ]
+
+    @staticmethod
+    def _is_within(tx: Connection, to: Grantee, limit: PassOnLimit | None, now: datetime) -> bool:
+        if limit is None:
+            return True
+        if limit.to is PassOn.NOBODY or to.named is not None:
+            return False
+        if limit.to is PassOn.GROUP:
+            inside = select(group_members.c.group_id).where(
+                group_members.c.group_id == limit.id,
+                group_members.c.identity_id == to.identity_id,
+                is_member_at(now),
+            )
+            return to.group_id == limit.id or tx.execute(inside).first() is not None
+        table = groups if to.group_id is not None else identities
+        home = select(table.c.organisation_id).where(table.c.id == (to.group_id or to.identity_id))
+        return bool(tx.execute(home).scalar() == limit.id)
+
+    @staticmethod
+    def _require_place(tx: Connection, limit: PassOnLimit) -> None:
+        if limit.to is PassOn.NOBODY:
+            return
+        table = groups if limit.to is PassOn.GROUP else organisations
+        if tx.execute(select(table.c.id).where(table.c.id == limit.id)).first() is None:
+            raise BadInputError(f"There is no such {limit.to.value}.", field="pass_on")
+
     def _give(
         self,
         tx: Connection,
@@ -162,6 +302,7 @@ class Grants:
         role: Role,
         expires_at: datetime | None,
         requires: frozenset[str],
+        pass_on: PassOnLimit | None,
     ) -> Grant:
         wanted = Grant(
             id=new_id(),
@@ -173,11 +314,13 @@ class Grants:
             granted_at=self._clock.now(),
             expires_at=expires_at,
             requires=requires,
+            pass_on=pass_on,
         )
         grantee = grants.c.identity_id if to.identity_id else grants.c.group_id if to.group_id else grants.c.named
         target = [grants.c.on_id, grantee, grants.c.role]
         fresh = insert(grants).values(_row(wanted))
-        renewed = {name: fresh.excluded[name] for name in ("granted_by", "granted_at", "expires_at", "requires")}
+        names = ("granted_by", "granted_at", "expires_at", "requires", "pass_on")
+        renewed = {name: fresh.excluded[name] for name in names}
         statement = fresh.on_conflict_do_update(index_elements=target, set_=renewed).returning(grants)
         with naming("grant"):
             grant = to_grant(tx.execute(statement).one())
@@ -206,7 +349,31 @@ def render_grant(grant: Grant) -> dict[str, object]:
         "expires_at": format_time(grant.expires_at) if grant.expires_at else None,
         "named": grant.to.named,
         "requires": sorted(grant.requires),
+        "pass_on": render_pass_on(grant.pass_on),
     }
+
+
+def render_pass_on(limit: PassOnLimit | None) -> str | None:
+    """The limit as text; `parse_pass_on` reads it back."""
+    if limit is None:
+        return None
+    return limit.to.value if limit.id is None else f"{limit.to.value} {limit.id}"
+
+
+def parse_pass_on(text: str | None) -> PassOnLimit | None:
+    """Read what `render_pass_on` wrote."""
+    if text is None:
+        return None
+    to, _, place = text.partition(" ")
+    return PassOnLimit(PassOn(to), UUID(place) if place else None)
+
+
+def _raise_too_long(sources: list[Source]) -> NoReturn:
+    latest = max(one.ends_at for one in sources if one.ends_at is not None)
+    raise PassingOnError(
+        f"Your own role ends at {format_time(latest)}; what you give by it ends then at the latest.",
+        until=format_time(latest),
+    )
 
 
 def _require_lasting_owner(tx: Connection, on: GrantedThing) -> None:
@@ -238,6 +405,7 @@ def _row(grant: Grant) -> dict[str, object]:
         "granted_at": grant.granted_at,
         "expires_at": grant.expires_at,
         "requires": sorted(grant.requires),
+        "pass_on": render_pass_on(grant.pass_on),
     }
 
 
@@ -253,6 +421,7 @@ def to_grant(row: Row[Any]) -> Grant:  # Any: a row with all columns of a grant
         granted_at=row.granted_at,
         expires_at=row.expires_at,
         requires=frozenset(row.requires),
+        pass_on=parse_pass_on(row.pass_on),
     )
 
 

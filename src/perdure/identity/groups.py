@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, insert, or_, select
@@ -11,10 +12,12 @@ from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity.callers import check_name, naming, require_identity, require_reader, require_self_management
-from perdure.identity.model import Group, fold_name, has_administrator_powers
+from perdure.identity.memberships import check_dates
+from perdure.identity.model import Group, Membership, fold_name, has_administrator_powers
 from perdure.identity.rights import Rights, select_groups_of
 from perdure.identity.tables import group_members, groups
-from perdure.kernel.actor import Actor, ActorKind
+from perdure.kernel.actor import SYSTEM, Actor, ActorKind
+from perdure.kernel.clock import Clock, format_time
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 from perdure.kernel.ids import new_id
 
@@ -22,8 +25,9 @@ from perdure.kernel.ids import new_id
 class Groups:
     """Whoever makes a group manages it. Its members see it, and those who manage its organisation; nobody else."""
 
-    def __init__(self, db: Database, events: EventLog, rights: Rights) -> None:
+    def __init__(self, db: Database, clock: Clock, events: EventLog, rights: Rights) -> None:
         self._db = db
+        self._clock = clock
         self._events = events
         self._rights = rights
 
@@ -38,6 +42,7 @@ class Groups:
             name=check_name(name, "group name"),
             members=frozenset({identity_id}),
             managers=frozenset({identity_id}),
+            memberships=(Membership(identity_id, True, "local"),),
         )
         with naming("group name"), self._db.begin() as tx:
             tx.execute(
@@ -52,11 +57,24 @@ class Groups:
             self._put_member(tx, actor, group.id, identity_id, is_manager=True)
         return group
 
-    def add_member(self, actor: Actor, group_id: UUID, identity_id: UUID, *, is_manager: bool = False) -> None:
-        """Take somebody into the group, or change whether he manages it; safe to call twice."""
+    def add_member(
+        self,
+        actor: Actor,
+        group_id: UUID,
+        identity_id: UUID,
+        *,
+        is_manager: bool = False,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+    ) -> None:
+        """Take somebody into the group, from and until a moment where they are said; or change these and whether he
+        manages it. Safe to call twice."""
         with naming("group member"), self._db.begin() as tx:
             self.require_manager_in(tx, actor, group_id)
-            self._put_member(tx, actor, group_id, identity_id, is_manager=is_manager)
+            check_dates(starts_at, ends_at, self._clock.now())
+            self._put_member(
+                tx, actor, group_id, identity_id, is_manager=is_manager, starts_at=starts_at, ends_at=ends_at
+            )
 
     def remove_member(self, actor: Actor, group_id: UUID, identity_id: UUID) -> None:
         """Take somebody out of the group; everybody may leave by himself. Safe to call twice."""
@@ -91,16 +109,42 @@ class Groups:
 
     def list_own_groups(self, actor: Actor) -> list[UUID]:
         """The groups that the caller is in, oldest first: what he is, so that every token may know it."""
-        query = select_groups_of(require_identity(actor)).order_by(group_members.c.group_id)
+        query = select_groups_of(require_identity(actor), self._clock.now()).order_by(group_members.c.group_id)
         with self._db.begin() as tx:
             return list(tx.execute(query).scalars())
 
-    def _put_member(self, tx: Connection, actor: Actor, group_id: UUID, identity_id: UUID, *, is_manager: bool) -> None:
-        row = upsert(group_members).values(group_id=group_id, identity_id=identity_id, is_manager=is_manager)
-        change = {"is_manager": is_manager, "source": "local", "issuer": None}
+    def forget_ended(self) -> int:
+        """Remove memberships that are over, which count no more; for a daily job."""
+        over = delete(group_members).where(group_members.c.ends_at <= self._clock.now())
+        with self._db.begin() as tx:
+            gone = tx.execute(over.returning(group_members.c.group_id, group_members.c.identity_id)).all()
+            for group_id, identity_id in gone:
+                told = {"group": str(group_id), "identity": str(identity_id), "by": "end"}
+                self._events.record(tx, facts.GROUP_MEMBER_REMOVED, None, SYSTEM, told)
+        return len(gone)
+
+    def _put_member(
+        self,
+        tx: Connection,
+        actor: Actor,
+        group_id: UUID,
+        identity_id: UUID,
+        *,
+        is_manager: bool,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+    ) -> None:
+        change = {
+            "is_manager": is_manager,
+            "source": "local",
+            "issuer": None,
+            "starts_at": starts_at,
+            "ends_at": ends_at,
+        }
+        row = upsert(group_members).values(group_id=group_id, identity_id=identity_id, **change)
         tx.execute(row.on_conflict_do_update(index_elements=["group_id", "identity_id"], set_=change))
         told = {"group": str(group_id), "identity": str(identity_id), "is_manager": is_manager}
-        self._events.record(tx, facts.GROUP_MEMBER_ADDED, None, actor, told)
+        self._events.record(tx, facts.GROUP_MEMBER_ADDED, None, actor, {**told, **tell_dates(starts_at, ends_at)})
 
     def require_manager_in(self, tx: Connection, actor: Actor, group_id: UUID) -> None:
         """Return for who may say who is in the group; raises NotFoundError to who may not see it."""
@@ -118,36 +162,47 @@ class Groups:
         if ids is not None:
             query = query.where(groups.c.id.in_(ids))
         if not _sees_all(actor):
-            mine = select_groups_of(require_identity(actor))
+            mine = select_groups_of(require_identity(actor), self._clock.now())
             managed = self._rights.managed_organisations(tx, actor)
             query = query.where(or_(groups.c.id.in_(mine), groups.c.organisation_id.in_(managed)))
         rows = tx.execute(query).all()
-        members = load_members(tx, [row.id for row in rows])
-        return [
-            Group(
-                id=row.id,
-                organisation_id=row.organisation_id,
-                name=row.name,
-                members=frozenset(members.get(row.id, {})),
-                managers=frozenset(one for one, manages in members.get(row.id, {}).items() if manages),
-            )
-            for row in rows
-        ]
+        members, now = _load_members(tx, [row.id for row in rows]), self._clock.now()
+        return [_group(row.id, row.organisation_id, row.name, members.get(row.id, []), now) for row in rows]
 
 
-def load_members(tx: Connection, group_ids: list[UUID]) -> dict[UUID, dict[UUID, bool]]:
-    """The members of each group, and whether they manage it."""
-    found: dict[UUID, dict[UUID, bool]] = {}
-    for row in tx.execute(select(group_members).where(group_members.c.group_id.in_(group_ids))):
-        found.setdefault(row.group_id, {})[row.identity_id] = row.is_manager
+def tell_dates(starts_at: datetime | None, ends_at: datetime | None) -> dict[str, object]:
+    """Beginning and end for an event, where there are any."""
+    named = {"starts_at": starts_at, "ends_at": ends_at}
+    return {name: format_time(moment) for name, moment in named.items() if moment is not None}
+
+
+def _group(group_id: UUID, organisation_id: UUID, name: str, all_of_it: list[Membership], now: datetime) -> Group:
+    present = [one for one in all_of_it if one.holds_at(now)]
+    return Group(
+        id=group_id,
+        organisation_id=organisation_id,
+        name=name,
+        members=frozenset(one.identity_id for one in present),
+        managers=frozenset(one.identity_id for one in present if one.is_manager),
+        memberships=tuple(all_of_it),
+    )
+
+
+def _load_members(tx: Connection, group_ids: list[UUID]) -> dict[UUID, list[Membership]]:
+    """The memberships of each group, in the order of their people."""
+    found: dict[UUID, list[Membership]] = {}
+    query = select(group_members).where(group_members.c.group_id.in_(group_ids)).order_by(group_members.c.identity_id)
+    for row in tx.execute(query):
+        one = Membership(row.identity_id, row.is_manager, row.source, row.starts_at, row.ends_at)
+        found.setdefault(row.group_id, []).append(one)
     return found
 
 
-def find_groups_among(tx: Connection, actor: Actor, group_ids: list[UUID]) -> frozenset[UUID]:
-    """Which of these groups the actor is in."""
+def find_groups_among(tx: Connection, actor: Actor, group_ids: list[UUID], now: datetime) -> frozenset[UUID]:
+    """Which of these groups the actor is in at this moment."""
     if actor.identity_id is None:
         return frozenset()
-    query = select_groups_of(actor.identity_id).where(group_members.c.group_id.in_(group_ids))
+    query = select_groups_of(actor.identity_id, now).where(group_members.c.group_id.in_(group_ids))
     return frozenset(tx.execute(query).scalars())
 
 

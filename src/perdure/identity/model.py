@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 from uuid import UUID
@@ -138,7 +138,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open session; `proofs` say by what the person showed who he is."""
+    """An open session; `proofs` say by what the person showed who he is, `proven_at` when he last did."""
 
     id: UUID
     client: Client
@@ -146,6 +146,7 @@ class Session:
     expires_at: datetime
     last_used_at: datetime
     proofs: frozenset[str]
+    proven_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,19 +171,25 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRule:
-    """Who logs in from the issuer with the entitlement is in the group; `*` at its end stands for any ending."""
+    """Who logs in from the issuer with the entitlement is in the group; `*` at its end stands for any ending.
+
+    The rule holds from `starts_at` until `ends_at`, without them always.
+    """
 
     id: UUID
     group_id: UUID
     issuer: str
     entitlement: str
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """Somebody who was shown to be who he is, by a credential that may or may not be known here.
 
-    `issuer` is who says so; `entitlements` are what it says of him, `proofs` how.
+    `issuer` is who says so; `entitlements` are what it says of him, `proofs` how. `proven_at` is when he did something
+    himself to show it (None: nobody can tell; a session at an institution may be hours old).
     """
 
     kind: CredentialKind
@@ -193,6 +200,7 @@ class Arrival:
     issuer: str = ""
     entitlements: frozenset[str] = frozenset()
     proofs: frozenset[str] = frozenset()
+    proven_at: datetime | None = None
 
     def called(self, display_name: str) -> Arrival:
         return replace(self, display_name=display_name)
@@ -354,6 +362,7 @@ class Grant:
     granted_at: datetime
     expires_at: datetime | None
     requires: frozenset[str] = frozenset()
+    pass_on: PassOnLimit | None = None  # None: as far as the role itself allows
 
 
 class Through(StrEnum):
@@ -391,12 +400,78 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
+class Membership:
+    """Somebody's place in a group, from `starts_at` until `ends_at` where they are set; `source` is `local` or `claim`.
+
+    It counts between these moments, without anybody doing anything then.
+    """
+
+    identity_id: UUID
+    is_manager: bool
+    source: str
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+
+    def holds_at(self, now: datetime) -> bool:
+        return (self.starts_at is None or self.starts_at <= now) and (self.ends_at is None or self.ends_at > now)
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
+    """`members` and `managers` are those of this moment, `memberships` also those to come and those that ended."""
+
     id: UUID
     organisation_id: UUID
     name: str
     members: frozenset[UUID] = field(default_factory=frozenset)
     managers: frozenset[UUID] = field(default_factory=frozenset)
+    memberships: tuple[Membership, ...] = ()
+
+
+Interval = tuple[datetime | None, datetime | None]  # from, until; None: without a beginning or an end
+
+
+def find_interval(intervals: Iterable[Interval], now: datetime) -> Interval | None:
+    """When one is in by any of these: the time that is now, or else the next to come; None when all are over."""
+    earliest, latest = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    joined: list[tuple[datetime, datetime]] = []
+    for start, end in sorted((start or earliest, end or latest) for start, end in intervals):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    found = next(((start, end) for start, end in joined if end > now), None)
+    return found and (None if found[0] == earliest else found[0], None if found[1] == latest else found[1])
+
+
+class PassOn(StrEnum):
+    """To whom the bearer of a role may give roles by it. What he gives under a limit, nobody passes on."""
+
+    NOBODY = "nobody"
+    ORGANISATION = "organisation"  # its people and groups
+    GROUP = "group"  # the group itself and its members
+
+
+@dataclass(frozen=True, slots=True)
+class PassOnLimit:
+    """A limit with the organisation or group that it names."""
+
+    to: PassOn
+    id: UUID | None = None
+
+    def __post_init__(self) -> None:
+        if (self.to is PassOn.NOBODY) != (self.id is None):
+            raise ValueError("a limit names an organisation or a group, or nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A role by which somebody gives roles: how long it lasts, what it demands, and to whom it may be passed on."""
+
+    held: Held
+    ends_at: datetime | None
+    requires: frozenset[str]
+    limit: PassOnLimit | None
 
 
 _CURATOR = frozenset({Action.SEE, Action.DESCRIBE})
@@ -574,6 +649,22 @@ def is_role_grantable(held: Iterable[Held], role: Role, *, is_administrator: boo
     # By what they give on archives, on an account as well: only there does an owner's role differ from a manager's.
     power = (ROLE_ACTIONS[one.role] for one in own if one.on_kind != "organisation")
     return ROLE_ACTIONS[role] <= frozenset[Action]().union(*power)
+
+
+def find_sources(sources: Iterable[Source], role: Role) -> list[Source]:
+    """Those by which this role may be given at all: a manager's or an owner's that holds as much."""
+    found = []
+    for one in sources:
+        if one.held == Held("organisation", Role.MANAGER):
+            found.append(one)
+        elif one.held.on_kind != "organisation" and Action.MANAGE in ROLE_ACTIONS[one.held.role]:
+            found += [one] if ROLE_ACTIONS[role] <= ROLE_ACTIONS[one.held.role] else []
+    return found
+
+
+def lasts_as_long(source: Source, expires_at: datetime | None) -> bool:
+    """Whether what ends then lies within the time of this role."""
+    return source.ends_at is None or (expires_at is not None and expires_at <= source.ends_at)
 
 
 def manage_action(thing: GrantedThing) -> Action:

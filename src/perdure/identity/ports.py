@@ -51,8 +51,8 @@ class Provider(Protocol):
     label: str
     kind: CredentialKind
 
-    def authorization_url(self, *, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
-        """Where somebody logs in with his browser."""
+    def authorization_url(self, *, redirect_uri: str, state: str, nonce: str, verifier: str, anew: bool = False) -> str:
+        """Where somebody logs in with his browser; `anew` whatever session he has there."""
         ...
 
     def redeem(self, code: str, *, redirect_uri: str, nonce: str, verifier: str) -> Arrival:

@@ -40,7 +40,8 @@ _LATER: dict[str, dict[str, object]] = {
     "identities": {"accepted_terms": None, "accepted_at": None},
     "accounts": {"quota_files": None},
 }
-_RULE = ("id", "group_id", "issuer", "entitlement")
+_RULE = ("id", "group_id", "issuer", "entitlement", "starts_at", "ends_at")
+_DATES: dict[str, object] = {"starts_at": None, "ends_at": None}  # what an older registry says nothing of
 _GROUP = ("id", "organisation_id", "name")
 _ACCOUNT = ("id", "organisation_id", "kind", "name", "owner_id", "quota_bytes", "allowed_profiles", "quota_files")
 
@@ -149,8 +150,9 @@ class Registry:
         for row in rows:
             _restore(tx, groups, [{**_take(row, _GROUP), "name_folded": fold_name(str(row["name"]))}])
             members = cast(Rows, row["members"])  # as export_registry writes them
-            _restore(tx, group_members, [{**_ids(member), "group_id": UUID(str(row["id"]))} for member in members])
-            _restore(tx, claim_rules, map(_ids, cast(Rows, row.get("rules", []))))
+            group_id = UUID(str(row["id"]))
+            _restore(tx, group_members, [{**_dated(member), "group_id": group_id} for member in members])
+            _restore(tx, claim_rules, map(_dated, cast(Rows, row.get("rules", []))))
 
     def restore_accounts(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load accounts."""
@@ -179,7 +181,7 @@ def _export(tx: Connection, table: Table, columns: tuple[str, ...], only: Iterab
 
 
 def _members(tx: Connection, group_id: object) -> Rows:
-    columns = (group_members.c[name] for name in ("identity_id", "is_manager", "source", "issuer"))
+    columns = (group_members.c[name] for name in ("identity_id", "is_manager", "source", "issuer", *_DATES))
     query = select(*columns).where(group_members.c.group_id == UUID(str(group_id)))
     rows = tx.execute(query.order_by(group_members.c.identity_id)).mappings()
     return [{name: _plain(value) for name, value in row.items()} for row in rows]
@@ -211,7 +213,12 @@ def _take(row: Mapping[str, object], columns: tuple[str, ...]) -> dict[str, obje
 
 def _grant(row: Mapping[str, object]) -> dict[str, object]:
     moments = {"granted_at": _moment(row["granted_at"]), "expires_at": _moment(row["expires_at"])}
-    return {"named": None, "requires": [], **_ids(row), **moments}  # an older head says nothing of the first two
+    return {"named": None, "requires": [], "pass_on": None, **_ids(row), **moments}  # an older head has not all
+
+
+def _dated(row: Mapping[str, object]) -> dict[str, object]:
+    values = {**_DATES, **_ids(row)}
+    return values | {name: _moment(values[name]) for name in _DATES}
 
 
 def _ids(row: Mapping[str, object]) -> dict[str, object]:

@@ -25,10 +25,11 @@ from sqlalchemy import (
     true,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.types import Text, Uuid
 
 from perdure.identity.errors import NotLoggedInError, TokenTooNarrowError
+from perdure.identity.memberships import is_member_at
 from perdure.identity.model import (
     ORGANISATION_ROLE_ACTIONS,
     PUBLIC_ACTIONS,
@@ -212,7 +213,9 @@ def select_roles(
         grants.c.on_id.in_(places), lasting, grants.c.requires.contained_by(_PROOFS)
     )
     found = found.correlate(*(place.table for place in places if isinstance(place, Column)))
-    each = [found.where(or_(_names(me), grants.c.named == any_(_NAMES))), found.where(_names_one_of_many_groups(me))]
+    by_name = grants.c.named == any_(_NAMES)
+    now = bindparam("role_moment", type_=TIMESTAMP(timezone=True))
+    each = [found.where(or_(_names(me, now), by_name)), found.where(_names_one_of_many_groups(me, now))]
     return func.array(union_all(*each).scalar_subquery(), type_=ARRAY(Text))
 
 
@@ -240,8 +243,8 @@ def select_grants(
     lasting = or_(grants.c.expires_at.is_(None), grants.c.expires_at > now)
     found = select(*columns).where(*conditions, lasting, is_proven)
     by_name = grants.c.named == any_(literal(sorted(actor.known_as), ARRAY(Text)))
-    named = or_(_names(me), by_name) if actor.known_as else _names(me)
-    return union_all(found.where(named), found.where(_names_one_of_many_groups(me)))
+    named = or_(_names(me, now), by_name) if actor.known_as else _names(me, now)
+    return union_all(found.where(named), found.where(_names_one_of_many_groups(me, now)))
 
 
 def things_granted(
@@ -254,27 +257,28 @@ def things_granted(
     return select_grants(actor, now, [grants.c.on_id], *conditions)
 
 
-def select_groups_of(identity_id: ColumnElement[UUID] | UUID) -> Select[UUID]:
-    """The groups that somebody is in."""
-    return select(group_members.c.group_id).where(group_members.c.identity_id == identity_id)
+def select_groups_of(identity_id: ColumnElement[UUID] | UUID, now: ColumnElement[datetime] | datetime) -> Select[UUID]:
+    """The groups that somebody is in at this moment."""
+    return select(group_members.c.group_id).where(group_members.c.identity_id == identity_id, is_member_at(now))
 
 
 # The groups of one person are asked for in two ways, so that neither many grants on a thing nor many groups of a person
 # cost much: up to a hundred groups are probed in an index; of who is in more, each grant's group is looked up.
 
 
-def _names(me: ColumnElement[UUID]) -> ColumnElement[bool]:
+def _names(me: ColumnElement[UUID], now: ColumnElement[datetime] | datetime) -> ColumnElement[bool]:
     """A grant to somebody himself or to one of the first groups that he is in."""
-    first = select_groups_of(me).limit(_FEW_GROUPS).scalar_subquery()
+    first = select_groups_of(me, now).limit(_FEW_GROUPS).scalar_subquery()
     return or_(grants.c.identity_id == me, grants.c.group_id == any_(func.array(first, type_=ARRAY(Uuid))))
 
 
-def _names_one_of_many_groups(me: ColumnElement[UUID]) -> ColumnElement[bool]:
+def _names_one_of_many_groups(me: ColumnElement[UUID], now: ColumnElement[datetime] | datetime) -> ColumnElement[bool]:
     """A grant to a group of somebody who is in more groups than `_names` looks at; costs nothing for others."""
-    first = select_groups_of(me).limit(_FEW_GROUPS + 1).subquery()
+    first = select_groups_of(me, now).limit(_FEW_GROUPS + 1).subquery()
     are_many = select(func.count()).select_from(first).scalar_subquery() > _FEW_GROUPS
     member = group_members.alias()
-    return and_(are_many, exists().where(member.c.group_id == grants.c.group_id, member.c.identity_id == me))
+    mine = and_(member.c.group_id == grants.c.group_id, member.c.identity_id == me, is_member_at(now, member))
+    return and_(are_many, exists().where(mine))
 
 
 def _roles_giving(action: Action, on_kind: OnKind) -> list[Role]:

@@ -18,7 +18,7 @@ from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity import throttle
-from perdure.identity.callers import require_session
+from perdure.identity.callers import require_fresh, require_session
 from perdure.identity.errors import BadCodeError, SecondFactorExistsError
 from perdure.identity.model import CredentialKind
 from perdure.identity.ports import Sealer
@@ -52,9 +52,9 @@ class SecondFactor:
     def begin_second_factor(self, actor: Actor, *, issuer: str) -> tuple[str, str]:
         """A fresh key for the owner's device, as text and as an `otpauth` address; not in force until confirmed.
 
-        Needs a session. Raises SecondFactorExistsError when one is in force.
+        Needs a session with a fresh proof. Raises SecondFactorExistsError when one is in force.
         """
-        identity_id = require_session(actor)
+        identity_id = require_fresh(actor, self._clock.now())
         key = secrets.token_bytes(_KEY_BYTES)
         with self._db.begin() as tx:
             tx.execute(select(identities.c.id).where(identities.c.id == identity_id).with_for_update())

@@ -65,9 +65,9 @@ class Identity:
         terms = TermsOfUse(db, clock, events, rights)
         sessions = Sessions(db, clock, events, passwords, second_factor, terms, settings.session_lifetime)
         tokens = Tokens(db, clock, events, settings.token_lifetime, settings.longest_token_lifetime)
-        groups = Groups(db, events, rights)
+        groups = Groups(db, clock, events, rights)
         applications = Applications(db, clock, events, rights, people, passwords, terms)
-        claims = Claims(db, events, rights, groups)
+        claims = Claims(db, clock, events, rights, groups)
         arrivals = Arrivals(db, clock, events, people, sessions, applications, claims)
         federation = Federation(clock, sealer, providers)
         at_directories = Directories(db, clock, sessions, directories)
@@ -116,6 +116,7 @@ class Identity:
 
         self.log_in = sessions.log_in
         self.log_out = sessions.log_out
+        self.prove = sessions.prove
         self.authenticate = sessions.authenticate
         self.find_actor_in = sessions.find_actor_in
         self.best_login_in = sessions.best_login_in
@@ -134,6 +135,7 @@ class Identity:
         self.seal_arrival = federation.seal_arrival
         self.open_arrival = federation.open_arrival
         self.arrive = arrivals.arrive
+        self.prove_by = arrivals.prove
         self.link = arrivals.link
         self.unlink = arrivals.unlink
         self.list_credentials = arrivals.list_credentials
@@ -158,6 +160,7 @@ class Identity:
         self.get_personal_account_in = accounts.get_personal_account_in
         self.list_accounts = accounts.list_accounts
         self.change_account = accounts.change_account
+        self.transfer_account = accounts.transfer_account
 
         self.change_organisation = quotas.change_organisation
         self.find_limits_in = quotas.find_limits_in
@@ -174,6 +177,9 @@ class Identity:
 
         self.grant = grants.grant
         self.grant_in = grants.grant_in
+        self.require_passing_on_in = grants.require_passing_on_in
+        self.require_giver_in = grants.require_giver_in
+        self.hand_over_in = grants.hand_over_in
         self.give_first_owner_in = grants.give_first_owner_in
         self.revoke_grant = grants.revoke_grant
         self.revoke_grant_in = grants.revoke_grant_in
@@ -187,6 +193,7 @@ class Identity:
         self.create_group = groups.create_group
         self.add_member = groups.add_member
         self.remove_member = groups.remove_member
+        self.forget_ended_memberships = groups.forget_ended
         self.get_group = groups.get_group
         self.list_groups = groups.list_groups
         self.list_own_groups = groups.list_own_groups

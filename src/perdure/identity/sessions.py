@@ -34,7 +34,7 @@ from perdure.db import Database, Question
 from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity import throttle
-from perdure.identity.callers import require_self_management, require_self_reader
+from perdure.identity.callers import require_self_management, require_self_reader, require_session
 from perdure.identity.errors import (
     BadCodeError,
     BadCredentialsError,
@@ -58,13 +58,14 @@ from perdure.identity.tables import credentials, grants, identities, sessions, t
 from perdure.identity.terms import TermsOfUse
 from perdure.kernel.actor import ANONYMOUS, Actor, ActorKind, TokenScope
 from perdure.kernel.clock import Clock
-from perdure.kernel.errors import NotFoundError, PerdureError
+from perdure.kernel.errors import BadInputError, NotFoundError, PerdureError
 from perdure.kernel.ids import new_id
 
 _USE_NOTED_EVERY = timedelta(minutes=1)
 _ADDRESS_REMEMBERED = timedelta(days=90)  # after the session's end
 _LONGEST_CLIENT_TEXT = 200
 _NO_CLIENT = Client()
+_OWN_SESSION = "own session"  # stands where the throttle has an address
 
 
 class Sessions:
@@ -119,7 +120,7 @@ class Sessions:
                 proofs = self._prove(tx, known.identity_id, code, accept_terms)
                 if not isinstance(proofs, PerdureError):
                     throttle.forgive_attempt(tx, login, client.address, is_known_address=is_known_address)
-                    return self._open(tx, known.identity_id, client, proofs)
+                    return self._open(tx, known.identity_id, client, proofs, proven_at=self._clock.now())
                 if not isinstance(proofs, BadCodeError):
                     throttle.take_back_attempt(tx, login, client.address, is_known_address=is_known_address)
                 refusal = proofs
@@ -153,10 +154,12 @@ class Sessions:
         accept_terms: int | None = None,
         code: str | None = None,
         asks_code: bool = False,
+        proven_at: datetime | None = None,
     ) -> tuple[str, Actor]:
         """Open a session for who was shown to be an active identity; raises TermsNotAcceptedError.
 
-        With `asks_code` who has a second factor has to show it: SecondFactorNeededError, BadCodeError.
+        `proven_at` is when the person himself did something to show it, where that is known. With `asks_code` who has a
+        second factor has to show it: SecondFactorNeededError, BadCodeError.
         """
         has_factor = asks_code and self._second_factor.has_second_factor_in(tx, identity_id)
         if has_factor and code is None:
@@ -165,7 +168,48 @@ class Sessions:
         if has_factor and not self._second_factor.use_code_in(tx, identity_id, code or ""):
             raise BadCodeError("This is not the code of your device, or it was used already.")
         proofs = {*proofs, SECOND_FACTOR} if has_factor else proofs
-        return self._open(tx, identity_id, client, proofs, entitlements)
+        return self._open(tx, identity_id, client, proofs, entitlements, proven_at=proven_at)
+
+    def prove(self, actor: Actor, secret: str, *, password: str | None = None, code: str | None = None) -> datetime:
+        """Let the owner of the session that `secret` opens show by a password or a code that it is him; the moment.
+
+        Raises BadCredentialsError, BadCodeError and LoginThrottledError: a stolen session must not serve to guess.
+        """
+        identity_id = require_session(actor)
+        if (password is None) == (code is None):
+            raise BadInputError("Send the password or a code of your device.", field="password")
+        if password is not None:
+            self._require_password(identity_id, password)
+        with self._db.begin() as tx:
+            if code is not None:
+                throttle.count_attempt(
+                    tx, f"code of {identity_id}", _OWN_SESSION, is_known_address=True, now=self._clock.now()
+                )
+        with self._db.begin() as tx:
+            if code is not None and not self._second_factor.use_code_in(tx, identity_id, code):
+                raise BadCodeError("This is not the code of your device, or it was used already.")
+            by = CredentialKind.PASSWORD.value if code is None else SECOND_FACTOR
+            return self.note_proof_in(tx, actor, secret, by=by, at=self._clock.now())
+
+    def note_proof_in(self, tx: Connection, actor: Actor, secret: str, *, by: str, at: datetime) -> datetime:
+        """Note that the caller showed at this moment who he is, in the session that this secret opens."""
+        mine = (sessions.c.digest == digest_secret(secret)) & (sessions.c.identity_id == actor.identity_id)
+        found = tx.execute(update(sessions).where(mine).values(proven_at=at).returning(sessions.c.id)).scalar()
+        if found is None:
+            raise NotFoundError("You have no such session.")
+        self._events.record(tx, facts.SESSION_PROVEN, None, actor, {"session": str(found), "by": by})
+        return at
+
+    def _require_password(self, identity_id: UUID, password: str) -> None:
+        with self._passwords.turn():
+            with self._db.begin() as tx:
+                known = tx.execute(_OWN_PASSWORD, {"identity": identity_id}).first()
+                login = known.subject if known else f"password of {identity_id}"
+                throttle.count_attempt(tx, login, _OWN_SESSION, is_known_address=True, now=self._clock.now())
+            if not self._passwords.is_right(known.secret if known else None, password):
+                raise BadCredentialsError("The password is wrong, or you have none here.")
+        with self._db.begin() as tx:
+            throttle.forgive_attempt(tx, login, _OWN_SESSION, is_known_address=True)
 
     def is_known_address_in(self, tx: Connection, identity_id: UUID, address: str) -> bool:
         """Whether the identity has had a session from there."""
@@ -286,6 +330,8 @@ class Sessions:
         client: Client,
         proofs: Collection[str],
         entitlements: Collection[str] = (),
+        *,
+        proven_at: datetime | None,
     ) -> tuple[str, Actor]:
         client = Client(client.address[:_LONGEST_CLIENT_TEXT], client.agent[:_LONGEST_CLIENT_TEXT])
         now, secret, session_id = self._clock.now(), new_secret(SESSION_PREFIX), new_id()
@@ -301,6 +347,7 @@ class Sessions:
                 created_at=now,
                 expires_at=now + self._lifetime,
                 last_used_at=now,
+                proven_at=proven_at and min(proven_at, now),
             )
         )
         actor = _actor(tx.execute(_BEARERS[sessions.name], {"digest": digest_secret(secret)}).one())
@@ -351,6 +398,7 @@ def _bearer_query(table: Table) -> Select[*tuple[object, ...]]:
             (table.c.verbs if is_token else null()).label("verbs"),
             (table.c.archives if is_token else null()).label("archives"),
             (null() if is_token else table.c.entitlements).label("entitlements"),
+            (null() if is_token else table.c.proven_at).label("proven_at"),
             table.c.proofs,
             *_identity_columns(),
         )
@@ -379,6 +427,7 @@ def _actor(row: Any) -> Actor:  # Any: a row with the columns of an identity
         ),
         known_as=frozenset(row.names).union(row.entitlements or ()),
         proofs=frozenset(row.proofs or ()),
+        proven_at=row.proven_at,
     )
 
 
@@ -390,6 +439,7 @@ def _session(row: Row[*tuple[object, ...]]) -> Session:
         row.expires_at,
         row.last_used_at,
         frozenset(row.proofs),
+        row.proven_at,
     )
 
 
@@ -398,7 +448,7 @@ _BEARERS = {table.name: _bearer_query(table) for table in (sessions, tokens)}
 _BEARER_QUESTIONS = {name: Question(query) for name, query in _BEARERS.items()}
 
 _BY_ITSELF = select(
-    *(null().label(name) for name in ("expires_at", "verbs", "archives", "entitlements", "proofs")),
+    *(null().label(name) for name in ("expires_at", "verbs", "archives", "entitlements", "proofs", "proven_at")),
     *_identity_columns(),
 ).where(identities.c.id == bindparam("identity"))
 
@@ -406,6 +456,10 @@ _CREDENTIAL = (
     select(credentials.c.id, credentials.c.identity_id, credentials.c.secret, identities.c.state)
     .join_from(credentials, identities, identities.c.id == credentials.c.identity_id)
     .where(credentials.c.kind == CredentialKind.PASSWORD.value, credentials.c.subject == bindparam("subject"))
+)
+
+_OWN_PASSWORD = select(credentials.c.subject, credentials.c.secret).where(
+    credentials.c.kind == CredentialKind.PASSWORD.value, credentials.c.identity_id == bindparam("identity")
 )
 
 _ADDRESS_SEEN = select(

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 
@@ -95,6 +96,7 @@ sessions = Table(
     Column("created_at", _moment, nullable=False),
     Column("expires_at", _moment, nullable=False, index=True),
     Column("last_used_at", _moment, nullable=False),
+    Column("proven_at", _moment),  # when the person last showed who he is; NULL: nobody can tell
 )
 
 tokens = Table(
@@ -132,8 +134,12 @@ group_members = Table(
     Column("is_manager", Boolean, nullable=False, server_default="false"),
     Column("source", Text, nullable=False, server_default="local"),
     Column("issuer", Text),  # of members by a claim: whose logins say so
+    Column("starts_at", _moment),  # the membership counts from then, NULL: always
+    Column("ends_at", _moment),  # and until then
     CheckConstraint("source IN ('local', 'claim')", name="source"),
     CheckConstraint("(source = 'claim') = (issuer IS NOT NULL)", name="issuer"),
+    CheckConstraint("starts_at < ends_at", name="dates"),
+    Index("ix_group_members_ends_at", "ends_at", postgresql_where=text("ends_at IS NOT NULL")),
 )
 
 claim_rules = Table(
@@ -143,7 +149,10 @@ claim_rules = Table(
     Column("group_id", Uuid, ForeignKey("groups.id"), nullable=False, index=True),
     Column("issuer", Text, nullable=False, index=True),
     Column("entitlement", Text, nullable=False),  # with a `*` at its end: a beginning
+    Column("starts_at", _moment),
+    Column("ends_at", _moment),
     UniqueConstraint("group_id", "issuer", "entitlement"),
+    CheckConstraint("starts_at < ends_at", name="dates"),
 )
 
 terms = Table(
@@ -244,6 +253,7 @@ grants = Table(
     Column("granted_by", Uuid),
     Column("granted_at", _moment, nullable=False),
     Column("expires_at", _moment),
+    Column("pass_on", Text),  # to whom roles are given by it: nobody, or a word and an id; NULL: to anybody
     CheckConstraint("on_kind IN ('archive', 'account', 'organisation')", name="on_kind"),
     CheckConstraint("num_nonnulls(identity_id, group_id, named) = 1", name="one_grantee"),
     CheckConstraint("role IN ('owner', 'manager', 'contributor', 'reader', 'curator')", name="role"),

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
-from perdure.identity.callers import check_name, require_self_management, require_self_reader
+from perdure.identity.callers import check_name, require_fresh, require_self_management, require_self_reader
 from perdure.identity.model import Token, Verb, is_scope_within
 from perdure.identity.secrets import TOKEN_PREFIX, digest_secret, new_secret, shown_part
 from perdure.identity.tables import tokens
@@ -19,6 +19,9 @@ from perdure.kernel.actor import Actor, TokenScope
 from perdure.kernel.clock import Clock, format_time
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 from perdure.kernel.ids import new_id
+
+# A token that lives longer than this is as good as one without end: an open session that was left alone makes none.
+_LONG_LIVED = timedelta(days=91)
 
 
 class Tokens:
@@ -45,7 +48,7 @@ class Tokens:
         """Make a token for the caller and return its secret, which is shown this once, and its description.
 
         `archives` None means all that the caller may reach. A token cannot make one that is wider than itself or
-        outlives it.
+        outlives it. In a session a token for more than three months needs a fresh proof (FreshLoginRequiredError).
         """
         identity_id = require_self_management(actor)
         scope = _check_scope(verbs, archives)
@@ -62,6 +65,8 @@ class Tokens:
             revoked_at=None,
             last_used_at=None,
         )
+        if actor.scope.verbs is None and token.expires_at > now + _LONG_LIVED:
+            require_fresh(actor, now)
         with self._db.begin() as tx:
             row = _row(token, identity_id, digest_secret(secret))
             tx.execute(insert(tokens).values({**row, "proofs": sorted(actor.proofs)}))

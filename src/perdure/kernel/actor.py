@@ -62,7 +62,8 @@ class Actor:
     `name` is for people and logs of events; rights hang on `identity_id`, its groups, `is_administrator` and what
     follows. `known_as` are the credentials of the identity, and the entitlements that this login brought, each a kind
     and a subject (`x509 CN=Ada,O=Example`); `proofs` say how the login was proven (`oidc`, `issuer https://…`,
-    `second_factor`). `link` is what a bearer of a link may do, and all that he may.
+    `second_factor`). `proven_at` is when the person of a session last showed who he is (None: never, or no session).
+    `link` is what a bearer of a link may do, and all that he may.
     """
 
     kind: ActorKind
@@ -73,6 +74,7 @@ class Actor:
     scope: TokenScope = field(default_factory=TokenScope)
     known_as: frozenset[str] = field(default_factory=frozenset)
     proofs: frozenset[str] = field(default_factory=frozenset)
+    proven_at: datetime | None = None
     link: LinkScope | None = None
 
 

@@ -53,11 +53,12 @@ class Links:
     def make_link(self, actor: Actor, archive_id: UUID, wanted: LinkRequest) -> tuple[str, Link]:
         """Make a link and return its secret, which is told this once, and what it is.
 
-        Raises LinkTooWideError for what the actor may not do himself, LinkKindError, and EntryNotFoundError for a path
-        with nothing at it; files may be dropped below a folder that is not there yet.
+        Raises LinkTooWideError for what the actor may not do himself, PassingOnError for what he may not pass on or
+        not for so long, LinkKindError, and EntryNotFoundError for a path with nothing at it; files may be dropped below
+        a folder that is not there yet.
         """
         with self._ctx.db.begin() as tx:
-            self._require_maker(tx, actor, archive_id, wanted.kind)
+            self._require_maker(tx, actor, archive_id, wanted)
         problem = find_kind_problem(
             wanted.kind, wanted.path, wanted.download_limit, only_when_closed=wanted.only_when_closed
         )
@@ -82,7 +83,7 @@ class Links:
             revoked_at=None,
         )
         with self._ctx.db.begin() as tx:
-            self._require_maker(tx, actor, archive_id, wanted.kind)
+            self._require_maker(tx, actor, archive_id, wanted)
             tx.execute(insert(links).values(to_row(link, digest_secret(secret), kept)))
             self._ctx.events.record(tx, facts.LINK_MADE, archive_id, actor, _told(link))
         return secret, link
@@ -106,8 +107,10 @@ class Links:
                 tx.execute(update(links).where(mine).values(revoked_at=self._ctx.clock.now()))
                 self._ctx.events.record(tx, facts.LINK_REVOKED, archive_id, actor, {"link": str(link_id)})
 
-    def _require_maker(self, tx: Connection, actor: Actor, archive_id: UUID, kind: LinkKind) -> Archive:
+    def _require_maker(self, tx: Connection, actor: Actor, archive_id: UUID, wanted: LinkRequest) -> Archive:
+        kind = wanted.kind
         archive = require_archive(tx, self._ctx, actor, Action.MANAGE, archive_id)
+        self._ctx.identity.require_passing_on_in(tx, actor, archive.thing(), until=wanted.expires_at)
         missing = KIND_ACTIONS[kind] - self._ctx.identity.actions(tx, actor, archive.thing())
         if missing:
             said = ", ".join(sorted(missing))

@@ -318,6 +318,88 @@ def receipt(ctx: click.Context, archive_id: str) -> None:
     click.echo(json.dumps(make_client(ctx).receipt(archive_id), ensure_ascii=False, indent=1))
 
 
+@archive.command("transfer")
+@click.argument("archive_id")
+@click.argument("login")
+@click.option("--keep-account", is_flag=True, help="Leave it in its account: only the owner's role moves.")
+@click.option("--at-once", is_flag=True, help="Without asking; for those who manage its organisation.")
+@click.option("--account", "account_id", help="With --at-once: the account to move it to; default: the new owner's.")
+@json_option
+@click.pass_context
+def transfer(
+    ctx: click.Context,
+    archive_id: str,
+    login: str,
+    keep_account: bool,
+    at_once: bool,
+    account_id: str | None,
+    as_json: bool,
+) -> None:
+    """Offer an archive to the person with this LOGIN, who becomes its owner by accepting; you cease to be."""
+    client = make_client(ctx)
+    if account_id is not None and not at_once:
+        raise UsageError("The new owner chooses the account.", next_step="Leave --account out, or say --at-once.")
+    if at_once:
+        moved = client.transfer_archive(archive_id, login, keeps_account=keep_account, account_id=account_id)
+        if as_json:
+            print_json(moved.raw)
+        else:
+            click.echo(f"{login} owns {moved.short_id}.")
+        return
+    made = client.offer_archive(archive_id, login, keeps_account=keep_account)
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(f"Offered to {login} until {show_time(made['expires_at'])} ({made['id']}).")
+
+
+@archive.command("transfers")
+@json_option
+@click.pass_context
+def transfers(ctx: click.Context, as_json: bool) -> None:
+    """List the offers of archives that wait, to you and your own."""
+    found = make_client(ctx).list_transfers()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            one["id"],
+            one["archive_short_id"],
+            one["from_name"] or one["from_id"],
+            one["to_name"] or one["to_id"],
+            format_size(one["bytes"]),
+            show_time(one["expires_at"]),
+            one["title"],
+        )
+        for one in found
+    ]
+    print_table(rows, ("offer", "archive", "from", "to", "size", "until", "title"))
+
+
+@archive.command("accept")
+@click.argument("transfer_id")
+@click.option("--account", "account_id", help="The account to move it to; default: your own.")
+@json_option
+@click.pass_context
+def accept(ctx: click.Context, transfer_id: str, account_id: str | None, as_json: bool) -> None:
+    """Take over an archive that was offered to you."""
+    moved = make_client(ctx).accept_transfer(transfer_id, account_id=account_id)
+    if as_json:
+        print_json(moved.raw)
+    else:
+        click.echo(f"You own {moved.short_id}.")
+
+
+@archive.command("decline")
+@click.argument("transfer_id")
+@click.pass_context
+def decline(ctx: click.Context, transfer_id: str) -> None:
+    """Decline an offer, or take your own back."""
+    make_client(ctx).decline_transfer(transfer_id)
+    click.echo("The offer is gone.")
+
+
 @click.group()
 def profile() -> None:
     """Profiles: the contracts that archives are kept by."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import IO
+from datetime import UTC, datetime
+from typing import IO, Any
 
 import click
 
 from perdure_client.cli.limits import LIMIT, show_limits, to_limit
-from perdure_client.cli.output import json_option, make_client, print_facts, print_json, print_table
+from perdure_client.cli.output import json_option, make_client, print_facts, print_json, print_table, show_time
+from perdure_client.cli.rights import MOMENT, end_of, start_of
 from perdure_client.progress import format_count, format_size
+
+
+def _dated(command: Any) -> Any:
+    """From when until when somebody is in a group."""
+    since = click.option("--from", "since", type=MOMENT, help="The first day, or a moment; default: at once.")
+    until = click.option("--until", type=MOMENT, help="The last day, or a moment; default: no end.")
+    return since(until(command))
 
 
 @click.group()
@@ -85,6 +94,16 @@ def account_create(
     _print_made(made, as_json)
 
 
+@account.command("transfer")
+@click.argument("account_id")
+@click.argument("login")
+@click.pass_context
+def account_transfer(ctx: click.Context, account_id: str, login: str) -> None:
+    """Make the person with this LOGIN the owner of an account of a group or beamline, in your place."""
+    make_client(ctx).transfer_account(account_id, login)
+    click.echo(f"{login} owns the account.")
+
+
 @click.group()
 def group() -> None:
     """Groups of people, which roles can be granted to."""
@@ -116,11 +135,42 @@ def group_create(ctx: click.Context, name: str, as_json: bool) -> None:
 @click.argument("group_id")
 @click.argument("login")
 @click.option("--manager", is_flag=True, help="Who may take in others.")
+@_dated
 @click.pass_context
-def group_add(ctx: click.Context, group_id: str, login: str, manager: bool) -> None:
-    """Take the person with this LOGIN into a group."""
-    make_client(ctx).add_member(group_id, login, is_manager=manager)
-    click.echo(f"{login} is in the group.")
+def group_add(
+    ctx: click.Context, group_id: str, login: str, manager: bool, since: datetime | None, until: datetime | None
+) -> None:
+    """Take the person with this LOGIN into a group; or change from when until when, and whether he manages it."""
+    made = make_client(ctx).add_member(
+        group_id, login, is_manager=manager, starts_at=start_of(since), ends_at=end_of(until)
+    )
+    is_waiting = since is not None and since.astimezone() > datetime.now(UTC)
+    click.echo(f"{login} is in the group {made['name']}{f' from {since:%Y-%m-%d} on' if is_waiting and since else ''}.")
+
+
+@group.command("show")
+@click.argument("group_id")
+@json_option
+@click.pass_context
+def group_show(ctx: click.Context, group_id: str, as_json: bool) -> None:
+    """Show who is in a group, from when and until when."""
+    client = make_client(ctx)
+    found = client.group(group_id)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            client.identity(one["identity_id"])["display_name"],
+            "manager" if one["is_manager"] else "member",
+            one["source"],
+            show_time(one["starts_at"]),
+            show_time(one["ends_at"]) or "no end",
+            one["identity_id"],
+        )
+        for one in found["memberships"]
+    ]
+    print_table(rows, ("name", "as", "by", "from", "until", "identity"))
 
 
 @group.command("remove")
@@ -143,20 +193,40 @@ def group_rules(ctx: click.Context, group_id: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        print_table(
-            [(one["id"], one["issuer"], one["entitlement"]) for one in found], ("rule", "institution", "entitlement")
-        )
+        rows = [
+            (
+                one["id"],
+                one["issuer"],
+                one["entitlement"],
+                show_time(one["starts_at"]),
+                show_time(one["ends_at"]) or "no end",
+            )
+            for one in found
+        ]
+        print_table(rows, ("rule", "institution", "entitlement", "from", "until"))
 
 
 @group.command("add-rule")
 @click.argument("group_id")
 @click.argument("issuer")
 @click.argument("entitlement")
+@_dated
 @json_option
 @click.pass_context
-def group_add_rule(ctx: click.Context, group_id: str, issuer: str, entitlement: str, as_json: bool) -> None:
+def group_add_rule(
+    ctx: click.Context,
+    group_id: str,
+    issuer: str,
+    entitlement: str,
+    since: datetime | None,
+    until: datetime | None,
+    as_json: bool,
+) -> None:
     """Let into a group who logs in at ISSUER with ENTITLEMENT; * at its end stands for any ending."""
-    _print_made(make_client(ctx).add_claim_rule(group_id, issuer=issuer, entitlement=entitlement), as_json)
+    made = make_client(ctx).add_claim_rule(
+        group_id, issuer=issuer, entitlement=entitlement, starts_at=start_of(since), ends_at=end_of(until)
+    )
+    _print_made(made, as_json)
 
 
 @group.command("remove-rule")

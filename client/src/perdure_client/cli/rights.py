@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from perdure_client.cli.output import json_option, make_client, print_json, print_table, show_time
+from perdure_client.errors import UsageError
 from perdure_client.progress import format_count
 
+MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"])
 _ROLES = ["owner", "manager", "contributor", "reader", "curator"]
 
 
@@ -36,10 +38,17 @@ def grant_list(ctx: click.Context, thing: str, on: str, as_json: bool) -> None:
         print_json(found)
         return
     rows = [
-        (one["id"], one["role"], _named(one), show_time(one["expires_at"]) or "no end", ", ".join(one["requires"]))
+        (
+            one["id"],
+            one["role"],
+            _named(one),
+            show_time(one["expires_at"]) or "no end",
+            ", ".join(one["requires"]),
+            _passed_on(one["pass_on"]),
+        )
         for one in found
     ]
-    print_table(rows, ("grant", "role", "for", "until", "if logged in by"))
+    print_table(rows, ("grant", "role", "for", "until", "if logged in by", "passed on to"))
 
 
 @grant.command("give")
@@ -60,7 +69,12 @@ def grant_list(ctx: click.Context, thing: str, on: str, as_json: bool) -> None:
     multiple=True,
     help="The role counts only for logins by this: x509, oidc, …, second_factor, or 'issuer https://…'.",
 )
-@click.option("--until", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]), help="The last day, or a moment.")
+@click.option("--until", type=MOMENT, help="The last day, or a moment.")
+@click.option(
+    "--pass-on",
+    metavar="TO",
+    help="To whom WHOM may give roles by it: nobody, organisation:ID or group:ID; they pass on nothing.",
+)
 @json_option
 @click.pass_context
 def grant_give(
@@ -72,6 +86,7 @@ def grant_give(
     kind: str,
     requires: tuple[str, ...],
     until: datetime | None,
+    pass_on: str | None,
     as_json: bool,
 ) -> None:
     """Give WHOM a ROLE on THING.
@@ -87,6 +102,7 @@ def grant_give(
         credential=None if kind in ("login", "group") else (kind, whom),
         expires_at=end_of(until),
         requires=requires,
+        pass_on=_limit_of(pass_on),
         on=f"{on}s",
     )
     if as_json:
@@ -111,6 +127,24 @@ def _named(one: dict[str, Any]) -> str:
     if one["credential"]:
         return f"{one['credential']['kind']} {one['credential']['subject']}"
     return str(one.get("name") or one["identity_id"] or f"group {one['group_id']}")
+
+
+def _limit_of(text: str | None) -> tuple[str, str | None] | None:
+    if text is None:
+        return None
+    to, _, place = text.partition(":")
+    if to not in ("nobody", "organisation", "group") or (to == "nobody") != (place == ""):
+        raise UsageError(f"{text!r} is nobody to pass on to.", next_step="Write nobody, organisation:ID or group:ID.")
+    return to, place or None
+
+
+def _passed_on(limit: dict[str, Any] | None) -> str:
+    return "" if limit is None else f"{limit['to']} {limit['id'] or ''}".rstrip()
+
+
+def start_of(since: datetime | None) -> str | None:
+    """A day begins with its first moment, in the zone of who says it."""
+    return None if since is None else since.astimezone().isoformat()
 
 
 def end_of(until: datetime | None) -> str | None:

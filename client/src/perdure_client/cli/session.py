@@ -336,16 +336,23 @@ def logins_list(ctx: click.Context, as_json: bool) -> None:
     print_table(rows, ("login", "kind", "who you are there", "last used"))
 
 
+def fresh_options(command: Any) -> Any:
+    """How somebody shows who he is for what a kept token is too weak for."""
+    named = click.option("--login", "name", help="Your login name here; asked for when not given.")
+    known = click.option("--at", "at", help="Show who you are at this institution, in place of your password here.")
+    return named(known(command))
+
+
 @logins.command("link")
 @click.argument("provider")
-@click.option("--login", "name", help="Your login name here; asked for when not given.")
+@fresh_options
 @click.pass_context
-def logins_link(ctx: click.Context, provider: str, name: str | None) -> None:
-    """Link a login at PROVIDER to you. You log in with your password here, and then there.
+def logins_link(ctx: click.Context, provider: str, name: str | None, at: str | None) -> None:
+    """Link a login at PROVIDER to you. You log in as you do now, and then there.
 
     PROVIDER is one of `perdure providers`.
     """
-    with _in_session(ctx, name) as client, Client(Session(client.session.url, None)) as visitor:
+    with in_session(ctx, name, at) as client, Client(Session(client.session.url, None)) as visitor:
         made = client.link_login(_find_ticket(visitor, provider))
     click.echo(f"{made['subject']} is you from now on.")
 
@@ -369,11 +376,11 @@ def _find_ticket(visitor: Client, provider: str) -> str:
 
 @logins.command("unlink")
 @click.argument("login_id")
-@click.option("--login", "name", help="Your login name here; asked for when not given.")
+@fresh_options
 @click.pass_context
-def logins_unlink(ctx: click.Context, login_id: str, name: str | None) -> None:
+def logins_unlink(ctx: click.Context, login_id: str, name: str | None, at: str | None) -> None:
     """Unlink a login from you. One has to stay."""
-    with _in_session(ctx, name) as client:
+    with in_session(ctx, name, at) as client:
         client.unlink_login(login_id)
     click.echo("Unlinked.")
 
@@ -384,11 +391,11 @@ def second_factor() -> None:
 
 
 @second_factor.command("on")
-@click.option("--login", "name", help="Your login name; asked for when not given.")
+@fresh_options
 @click.pass_context
-def second_factor_on(ctx: click.Context, name: str | None) -> None:
+def second_factor_on(ctx: click.Context, name: str | None, at: str | None) -> None:
     """Take a device into use. It shows codes of six digits (TOTP), as many programs for telephones do."""
-    with _in_session(ctx, name) as client:
+    with in_session(ctx, name, at) as client:
         begun = client.begin_second_factor()
         click.echo(f"Enter this key into your device:\n\n  {begun['key']}\n\nor open {begun['address']}")
         codes = client.confirm_second_factor(click.prompt("Code that it shows now"))["codes"]
@@ -397,33 +404,40 @@ def second_factor_on(ctx: click.Context, name: str | None) -> None:
 
 
 @second_factor.command("codes")
-@click.option("--login", "name", help="Your login name; asked for when not given.")
+@fresh_options
 @click.pass_context
-def second_factor_codes(ctx: click.Context, name: str | None) -> None:
+def second_factor_codes(ctx: click.Context, name: str | None, at: str | None) -> None:
     """Print new recovery codes; the old ones end."""
-    with _in_session(ctx, name) as client:
+    with in_session(ctx, name, at) as client:
         codes = client.renew_recovery_codes(click.prompt("Next code of your device", err=True))["codes"]
     click.echo("\n".join(codes))
 
 
 @second_factor.command("off")
-@click.option("--login", "name", help="Your login name; asked for when not given.")
+@fresh_options
 @click.pass_context
-def second_factor_off(ctx: click.Context, name: str | None) -> None:
+def second_factor_off(ctx: click.Context, name: str | None, at: str | None) -> None:
     """Take your second factor away."""
-    with _in_session(ctx, name) as client:
+    with in_session(ctx, name, at) as client:
         client.remove_second_factor(click.prompt("Next code of your device, or a recovery code"))
     click.echo("A login needs the password only.")
 
 
 @contextmanager
-def _in_session(ctx: click.Context, name: str | None) -> Iterator[Client]:
-    """A session of its own, which a kept token is too weak for; it ends with the block."""
+def in_session(ctx: click.Context, name: str | None, at: str | None = None) -> Iterator[Client]:
+    """A session of its own, for what a kept token is too weak for; it ends with the block.
+
+    Who has no password here shows who he is at the institution `at`.
+    """
     kept = find_session((ctx.find_root().obj or {}).get("url"))
-    name = name or kept.login or click.prompt(f"Login name at {kept.url}")
-    password = click.prompt("Password", hide_input=True, err=True)
     with Client(Session(kept.url, None)) as visitor:
-        opened = _open_session(visitor, name, password)
+        if at is None:
+            name = name or kept.login or click.prompt(f"Login name at {kept.url}", err=True)
+            opened = _open_session(visitor, name, click.prompt("Password", hide_input=True, err=True))
+        elif (directory := _find_directory(visitor, at)) is not None:
+            opened = _open_session(visitor, *_ask_for_password(directory, name), None, at)
+        else:
+            opened = _log_in_at(visitor, at, None)
     with Client(Session(kept.url, opened["secret"], name)) as client:
         try:
             yield client

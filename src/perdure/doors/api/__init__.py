@@ -24,6 +24,7 @@ from perdure.doors.api import (
     quotas,
     root,
     session,
+    transfers,
     uploads,
     working,
 )
@@ -44,6 +45,7 @@ _RECORDS = (  # what is asked most stands first: an address is compared with one
     quotas.router,
     evidence.router,
     links.router,
+    transfers.router,
     working.router,
     audit.router,
 )

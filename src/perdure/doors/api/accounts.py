@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from perdure.doors.api.fields import CursorText, Id, PageSize
 from perdure.doors.api.forms import AccountForm, AccountPatch, GrantForm
-from perdure.doors.api.granting import grant_views, grantee_of
+from perdure.doors.api.granting import grant_views, grantee_of, pass_on_of
 from perdure.doors.api.views import GrantView, Page
 from perdure.doors.http.auth import KnownCaller
 from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
@@ -135,7 +135,13 @@ def grant(
     account = services.identity.get_account(caller, account_id)
     grantee = grantee_of(form, caller, services)
     made = services.identity.grant(
-        caller, account.thing, grantee, Role(form.role), expires_at=form.expires_at, requires=form.requires
+        caller,
+        account.thing,
+        grantee,
+        Role(form.role),
+        expires_at=form.expires_at,
+        requires=form.requires,
+        pass_on=pass_on_of(form),
     )
     response.headers["location"] = f"/api/v1/accounts/{account_id}/grants/{made.id}"
     return grant_views([made], caller, services)[0]

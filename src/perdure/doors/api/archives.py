@@ -21,7 +21,7 @@ from perdure.doors.api.forms import (
     OpenForm,
     ProfileChoiceForm,
 )
-from perdure.doors.api.granting import access_view, grant_views, grantee_of
+from perdure.doors.api.granting import access_view, grant_views, grantee_of, pass_on_of
 from perdure.doors.api.profiles import profile_view
 from perdure.doors.api.views import AccessView, ArchiveRecord, CreatorView, GrantView, Page
 from perdure.doors.http.auth import Caller, FindCaller, KnownCaller
@@ -279,7 +279,13 @@ def grant(
 ) -> GrantView:
     grantee = grantee_of(form, caller, services)
     made = services.archives.life.grant(
-        caller, archive_id, grantee, Role(form.role), expires_at=form.expires_at, requires=form.requires
+        caller,
+        archive_id,
+        grantee,
+        Role(form.role),
+        expires_at=form.expires_at,
+        requires=form.requires,
+        pass_on=pass_on_of(form),
     )
     response.headers["location"] = f"/api/v1/archives/{archive_id}/grants/{made.id}"
     return grant_views([made], caller, services)[0]

@@ -51,13 +51,35 @@ class CodeForm(Form):
     code: Line
 
 
+class ProofForm(Form):
+    """Exactly one of them: one's password, or a code of one's device (or a recovery code).
+
+    With `provider`, a directory, it is the password that belongs to `login` there.
+    """
+
+    password: Secret | None = None
+    code: Line | None = None
+    provider: Line | None = None
+    login: Line | None = None
+
+    @model_validator(mode="after")
+    def _check_login(self) -> ProofForm:
+        if (self.provider is None) != (self.login is None):
+            raise ValueError("a directory needs a login name, and a login name its directory")
+        return self
+
+
 class DeviceForm(Form):
     provider: Line
 
 
 class ClaimRuleForm(Form):
+    """With dates the rule holds between them only."""
+
     issuer: Annotated[str, Field(min_length=1, max_length=1000)]
     entitlement: Annotated[str, Field(min_length=1, max_length=1000)]
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
 
 
 class HopForm(Form):
@@ -178,7 +200,11 @@ class GroupForm(Form):
 
 
 class MemberForm(Form):
+    """With dates somebody is in the group between them only."""
+
     is_manager: bool = False
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
 
 
 class AccountForm(Form):
@@ -218,6 +244,54 @@ class LinkForm(PathForm):
     only_when_closed: bool = False
 
 
+class _ToForm(Form):
+    login: Line | None = None
+    identity_id: Id | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> _ToForm:
+        if (self.login is None) == (self.identity_id is None):
+            raise ValueError("name exactly one of login and identity_id")
+        return self
+
+
+class OfferForm(_ToForm):
+    """To whom, by `login` or `identity_id`. With `keeps_account` the archive stays in its account, and only the owner's
+    role moves."""
+
+    keeps_account: bool = False
+
+
+class TransferForm(OfferForm):
+    """The archive moves into the personal account of its new owner unless another is named or it stays."""
+
+    account_id: Id | None = None
+
+
+class AccountTransferForm(_ToForm):
+    """To whom, by `login` or `identity_id`."""
+
+
+class AcceptForm(Form):
+    """Into which account; by default one's personal one."""
+
+    account_id: Id | None = None
+
+
+class PassOnForm(Form):
+    """To whom roles may be given by a role: the people and groups of one organisation, one group and its members, or
+    nobody. `id` is that of the organisation or group."""
+
+    to: Literal["nobody", "organisation", "group"]
+    id: Id | None = None
+
+    @model_validator(mode="after")
+    def _check_id(self) -> PassOnForm:
+        if (self.to == "nobody") != (self.id is None):
+            raise ValueError("an organisation or a group has an id, nobody has none")
+        return self
+
+
 class GrantForm(Form):
     """To whom: exactly one of `login`, `identity_id`, `group_id` and `credential`.
 
@@ -232,6 +306,7 @@ class GrantForm(Form):
     credential: CredentialForm | None = None
     expires_at: Moment | None = None
     requires: Annotated[list[Line], Field(max_length=10)] = Field(default_factory=list)
+    pass_on: PassOnForm | None = None
 
 
 Days = Annotated[int, Field(ge=1, le=36_500)]

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from perdure.doors.api.forms import GrantForm
-from perdure.doors.api.views import AccessView, CredentialView, GrantView, NamedView
+from perdure.doors.api.views import AccessView, CredentialView, GrantView, NamedView, PassOnView
 from perdure.doors.http.services import Services
-from perdure.identity import Grant, Grantee, Reach
+from perdure.identity import Grant, Grantee, PassOn, PassOnLimit, Reach
 from perdure.identity.names import name_of
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
@@ -66,7 +66,23 @@ def grant_view(grant: Grant, names: Mapping[UUID, str]) -> GrantView:
         granted_at=grant.granted_at,
         expires_at=grant.expires_at,
         requires=sorted(grant.requires),
+        pass_on=PassOnView(to=grant.pass_on.to.value, id=grant.pass_on.id) if grant.pass_on else None,
     )
+
+
+def person_of(login: str | None, identity_id: UUID | None, caller: Actor, services: Services) -> UUID:
+    """Whom a form names by one of these; raises BadInputError for a login name that nobody has."""
+    if identity_id is not None:
+        return identity_id
+    card = services.identity.find_identity(caller, login or "")
+    if card is None:
+        raise BadInputError("Nobody has this login name.", field="login")
+    return card.id
+
+
+def pass_on_of(form: GrantForm) -> PassOnLimit | None:
+    """The limit that the form sets."""
+    return None if form.pass_on is None else PassOnLimit(PassOn(form.pass_on.to), form.pass_on.id)
 
 
 def _credential_view(named: str | None) -> CredentialView | None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from perdure.doors.api.fields import Id
 from perdure.doors.api.forms import GrantForm, OrganisationForm, OrganisationPatch
-from perdure.doors.api.granting import grant_views, grantee_of
+from perdure.doors.api.granting import grant_views, grantee_of, pass_on_of
 from perdure.doors.api.views import GrantView, Page
 from perdure.doors.http.auth import KnownCaller
 from perdure.doors.http.openapi import problems
@@ -116,7 +116,13 @@ def grant(
     grantee = grantee_of(form, caller, services)
     on = OrganisationThing(organisation.id)
     made = services.identity.grant(
-        caller, on, grantee, Role(form.role), expires_at=form.expires_at, requires=form.requires
+        caller,
+        on,
+        grantee,
+        Role(form.role),
+        expires_at=form.expires_at,
+        requires=form.requires,
+        pass_on=pass_on_of(form),
     )
     response.headers["location"] = f"/api/v1/organisations/{organisation_id}/grants/{made.id}"
     return grant_views([made], caller, services)[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
@@ -46,12 +47,25 @@ class NewIdentityView(IdentityView):
     account_id: UUID
 
 
+class MembershipView(BaseModel):
+    """Somebody's place in a group; `source` says whether somebody gave it to him or a claim did."""
+
+    identity_id: UUID
+    is_manager: bool
+    source: Literal["local", "claim"]
+    starts_at: datetime | None
+    ends_at: datetime | None
+
+
 class GroupView(BaseModel):
+    """`members` and `managers` are those of this moment, `memberships` also those to come and those that ended."""
+
     id: UUID
     organisation_id: UUID
     name: str
     members: list[UUID]
     managers: list[UUID]
+    memberships: list[MembershipView]
 
 
 class ClaimRuleView(BaseModel):
@@ -60,6 +74,8 @@ class ClaimRuleView(BaseModel):
     id: UUID
     issuer: str
     entitlement: str
+    starts_at: datetime | None
+    ends_at: datetime | None
 
 
 def identity_view(card: IdentityCard) -> IdentityView:
@@ -171,6 +187,11 @@ def create_group(form: GroupForm, caller: KnownCaller, services: Given) -> Group
     return _group_view(services.identity.create_group(caller, form.name))
 
 
+@router.get("/groups/{group_id}", operation_id="get_group", summary="One group", responses=problems(403))
+def get_group(group_id: GroupId, caller: KnownCaller, services: Given) -> GroupView:
+    return _group_view(services.identity.get_group(caller, group_id))
+
+
 @router.put(
     "/groups/{group_id}/members/{identity_id}",
     operation_id="add_member",
@@ -180,7 +201,10 @@ def create_group(form: GroupForm, caller: KnownCaller, services: Given) -> Group
 def add_member(
     group_id: GroupId, identity_id: IdentityId, caller: KnownCaller, services: Given, form: MemberForm | None = None
 ) -> GroupView:
-    services.identity.add_member(caller, group_id, identity_id, is_manager=form.is_manager if form else False)
+    form = form or MemberForm()
+    services.identity.add_member(
+        caller, group_id, identity_id, is_manager=form.is_manager, starts_at=form.starts_at, ends_at=form.ends_at
+    )
     return _group_view(services.identity.get_group(caller, group_id))
 
 
@@ -215,7 +239,14 @@ def list_claim_rules(group_id: GroupId, caller: KnownCaller, services: Given) ->
     responses=problems(403, 409),
 )
 def add_claim_rule(group_id: GroupId, form: ClaimRuleForm, caller: KnownCaller, services: Given) -> ClaimRuleView:
-    made = services.identity.add_claim_rule(caller, group_id, entitlement=form.entitlement, issuer=form.issuer)
+    made = services.identity.add_claim_rule(
+        caller,
+        group_id,
+        entitlement=form.entitlement,
+        issuer=form.issuer,
+        starts_at=form.starts_at,
+        ends_at=form.ends_at,
+    )
     return ClaimRuleView.model_validate(made, from_attributes=True)
 
 
@@ -249,4 +280,5 @@ def _group_view(group: Group) -> GroupView:
         name=group.name,
         members=sorted(group.members),
         managers=sorted(group.managers),
+        memberships=[MembershipView.model_validate(one, from_attributes=True) for one in group.memberships],
     )

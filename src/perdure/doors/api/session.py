@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
 from perdure.doors.api.fields import Id
-from perdure.doors.api.forms import CodeForm, LoginForm, PasswordForm, TokenForm
+from perdure.doors.api.forms import CodeForm, LoginForm, PasswordForm, ProofForm, TokenForm
 from perdure.doors.api.people import IdentityView, identity_view
 from perdure.doors.api.views import Page
 from perdure.doors.http.auth import GUESSABLE, KnownCaller, client_of, find_secret, identity_of
@@ -18,6 +18,7 @@ from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given, Services
 from perdure.identity import Arrival, Token
+from perdure.identity.callers import FRESH_FOR
 from perdure.identity.errors import ApplicationPendingError, TermsNotAcceptedError, UnknownPersonError
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import PerdureError
@@ -34,7 +35,10 @@ class SessionView(BaseModel):
 
 
 class OpenSessionView(BaseModel):
-    """A session that is open: from where and by what proofs, and when it was last used (to the minute)."""
+    """A session that is open: from where and by what proofs, and when it was last used (to the minute).
+
+    `proven_at` is when its owner last showed who he is, null where nobody can tell.
+    """
 
     id: UUID
     address: str
@@ -43,6 +47,13 @@ class OpenSessionView(BaseModel):
     last_used_at: datetime
     expires_at: datetime
     proofs: list[str]
+    proven_at: datetime | None
+
+
+class ProofView(BaseModel):
+    """Until when this session may change who acts as you."""
+
+    until: datetime
 
 
 class DeviceKeyView(BaseModel):
@@ -160,6 +171,22 @@ def get_me(caller: KnownCaller, services: Given) -> MeView:
     )
 
 
+@router.post(
+    "/me/proof",
+    operation_id="prove",
+    dependencies=[GUESSABLE],
+    summary="Show once more that it is you: by the password, or a code of your device",
+    responses=problems(403, 429),
+)
+def prove(form: ProofForm, request: Request, caller: KnownCaller, services: Given) -> ProofView:
+    secret = find_secret(request) or ""
+    if form.provider is None or form.login is None:
+        at = services.identity.prove(caller, secret, password=form.password, code=form.code)
+        return ProofView(until=at + FRESH_FOR)
+    arrival = services.identity.check_password_at(form.provider, form.login, form.password or "", client_of(request))
+    return ProofView(until=services.identity.prove_by(caller, secret, arrival) + FRESH_FOR)
+
+
 @router.put(
     "/me/password",
     operation_id="set_password",
@@ -239,6 +266,7 @@ def list_sessions(caller: KnownCaller, services: Given) -> Page[OpenSessionView]
                 last_used_at=session.last_used_at,
                 expires_at=session.expires_at,
                 proofs=sorted(session.proofs),
+                proven_at=session.proven_at,
             )
             for session in services.identity.list_sessions(caller)
         ]

@@ -32,8 +32,18 @@ class CredentialView(BaseModel):
     subject: str
 
 
+class PassOnView(BaseModel):
+    """To whom roles may be given by a role; `id` is that of the organisation or group."""
+
+    to: Literal["nobody", "organisation", "group"]
+    id: UUID | None
+
+
 class GrantView(BaseModel):
-    """A role that somebody has, until `expires_at` if that is set, by logins that prove what it `requires`."""
+    """A role that somebody has, until `expires_at` if that is set, by logins that prove what it `requires`.
+
+    A null `pass_on` is no limit but that of the role.
+    """
 
     id: UUID
     identity_id: UUID | None
@@ -45,6 +55,7 @@ class GrantView(BaseModel):
     granted_at: datetime
     expires_at: datetime | None
     requires: list[str]
+    pass_on: PassOnView | None
 
 
 class NamedView(BaseModel):

@@ -10,6 +10,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from cryptography import x509
@@ -43,6 +44,7 @@ class HeaderLogin:
     email_header: str = ""
     entitlement_header: str = ""
     context_header: str = ""
+    instant_header: str = ""
 
     @property
     def headers(self) -> frozenset[str]:
@@ -56,14 +58,17 @@ class HeaderLogin:
             self.email_header,
             self.entitlement_header,
             self.context_header,
+            self.instant_header,
         )
         return frozenset(name.lower() for name in named if name)
 
     def read(self, request: Request, clock: Clock) -> Arrival:
         """Who sends this request; raises LoginNotConfirmedError when nobody trusted says so."""
-        return self._read_certificate(request, clock) if self.kind is CredentialKind.X509 else self._read_words(request)
+        if self.kind is CredentialKind.X509:
+            return self._read_certificate(request, clock)
+        return self._read_words(request, clock)
 
-    def _read_words(self, request: Request) -> Arrival:
+    def _read_words(self, request: Request, clock: Clock) -> Arrival:
         subject = _word(request, self.subject_header)
         institution = _word(request, self.institution_header)
         if not subject or not institution or " " in institution:
@@ -80,7 +85,18 @@ class HeaderLogin:
             issuer=institution,
             entitlements=frozenset(one.strip() for one in entitlements if one.strip() and " " not in one.strip()),
             proofs=frozenset(proofs),
+            proven_at=self._find_instant(request, clock.now()),
         )
+
+    def _find_instant(self, request: Request, now: datetime) -> datetime | None:
+        """When the institution saw him; this moment where the server in front of us is not asked for it."""
+        if not self.instant_header:
+            return now
+        try:
+            moment = datetime.fromisoformat(_word(request, self.instant_header))
+        except ValueError:
+            return None
+        return None if moment.tzinfo is None else min(moment.astimezone(UTC), now)
 
     def _read_certificate(self, request: Request, clock: Clock) -> Arrival:
         # The header first: a proxy that shows us a certificate of its own speaks for somebody else
@@ -102,7 +118,11 @@ class HeaderLogin:
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         called = str(names[-1].value) if names else subject
         return Arrival(
-            CredentialKind.X509, subject, called[:_LONGEST_TEXT], proofs=frozenset({CredentialKind.X509.value})
+            CredentialKind.X509,
+            subject,
+            called[:_LONGEST_TEXT],
+            proofs=frozenset({CredentialKind.X509.value}),
+            proven_at=clock.now(),
         )
 
 

@@ -22,6 +22,7 @@ from perdure.doors.http.errors import LoginEndedElsewhereError
 from perdure.doors.http.services import Given, Services
 from perdure.doors.ui.routes import render
 from perdure.identity import Arrival
+from perdure.identity.callers import require_fresh
 from perdure.identity.errors import (
     ApplicationPendingError,
     BadCodeError,
@@ -32,7 +33,7 @@ from perdure.identity.errors import (
     TermsNotAcceptedError,
     UnknownPersonError,
 )
-from perdure.identity.federation import check_return
+from perdure.identity.federation import Returned, check_return
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.errors import PerdureError
 
@@ -50,7 +51,7 @@ def open_login_pages(app: FastAPI) -> None:
     app.include_router(router)
 
 
-async def _read_form(request: Request) -> Form:
+async def read_form(request: Request) -> Form:
     """The fields of a form that a page of ours sent; what is no form has none."""
     require_own_page(request)
     body = await request.body()
@@ -63,7 +64,7 @@ async def _read_form(request: Request) -> Form:
     return {name: values[0].strip("\0") for name, values in fields.items()}
 
 
-Sent = Annotated[Form, Depends(_read_form)]
+Sent = Annotated[Form, Depends(read_form)]
 
 
 @router.get("/login")
@@ -96,14 +97,19 @@ def log_in(request: Request, form: Sent, caller: Caller, services: Given) -> Res
 def _log_in_at(
     directory: str, request: Request, form: Form, caller: Actor, services: Services, return_to: str
 ) -> Response:
-    """With a name and a password of a directory, or link these to who is logged in."""
+    """With a name and a password of a directory; or link these to who is logged in, or prove by them that it is him."""
     if form.get("link"):
+        require_fresh(caller, services.clock.now())
+    if form.get("prove"):
         identity_of(caller)
     arrival = services.identity.check_password_at(
         directory, form.get("login", ""), form.get("password", ""), client_of(request)
     )
     if form.get("link"):
         services.identity.link(caller, arrival)
+        return RedirectResponse(return_to, 303, {"cache-control": "no-store"})
+    if form.get("prove"):
+        services.identity.prove_by(caller, find_session(request) or "", arrival)
         return RedirectResponse(return_to, 303, {"cache-control": "no-store"})
     try:
         secret, _ = services.identity.arrive(
@@ -116,23 +122,31 @@ def _log_in_at(
 
 @router.get("/login/{provider}", dependencies=[GUESSABLE])
 def go_to_provider(
-    provider: str, request: Request, caller: Caller, services: Given, return_to: str = "/", link: bool = False
+    provider: str,
+    request: Request,
+    caller: Caller,
+    services: Given,
+    return_to: str = "/",
+    link: bool = False,
+    prove: bool = False,
 ) -> Response:
-    if link:
+    if link or prove:
         require_own_page(request)
     if provider in _labels(services):
-        form = {"provider": provider, "link": "1" if link else ""}
+        form = {"provider": provider, "link": "1" if link else "", "prove": "1" if prove else ""}
         return _show(request, services, caller, form, None, return_to=check_return(return_to))
     answer = RedirectResponse("/", 303)
     mark = mark_browser(request, answer)
     by_hop = services.header_logins.get(provider)
     try:
+        link_to = require_fresh(caller, services.clock.now()) if link else None
+        proves = identity_of(caller) if prove and not link else None
         if by_hop is not None:
-            return _arrive(request, services, by_hop.read(request, services.clock), check_return(return_to), None)
-        link_to = identity_of(caller) if link else None
+            arrival = by_hop.read(request, services.clock)
+            return _come(request, services, caller, Returned(arrival, check_return(return_to), link_to, proves))
         callback = _callback(services, provider)
         address = services.identity.begin_login(
-            provider, redirect_uri=callback, return_to=return_to, browser=mark, link_to=link_to
+            provider, redirect_uri=callback, return_to=return_to, browser=mark, link_to=link_to, proves=proves
         )
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
@@ -158,14 +172,9 @@ def come_back(
         back = services.identity.finish_login(
             provider=provider, state=state, code=code, browser=find_browser(request), issuer=iss or None
         )
-        if back.link_to is not None and back.link_to != caller.identity_id:
-            raise LoginEndedElsewhereError("You are not logged in any more as who wanted to link this login.")
-        if back.link_to is not None:
-            services.identity.link(caller, back.arrival)
-            return RedirectResponse(back.return_to, 303, {"cache-control": "no-store"})
+        return _come(request, services, caller, back)
     except PerdureError as problem:
         return render(request, services, "problem.html", {"error": problem}, problem.status)
-    return _arrive(request, services, back.arrival, back.return_to, None)
 
 
 @router.post("/login/go-on", dependencies=[GUESSABLE])
@@ -206,6 +215,20 @@ def log_out(request: Request, form: Sent, services: Given) -> Response:
     return answer
 
 
+def _come(request: Request, services: Services, caller: Actor, back: Returned) -> Response:
+    """Do what the login was for: link it, prove by it, or go in."""
+    asked_by = back.link_to or back.proves
+    if asked_by is None:
+        return _arrive(request, services, back.arrival, back.return_to, None)
+    if asked_by != caller.identity_id:
+        raise LoginEndedElsewhereError("You are not logged in any more as who began this login.")
+    if back.link_to is not None:
+        services.identity.link(caller, back.arrival)
+    else:
+        services.identity.prove_by(caller, find_session(request) or "", back.arrival)
+    return RedirectResponse(back.return_to, 303, {"cache-control": "no-store"})
+
+
 def _arrive(
     request: Request, services: Services, arrival: Arrival, return_to: str, accept_terms: int | None
 ) -> Response:
@@ -234,7 +257,7 @@ def _meet(
         "terms": _terms(services),
         "return_to": return_to,
     }
-    return _render(request, services, "first_login.html", content, 200)
+    return render_form(request, services, "first_login.html", content, 200)
 
 
 def _enter(request: Request, services: Services, secret: str, return_to: str) -> Response:
@@ -259,6 +282,7 @@ def _show(
         "directory": directory,
         "place_of_password": _labels(services).get(directory),
         "link": bool(form.get("link")),
+        "prove": bool(form.get("prove")),
         "login": form.get("login", ""),
         "needs_code": isinstance(error, (SecondFactorNeededError, BadCodeError)) or bool(form.get("code")),
         "terms": terms,
@@ -266,13 +290,13 @@ def _show(
         "return_to": return_to,
         "providers": [
             {"label": label, "url": f"/login/{name}?{urlencode({'return_to': return_to})}"}
-            for name, label in _list_ways(services)
+            for name, label in list_ways(services)
         ],
     }
-    return _render(request, services, "login.html", content, error.status if error else 200)
+    return render_form(request, services, "login.html", content, error.status if error else 200)
 
 
-def _list_ways(services: Services) -> list[tuple[str, str]]:
+def list_ways(services: Services) -> list[tuple[str, str]]:
     """Name and label of each way beside a password."""
     found = [(one.name, one.label) for one in services.identity.list_providers()]
     found += _labels(services).items()
@@ -284,7 +308,14 @@ def _labels(services: Services) -> dict[str, str]:
     return {one.name: one.label for one in services.identity.list_directories()}
 
 
-def _render(request: Request, services: Services, template: str, content: dict[str, Any], status: int) -> Response:
+def render_form(
+    request: Request,
+    services: Services,
+    template: str,
+    content: dict[str, Any],  # Any: what the template is given
+    status: int,
+) -> Response:
+    """A page with forms of ours, which nobody keeps."""
     policy = (
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'"
