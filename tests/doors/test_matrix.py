@@ -106,6 +106,11 @@ BODIES: dict[str, Any] = {
     "refuse_application": {},
     "approve_quota_request": {},
     "refuse_quota_request": {"note": "No."},
+    "offer_archive": {"identity_id": str(uuid4())},
+    "transfer_archive": {"identity_id": str(uuid4())},
+    "transfer_account": {"identity_id": str(uuid4())},
+    "accept_transfer": {},
+    "prove": {"password": "a long old password"},
     "add_member": {},
     "add_claim_rule": {"issuer": "https://login.example.org", "entitlement": "urn:x"},
 }  # fmt: skip
@@ -226,7 +231,7 @@ def scene(running: RunningApplication, root: Caller) -> Iterator[Scene]:
             "name": "personal",
             "version": "1",
             **dict.fromkeys(("session_id", "token_id", "credential_id", "application_id"), str(uuid4())),
-            **dict.fromkeys(("request_id", "rule_id"), str(uuid4())),
+            **dict.fromkeys(("request_id", "rule_id", "transfer_id"), str(uuid4())),
         }
 
     owner_actor = identity.authenticate(tokens["owner"])

@@ -67,10 +67,10 @@ class Transferring:
         with ctx.db.begin() as tx:
             archive = require_archive(tx, ctx, actor, Action.MANAGE, archive_id, lock=True)
             from_id = require_identity(actor)
+            ctx.identity.require_giver_in(tx, actor, archive.thing(), Grantee(identity_id=to_id), Role.OWNER)
             require_state(archive, *_STATES)
             if to_id == from_id or self._find_person(tx, to_id) is None:
                 raise BadInputError("Name somebody else, who can log in here.", field="to")
-            ctx.identity.require_giver_in(tx, actor, archive.thing(), Grantee(identity_id=to_id), Role.OWNER)
             over = (transfers.c.archive_id == archive_id) & (transfers.c.state == _PENDING)
             tx.execute(
                 update(transfers).where(over, transfers.c.expires_at <= now).values(state="taken_back", decided_at=now)

@@ -33,23 +33,23 @@ _BY_NEED: Mapping[Need, str] = {
     Action.CLOSE: "close_archive",
     Action.APPEND: "append_to_archive",
     Action.MANAGE: "discard_archive change_profile extend_lifetime set_access explain_access list_archive_grants "
-    "grant_on_archive revoke_on_archive list_links make_link revoke_link",
+    "grant_on_archive revoke_on_archive list_links make_link revoke_link offer_archive transfer_archive",
     Action.WITHDRAW: "get_withdrawal withdraw_archive",
     Action.READ_ACCOUNT: "get_account get_account_usage list_account_quota_requests",
     Action.OPEN_ARCHIVE: "open_archive",
-    Action.MANAGE_ACCOUNT: "change_account list_account_grants grant_on_account revoke_on_account",
+    Action.MANAGE_ACCOUNT: "change_account list_account_grants grant_on_account revoke_on_account transfer_account",
     Action.MANAGE_ORGANISATION: "get_organisation_usage list_organisation_grants grant_on_organisation "
     "revoke_on_organisation",
     Action.ADMINISTER: "create_organisation change_organisation define_profile publish_terms list_reach",
     Standing.ANYBODY: "get_instance list_keys list_errors log_in log_out list_providers begin_device_login "
     "poll_device_login log_in_with_token log_in_with_ticket log_in_by_hop get_terms get_terms_version apply "
     "apply_with_password get_upload_options get_options_of_upload",
-    Standing.SHOWN: "list_archives list_events list_jobs list_identities get_identity list_groups list_organisations "
-    "list_accounts list_claim_rules list_profiles get_profile list_applications list_quota_requests report_usage "
+    Standing.SHOWN: "list_archives list_events list_jobs list_identities get_identity list_groups get_group "
+    "list_organisations list_accounts list_claim_rules list_profiles get_profile list_applications list_quota_requests report_usage "
     "search_audit_trail",
     Standing.ONESELF: "get_me set_password begin_second_factor confirm_second_factor renew_recovery_codes "
     "remove_second_factor list_sessions end_session list_tokens create_token revoke_token list_logins link_login "
-    "unlink_login create_group",
+    "unlink_login create_group prove list_transfers accept_transfer decline_transfer",
     Standing.OVER: "create_identity change_identity remove_second_factor_of create_account approve_application "
     "refuse_application approve_quota_request refuse_quota_request",
     Standing.ASKING: "request_quota",
