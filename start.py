@@ -114,8 +114,8 @@ def run_tests(words: list[str]) -> int:
         code = subprocess.run([str(program(check[0])), *check[1:]], cwd=HERE).returncode
         if code:
             return code
-    chosen = [
-        *(["-n", "2", "--dist", "worksteal"] if "-n" not in words else []),
+    chosen = [  # three on two processors: tests also wait, for processes to start and for the disk
+        *(["-n", "3", "--dist", "worksteal"] if "-n" not in words else []),
         *(["-m", "not slow"] if "--fast" in words else []),
     ]
     tests = ["-m", "pytest", *chosen, *(word for word in words if word != "--fast")]
