@@ -305,6 +305,37 @@ def test_a_link_may_wait_for_the_close(ada: Caller, web: httpx.Client, archive: 
 # Who makes and sees them
 
 
+def test_a_pinned_link_shows_what_was_said_when_it_was_made(
+    ada: Caller, web: httpx.Client, archive: str, problem: Problem, running: RunningApplication
+) -> None:
+    assert ada.put_file(archive, "f.txt", b"content").status_code == 201
+    wanted = {"kind": "read", "name": "for the record", "pinned": True}
+    problem(ada.post(f"/archives/{archive}/links", json=wanted), 422, "link_kind")
+
+    def say(word: str) -> None:
+        patch = {"content-type": "application/merge-patch+json"}
+        said = ada.patch(f"/archives/{archive}/metadata", json={"said": word}, headers=patch)
+        assert said.status_code == 200
+        assert ada.patch(f"/archives/{archive}", json={"title": f"{word} title", "tags": [word]}).status_code == 200
+
+    say("first")
+    ada.close_archive(archive)
+    links = {pinned: make(ada, archive, pinned=pinned) for pinned in (True, False)}
+    assert (links[True]["pinned"], links[False]["pinned"]) == (True, False)
+    for word in ("second", "third"):
+        say(word)
+        kept, plain = (web.get(links[pinned]["url"]).text for pinned in (True, False))
+        assert "first title" in kept
+        assert "first" in kept.split("Metadata")[1]
+        assert word not in kept
+        assert f"{word} title" in plain
+        assert "Described as on" in kept
+        assert "Described as on" not in plain
+    assert web.get(f"{links[True]['url']}/files/f.txt").content == b"content"
+    with Caller(running, links[True]["secret"]) as bearer:  # the API tells of the present
+        problem(bearer.get(f"/archives/{archive}"), 403, "link_address_needed")
+
+
 def test_only_who_manages_makes_sees_and_revokes(
     ada: Caller, bob: Caller, nobody: Caller, shared: str, problem: Problem
 ) -> None:

@@ -49,6 +49,7 @@ def a_link(kind: LinkKind, path: bytes = b"", **fields: datetime | int | None) -
         created_at=NOW,
         has_password=False,
         only_when_closed=False,
+        pinned_revision=None,
         **values,  # type: ignore[arg-type]  # each field has its own type
     )
 
@@ -110,5 +111,11 @@ def test_a_link_is_over_when_it_was_revoked_or_has_ended() -> None:
     ],
 )
 def test_what_a_kind_cannot_have(kind: LinkKind, path: bytes, limit: int | None, when_closed: bool) -> None:
-    assert find_kind_problem(kind, path, limit, only_when_closed=when_closed) is not None
-    assert find_kind_problem(LinkKind.READ, path, limit, only_when_closed=when_closed) is None
+    assert find_kind_problem(kind, path, limit, only_when_closed=when_closed, is_pinned=False) is not None
+    assert find_kind_problem(LinkKind.READ, path, limit, only_when_closed=when_closed, is_pinned=False) is None
+
+
+def test_what_is_kept_as_it_is_is_shown_and_is_there() -> None:
+    assert find_kind_problem(LinkKind.DROP, b"", None, only_when_closed=False, is_pinned=True) is not None
+    assert find_kind_problem(LinkKind.READ, b"", None, only_when_closed=True, is_pinned=True) is not None
+    assert find_kind_problem(LinkKind.REVIEW, b"a", 3, only_when_closed=False, is_pinned=True) is None

@@ -713,11 +713,12 @@ class Client:
         password: str | None = None,
         download_limit: int | None = None,
         only_when_closed: bool = False,
+        pinned: bool = False,
     ) -> dict[str, Any]:
         """Share an archive, or a folder or file of it, with whoever has the `url` of the answer, told this once.
 
         `kind` is "read", "drop" (files can be put there, nothing is seen), "metadata" or "review" (as read, without
-        the names of people).
+        the names of people). With `pinned` it shows record and metadata as they are now.
         """
         wanted = {
             "kind": kind,
@@ -726,6 +727,7 @@ class Client:
             "password": password,
             "download_limit": download_limit,
             "only_when_closed": only_when_closed,
+            "pinned": pinned,
         }
         place = to_json(to_bytes(path)) if path else {}
         body = {**_without_none(wanted), **place}

@@ -7,13 +7,15 @@ one line of the metadata's history, as text under `line`. Lines may be there twi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, func, select, update
 
-from perdure.archives.documents import JsonObject
+from perdure.archives.documents import JsonObject, apply_members, description_document, parse_description
 from perdure.archives.errors import JournalUnavailableError
+from perdure.archives.model import Archive, Description
 from perdure.archives.tables import archives, record_changes
 from perdure.db import Database
 from perdure.formats.canonical import canonical_json
@@ -80,6 +82,14 @@ def list_record_changes(tx: Connection, archive_id: UUID, *, after: int, limit: 
             .limit(limit)
         )
     )
+
+
+def description_at(tx: Connection, archive: Archive, revision: int) -> Description:
+    """What the archive's record described at a revision."""
+    document: Mapping[str, Any] = {"description": description_document(archive.description)}
+    for change in reversed(list_record_changes(tx, archive.id, after=revision)):
+        document = apply_members(document, {"description": change.before.get("description", {})})
+    return parse_description(document["description"])
 
 
 def record_line(row: Row[Any]) -> bytes:  # Any: a row of record_changes

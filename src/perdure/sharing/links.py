@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -41,6 +41,7 @@ class LinkRequest:
     password: str | None = field(default=None, repr=False)
     download_limit: int | None = None
     only_when_closed: bool = False
+    is_pinned: bool = False
 
 
 class Links:
@@ -60,7 +61,11 @@ class Links:
         with self._ctx.db.begin() as tx:
             self._require_maker(tx, actor, archive_id, wanted)
         problem = find_kind_problem(
-            wanted.kind, wanted.path, wanted.download_limit, only_when_closed=wanted.only_when_closed
+            wanted.kind,
+            wanted.path,
+            wanted.download_limit,
+            only_when_closed=wanted.only_when_closed,
+            is_pinned=wanted.is_pinned,
         )
         if problem:
             raise LinkKindError(f"It is of the kind {wanted.kind.value}: {problem}.", field="kind")
@@ -80,10 +85,13 @@ class Links:
             has_password=kept is not None,
             download_limit=wanted.download_limit,
             only_when_closed=wanted.only_when_closed,
+            pinned_revision=None,
             revoked_at=None,
         )
         with self._ctx.db.begin() as tx:
-            self._require_maker(tx, actor, archive_id, wanted)
+            archive = self._require_maker(tx, actor, archive_id, wanted)
+            if wanted.is_pinned:
+                link = replace(link, pinned_revision=_find_version(archive, wanted.kind))
             tx.execute(insert(links).values(to_row(link, digest_secret(secret), kept)))
             self._ctx.events.record(tx, facts.LINK_MADE, archive_id, actor, _told(link))
         return secret, link
@@ -136,6 +144,12 @@ class Links:
         return end
 
 
+def _find_version(archive: Archive, kind: LinkKind) -> int:
+    if kind is not LinkKind.METADATA and archive.state is not ArchiveState.CLOSED:
+        raise LinkKindError("The files of an archive that is not closed still change.", field="pinned")
+    return archive.revision
+
+
 def _told(link: Link) -> dict[str, object]:
     return {
         "link": str(link.id),
@@ -145,4 +159,5 @@ def _told(link: Link) -> dict[str, object]:
         "has_password": link.has_password,
         "download_limit": link.download_limit,
         "only_when_closed": link.only_when_closed,
+        "pinned_revision": link.pinned_revision,
     }

@@ -40,6 +40,7 @@ _CONTENT_ONLY = frozenset({LinkKind.DROP, LinkKind.REVIEW})
 class Link:
     """A link without its secret. `path` is what it is for (`b""`: the whole archive).
 
+    With `pinned_revision` it shows record and metadata as they were at `created_at`, whatever is changed later.
     `uses` counts requests at its address, `downloads` what was begun to be downloaded of the whole, folders or files.
     """
 
@@ -54,6 +55,7 @@ class Link:
     has_password: bool
     download_limit: int | None
     only_when_closed: bool
+    pinned_revision: int | None
     revoked_at: datetime | None
     uses: int = 0
     downloads: int = 0
@@ -74,7 +76,9 @@ class Link:
         return LinkScope(self.id, self.archive_id, actions, self.path, self.kind in _CONTENT_ONLY)
 
 
-def find_kind_problem(kind: LinkKind, path: bytes, download_limit: int | None, *, only_when_closed: bool) -> str | None:
+def find_kind_problem(
+    kind: LinkKind, path: bytes, download_limit: int | None, *, only_when_closed: bool, is_pinned: bool
+) -> str | None:
     """What this kind of link cannot have, in words, or None."""
     if kind is LinkKind.METADATA and path:
         return "a link to metadata is for the whole archive"
@@ -82,4 +86,8 @@ def find_kind_problem(kind: LinkKind, path: bytes, download_limit: int | None, *
         return "nothing is downloaded by it, so there is nothing to limit"
     if kind is LinkKind.DROP and only_when_closed:
         return "a closed archive takes no files"
+    if is_pinned and kind is LinkKind.DROP:
+        return "nothing is shown by it, so there is nothing to keep as it is"
+    if is_pinned and only_when_closed:
+        return "it is kept as it is now, and an open archive is not what it will be when it is closed"
     return None

@@ -27,6 +27,7 @@ def to_link(row: Row[Any]) -> Link:  # Any: a row with all columns of a link
         has_password=row.password is not None,
         download_limit=row.download_limit,
         only_when_closed=row.only_when_closed,
+        pinned_revision=row.pinned_revision,
         revoked_at=row.revoked_at,
         uses=row.uses,
         downloads=row.downloads,
@@ -48,6 +49,7 @@ def to_row(link: Link, digest: bytes, password: str | None) -> dict[str, object]
         "password": password,
         "download_limit": link.download_limit,
         "only_when_closed": link.only_when_closed,
+        "pinned_revision": link.pinned_revision,
     }
 
 

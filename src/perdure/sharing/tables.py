@@ -39,6 +39,7 @@ links = Table(
     Column("password", Text),  # what identity keeps of it
     Column("download_limit", BigInteger),
     Column("only_when_closed", Boolean, nullable=False, server_default="false"),
+    Column("pinned_revision", BigInteger),  # of the archive's record, as it was when the link was made
     Column("revoked_at", _moment),
     Column("uses", BigInteger, nullable=False, server_default="0"),
     Column("downloads", BigInteger, nullable=False, server_default="0"),

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from perdure.archives.downloading import Download, Form
 from perdure.archives.errors import EntryNotFoundError, NoRoomError, PathTakenError, RefusedItemError
+from perdure.archives.journal import description_at
 from perdure.archives.layers import to_manifest_entry
 from perdure.archives.listing import EntryPage
 from perdure.archives.model import ArchiveState, Creator, Entry, EntryKind
@@ -63,6 +64,7 @@ class SharedPage:
     is_whole: bool
     has_password: bool
     expires_at: datetime | None
+    as_of: datetime | None = None  # of what is described, where it is not as at present
     state: ArchiveState | None = None
     description: str = ""
     creators: tuple[Creator, ...] = ()
@@ -94,8 +96,9 @@ class Visiting:
             link, kept = self._find(secret)
         except LinkNotFoundError:
             raise BadCredentialsError("This link is not known, or it has ended.") from None
-        if kept is not None or link.download_limit is not None or link.kind is LinkKind.DROP:
-            raise LinkAddressNeededError("This link has a password or a limit, or is for dropping files.")
+        is_plain = kept is None and link.download_limit is None and link.pinned_revision is None
+        if not is_plain or link.kind is LinkKind.DROP:
+            raise LinkAddressNeededError("This link has a password, a limit or a version, or is for dropping files.")
         self._admit(link)
         return _bearer(link)
 
@@ -106,20 +109,25 @@ class Visiting:
             raise _gone()
         with self._ctx.db.begin() as tx:
             archive = load(tx, link.archive_id)
-        told, is_whole = archive.description, link.path == b""
+            told = archive.description
+            if link.pinned_revision is not None:
+                told = description_at(tx, archive, link.pinned_revision)
+        is_whole, as_of = link.path == b"", None if link.pinned_revision is None else link.created_at
         page = SharedPage(
             kind=link.kind,
             title=told.title if is_whole else display_path(link.path.rpartition(b"/")[2]),
             is_whole=is_whole,
             has_password=link.has_password,
             expires_at=link.expires_at,
+            as_of=as_of,
         )
         if link.kind is LinkKind.DROP:
             return replace(page, title=link.name)
         page = replace(page, state=archive.state, checksum_list=checksum_list_name(archive.profile.digests[0]))
         if is_whole:
             page = replace(page, description=told.description, subjects=told.subjects, licence=told.licence)
-            page = replace(page, metadata=self._archives.describing.read_metadata(actor, archive.id).value)
+            said = self._archives.describing.read_metadata(actor, archive.id, as_of=as_of)
+            page = replace(page, metadata=said.value)
         if is_whole and link.kind is not LinkKind.REVIEW:
             page = replace(page, creators=told.creators, publisher=told.publisher)
         if link.kind is LinkKind.METADATA:

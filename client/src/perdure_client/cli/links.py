@@ -33,6 +33,7 @@ def link() -> None:
 @click.option("--password-stdin", is_flag=True, help="Ask for a password, which is read from standard input here.")
 @click.option("--limit", type=click.IntRange(min=1), help="How many downloads may begin.")
 @click.option("--when-closed", is_flag=True, help="It opens once the archive is closed.")
+@click.option("--pinned", is_flag=True, help="Show record and metadata as they are now, whatever is changed later.")
 @json_option
 @click.pass_context
 def link_make(
@@ -45,6 +46,7 @@ def link_make(
     password_stdin: bool,
     limit: int | None,
     when_closed: bool,
+    pinned: bool,
     as_json: bool,
 ) -> None:
     """Make a link to an archive, or to the folder or file at PATH in it. Its address is shown this once."""
@@ -57,6 +59,7 @@ def link_make(
         password=sys.stdin.readline().rstrip("\r\n") if password_stdin else None,
         download_limit=limit,
         only_when_closed=when_closed,
+        pinned=pinned,
     )
     if as_json:
         print_json(made)

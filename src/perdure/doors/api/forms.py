@@ -242,6 +242,9 @@ class LinkForm(PathForm):
     password: Secret | None = None
     download_limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     only_when_closed: bool = False
+    pinned: bool = Field(
+        default=False, description="Show record and metadata of a closed archive as they are now, whatever comes later."
+    )
 
 
 class _ToForm(Form):

@@ -37,6 +37,7 @@ class LinkView(BaseModel):
     has_password: bool
     download_limit: int | None
     only_when_closed: bool
+    pinned: bool = Field(description="It shows record and metadata as they were when it was made.")
     revoked_at: datetime | None
     uses: int = Field(description="Requests at its address, and by it as a token.")
     downloads: int = Field(description="Files, folders or wholes whose download was begun at its address.")
@@ -77,6 +78,7 @@ def make_link(archive_id: ArchiveId, form: LinkForm, caller: KnownCaller, servic
         password=form.password,
         download_limit=form.download_limit,
         only_when_closed=form.only_when_closed,
+        is_pinned=form.pinned,
     )
     secret, link = services.sharing.links.make_link(caller, archive_id, wanted)
     return MadeLinkView(**_fields(link), secret=secret, url=f"{services.place().api_url}/s/{secret}")
@@ -106,6 +108,7 @@ def _fields(link: Link) -> dict[str, Any]:  # Any: fields of the view, each with
         "has_password": link.has_password,
         "download_limit": link.download_limit,
         "only_when_closed": link.only_when_closed,
+        "pinned": link.pinned_revision is not None,
         "revoked_at": link.revoked_at,
         "uses": link.uses,
         "downloads": link.downloads,
