@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -14,6 +15,7 @@ from perdure.settings import (
     BadSettingError,
     Settings,
     StoreSettings,
+    TokenIssuerSettings,
     default_data_dir,
     load_settings,
     plain_values,
@@ -22,6 +24,9 @@ from perdure.settings import (
 )
 
 MANUAL = Path(__file__).resolve().parent.parent / "docs" / "operate" / "configure.md"
+
+
+ISSUER = '[[token_issuers]]\nname = "a"\nissuer = "https://issuer.example.org"\n'
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +42,7 @@ def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
 def test_every_setting_is_in_the_manual_with_its_variable(key: str) -> None:
     manual = MANUAL.read_text()
     assert f"`{key}`" in manual
-    if key not in ("stores", "providers"):
+    if key not in ("stores", "providers", "token_issuers"):
         assert f"`{variable_of(key)}`" in manual
 
 
@@ -51,6 +56,17 @@ def test_the_example_in_the_manual_is_valid(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("postgresql://db.example.org/archive")
     (tmp_path / "perdure.toml").write_text(example.replace("/etc/archive/database-url", str(tmp_path / "url")))
     assert len(load_settings(environment(tmp_path)).stores) == 2
+
+
+def test_the_issuer_of_tokens_in_the_manual_is_valid(tmp_path: Path) -> None:
+    manual = (MANUAL.parent / "logins.md").read_text().split("## Tokens of the grid")[1]
+    (tmp_path / "perdure.toml").write_text(manual.split("```toml\n")[1].split("```")[0])
+    settings = load_settings(environment(tmp_path))
+    (found,) = settings.token_issuers
+    assert (found.base_path, list(found.paths), found.any_audience) == ("/perdure", ["/store/beam/2026"], True)
+    assert settings_from(json.loads(json.dumps(plain_values(settings)))) == settings
+    for entry in fields(TokenIssuerSettings):
+        assert f"`{entry.name}`" in manual
 
 
 def test_without_any_choice_everything_has_a_default(tmp_path: Path) -> None:
@@ -100,6 +116,16 @@ def test_the_data_folder_may_hold_the_file(tmp_path: Path) -> None:
         ('allow_plain_http = "perhaps"\n', "allow_plain_http"),
         ('trusted_proxies = ["*"]\n', "trusted_proxies"),
         ('trusted_proxies = ["10.1.2.3/8"]\n', "trusted_proxies"),
+        ("token_issuers = 1\n", "token_issuers"),
+        ('[[token_issuers]]\nname = "a"\n', "token_issuers.issuer"),
+        (f"{ISSUER}colour = 1\n", "token_issuers.colour"),
+        (f"{ISSUER.replace('https', 'http')}", "token_issuers.issuer"),
+        (f'{ISSUER}profile = "other"\n', "token_issuers.profile"),
+        (f'{ISSUER}service = "x"\n', "token_issuers.service"),
+        (f'{ISSUER}base_path = "/a/../b"\n', "token_issuers.base_path"),
+        (f'{ISSUER}[token_issuers.paths]\n"a" = "{UUID(int=1)}"\n', "token_issuers.paths"),
+        (f'{ISSUER}[token_issuers.subjects]\nrobot = "x"\n', "token_issuers.subjects"),
+        (ISSUER + ISSUER, "token_issuers"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, text: str, key: str) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from perdure.kernel.errors import BadInputError
+from perdure.kernel.ids import parse_id
+from perdure.kernel.paths import find_path_problem
 
 PREFIX = "PERDURE_"
 SECRETS = frozenset({"database_url", "metrics_token"})
@@ -30,6 +32,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
 STORE_KINDS = ("posix",)
 PROVIDER_KINDS = ("oidc", "proxy", "x509", "ldap")
+TOKEN_PROFILES = ("wlcg", "scitokens")
 
 
 class BadSettingError(BadInputError):
@@ -93,6 +96,25 @@ class ProviderSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenIssuerSettings:
+    """An issuer of tokens of the grid, which are taken where bytes are moved.
+
+    `base_path` is where archives stand in its paths, `paths` are folders that are one archive, `subjects` are
+    identities of subjects, and `service` is the service account in whose name all others come.
+    """
+
+    name: str
+    issuer: str
+    profile: str = "wlcg"
+    audiences: tuple[str, ...] = ()
+    any_audience: bool = True
+    base_path: str = "/"
+    paths: Mapping[str, str] = field(default_factory=dict)
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    service: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Every setting, with its default. `host`, `port` and the like are where we listen, `public_url` and `data_url`
     what others are told, for a proxy in between."""
@@ -111,10 +133,13 @@ class Settings:
     allow_plain_http: bool = False
     trusted_proxies: tuple[str, ...] = ()
     providers: tuple[ProviderSettings, ...] = ()
+    token_issuers: tuple[TokenIssuerSettings, ...] = ()
     ingest_roots: tuple[Path, ...] = ()
     log_level: str = "info"
     log_format: str = "auto"
     session_hours: int = 12
+    service_token_days: int = 365
+    service_grace_hours: int = 7 * 24
     web_processes: int = 0
     worker_processes: int = 0
     worker_concurrency: int = 4
@@ -208,7 +233,7 @@ def is_required(key: str, of: type[StoreSettings] | type[ProviderSettings] = Sto
     return any(f.name == key and f.default is MISSING for f in fields(of))
 
 
-_TABLES = ("stores", "providers")  # given in the file only
+_TABLES = ("stores", "providers", "token_issuers")  # given in the file only
 
 
 def _find_file(environment: Mapping[str, str], data_dir: Path) -> Path | None:
@@ -301,6 +326,9 @@ def _checked(settings: Settings) -> Settings:
     ways = [provider.name for provider in settings.providers]
     if len(set(ways)) < len(ways):
         raise BadSettingError("Each of the providers needs a name of its own.", key="providers")
+    issuers = [one.issuer for one in settings.token_issuers]
+    if len(set(issuers)) < len(issuers):
+        raise BadSettingError("Each of the token_issuers needs an issuer of its own.", key="token_issuers")
     if any(one.kind == "proxy" for one in settings.providers) and not settings.trusted_proxies:
         raise BadSettingError("A provider of the kind proxy needs trusted_proxies.", key="trusted_proxies")
     if settings.data_port == settings.port and settings.port:
@@ -456,11 +484,75 @@ def _check_provider(provider: ProviderSettings) -> None:
         if not _HEADER_NAME.fullmatch(header) and (header or is_needed):
             raise BadSettingError(f"{name} must be the name of a header, without underscores.", key=f"providers.{name}")
     if provider.kind == "oidc":
-        parts = urlsplit(provider.issuer)
-        if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
-            raise BadSettingError("An issuer is an https URL.", key="providers.issuer")
+        _check_issuer("providers.issuer", provider.issuer)
     if provider.kind == "ldap":
         _check_directory(provider)
+
+
+def _check_issuer(key: str, issuer: str) -> None:
+    parts = urlsplit(issuer)
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
+        raise BadSettingError("An issuer is an https URL.", key=key)
+
+
+def _token_issuers(key: str, value: object) -> tuple[TokenIssuerSettings, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) for one in value):
+        raise BadSettingError("token_issuers must be tables: [[token_issuers]].", key=key)
+    return tuple(_token_issuer(one) for one in value)
+
+
+def _token_issuer(values: Mapping[str, object]) -> TokenIssuerSettings:
+    parsers: dict[str, Callable[[str, object], Any]] = {  # Any: each of its own type
+        "name": _text,
+        "issuer": _text,
+        "profile": _one_of(TOKEN_PROFILES),
+        "audiences": _texts,
+        "any_audience": _flag,
+        "base_path": _folder,
+        "paths": _ids_of_folders,
+        "subjects": _ids,
+        "service": _optional_id,
+    }
+    for name in values:
+        if name not in parsers:
+            raise BadSettingError(f"A token issuer has no setting {name!r}.", key=f"token_issuers.{name}")
+    for name in ("name", "issuer"):
+        if not values.get(name):
+            raise BadSettingError(f"A token issuer needs {name!r}.", key=f"token_issuers.{name}")
+    parsed = {name: parsers[name](f"token_issuers.{name}", value) for name, value in values.items()}
+    _check_issuer("token_issuers.issuer", parsed["issuer"])
+    return TokenIssuerSettings(**parsed)
+
+
+def _folder(key: str, value: object) -> str:
+    """An absolute path in its one form: `/`, or no slash at its end."""
+    text = _text(key, value)
+    inside = text.removeprefix("/").removesuffix("/")
+    is_plain = text == "/" or (find_path_problem(inside.encode()) is None and "%" not in text)
+    if not text.startswith("/") or not is_plain:
+        raise BadSettingError(f"{key} must be a path such as /store/archives, without '.', '..' or '%'.", key=key)
+    return f"/{inside}"
+
+
+def _ids(key: str, value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise BadSettingError(f"{key} must be a table.", key=key)
+    return {_text(key, name): _id(key, one) for name, one in value.items()}
+
+
+def _ids_of_folders(key: str, value: object) -> dict[str, str]:
+    return {_folder(key, name): one for name, one in _ids(key, value).items()}
+
+
+def _id(key: str, value: object) -> str:
+    try:
+        return str(parse_id(_text(key, value)))
+    except ValueError as error:
+        raise BadSettingError(f"{key}: {error}.", key=key) from None
+
+
+def _optional_id(key: str, value: object) -> str | None:
+    return None if value is None else _id(key, value)
 
 
 def _check_directory(provider: ProviderSettings) -> None:
@@ -510,10 +602,13 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "allow_plain_http": _flag,
     "trusted_proxies": _networks,
     "providers": _providers,
+    "token_issuers": _token_issuers,
     "ingest_roots": _paths,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
     "session_hours": _number(1, 24 * 90),
+    "service_token_days": _number(1, 3650),
+    "service_grace_hours": _number(0, 90 * 24),
     "web_processes": _number(0, 64),
     "worker_processes": _number(0, 64),
     "worker_concurrency": _number(1, 256),
@@ -541,6 +636,6 @@ def _plain_value(value: object) -> object:
         return str(value)
     if isinstance(value, (list, tuple)):
         return [_plain_value(item) for item in value]
-    if isinstance(value, dict):
-        return _plain(value)
+    if isinstance(value, Mapping):
+        return _plain(dict(value))
     return value

@@ -111,6 +111,9 @@ BODIES: dict[str, Any] = {
     "transfer_account": {"identity_id": str(uuid4())},
     "accept_transfer": {},
     "prove": {"password": "a long old password"},
+    "create_service": {"name": "changed", "purpose": "Changes."},
+    "change_service": {"purpose": "Changes."},
+    "create_service_token": {"name": "changed"},
     "add_member": {},
     "add_claim_rule": {"issuer": "https://login.example.org", "entitlement": "urn:x"},
 }  # fmt: skip
@@ -231,7 +234,7 @@ def scene(running: RunningApplication, root: Caller) -> Iterator[Scene]:
             "name": "personal",
             "version": "1",
             **dict.fromkeys(("session_id", "token_id", "credential_id", "application_id"), str(uuid4())),
-            **dict.fromkeys(("request_id", "rule_id", "transfer_id"), str(uuid4())),
+            **dict.fromkeys(("request_id", "rule_id", "transfer_id", "service_id"), str(uuid4())),
         }
 
     owner_actor = identity.authenticate(tokens["owner"])

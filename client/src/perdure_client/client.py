@@ -199,6 +199,58 @@ class Client:
     def revoke_token(self, token_id: str) -> None:
         self._transport.request("DELETE", f"/tokens/{token_id}")
 
+    # Service accounts
+
+    def list_services(self) -> Iterator[dict[str, Any]]:
+        """The service accounts that one answers for, or whose organisation one manages."""
+        return self._pages("/services")
+
+    def service(self, service_id: str) -> dict[str, Any]:
+        return self._object(self._transport.json("GET", f"/services/{service_id}"))
+
+    def create_service(
+        self, name: str, purpose: str, *, responsible: str | None = None, **limits: object
+    ) -> dict[str, Any]:
+        """Make a service account; `responsible` is a login name, oneself without it.
+
+        `limits` takes verbs, archives, addresses, organisation_id and quota_bytes.
+        """
+        person = None if responsible is None else self._identity_of(responsible)
+        body = _without_none({"name": name, "purpose": purpose, "responsible_id": person, **limits})
+        return self._object(self._transport.json("POST", "/services", json=body, headers=_once()))
+
+    def change_service(self, service_id: str, *, responsible: str | None = None, **changes: object) -> dict[str, Any]:
+        """Change what is given; `responsible` is a login name.
+
+        `changes` takes purpose, verbs, archives (None: all), addresses and is_active.
+        """
+        if responsible is not None:
+            changes["responsible_id"] = self._identity_of(responsible)
+        return self._object(self._transport.json("PATCH", f"/services/{service_id}", json=changes, repeatable=True))
+
+    def list_service_reach(self, service_id: str) -> Iterator[dict[str, Any]]:
+        """The archives that a service account reaches, with what it may do there at most."""
+        return self._pages(f"/services/{service_id}/archives")
+
+    def list_service_tokens(self, service_id: str) -> list[dict[str, Any]]:
+        return list(self._pages(f"/services/{service_id}/tokens"))
+
+    def create_service_token(self, service_id: str, name: str, **narrowed: object) -> dict[str, Any]:
+        """A token for the machine; its `secret` is told this once only. `narrowed`: verbs, archives, expires_at."""
+        body = _without_none({"name": name, **narrowed})
+        return self._object(self._transport.json("POST", f"/services/{service_id}/tokens", json=body, headers=_once()))
+
+    def rotate_service_token(
+        self, service_id: str, token_id: str, *, grace_seconds: int | None = None, expires_at: str | None = None
+    ) -> dict[str, Any]:
+        """A token that takes over from another, which goes on for the time of grace; its `secret` is told this once."""
+        body = _without_none({"grace_seconds": grace_seconds, "expires_at": expires_at})
+        place = f"/services/{service_id}/tokens/{token_id}/rotate"
+        return self._object(self._transport.json("POST", place, json=body, headers=_once()))
+
+    def revoke_service_token(self, service_id: str, token_id: str) -> None:
+        self._transport.request("DELETE", f"/services/{service_id}/tokens/{token_id}")
+
     def list_sessions(self) -> list[dict[str, Any]]:
         """Where one is logged in, the newest first."""
         return list(self._pages("/sessions"))
@@ -637,24 +689,27 @@ class Client:
         login: str | None = None,
         group_id: str | None = None,
         credential: tuple[str, str] | None = None,
+        identity_id: str | None = None,
         expires_at: str | None = None,
         requires: Iterable[str] = (),
         pass_on: tuple[str, str | None] | None = None,
         on: str = "archives",
     ) -> dict[str, Any]:
-        """Give a role to a person named by login, to a group, or to a credential (kind and subject).
+        """Give a role to a person named by login, to an identity, such as a service account, to a group, or to a
+        credential (kind and subject).
 
         It is given on an archive, or, with the identifier of one, `on` "accounts" or "organisations". `pass_on` limits
         to whom its bearer may give roles by it: ("nobody", None), ("organisation", id) or ("group", id).
         """
-        if sum(one is not None for one in (login, group_id, credential)) != 1:
+        if sum(one is not None for one in (login, identity_id, group_id, credential)) != 1:
             raise UsageError(
-                "A role is granted to one person, group or credential.", next_step="Give one of the three."
+                "A role is granted to one person, service account, group or credential.", next_step="Name one of them."
             )
         named = None if credential is None else {"kind": credential[0], "subject": credential[1]}
-        to = _without_none({"login": login, "group_id": group_id, "credential": named, "expires_at": expires_at})
+        to = _without_none({"login": login, "identity_id": identity_id, "group_id": group_id, "credential": named})
         limit = None if pass_on is None else _without_none({"to": pass_on[0], "id": pass_on[1]})
-        body = {"role": role, "requires": list(requires), **to, **_without_none({"pass_on": limit})}
+        more = _without_none({"expires_at": expires_at, "pass_on": limit})
+        body = {"role": role, "requires": list(requires), **to, **more}
         return self._object(self._transport.json("POST", f"/{on}/{archive_id}/grants", json=body, headers=_once()))
 
     def explain_access(self, archive_id: str) -> Iterator[dict[str, Any]]:

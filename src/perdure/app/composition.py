@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 import structlog
 from prometheus_client import Metric
 
 from perdure.adapters.ldap.directory import LdapDirectory, LdapSettings
-from perdure.adapters.oidc import OidcProvider, OidcSettings
+from perdure.adapters.oidc import GridIssuer, GridIssuerSettings, OidcProvider, OidcSettings
 from perdure.adapters.posix.store import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
 from perdure.adapters.sealing import FileSealer
@@ -30,7 +31,8 @@ from perdure.db.instance import settle_instance_id
 from perdure.db.migrations import SchemaState, schema_state
 from perdure.events import EventLog
 from perdure.formats.canonical import canonical_json
-from perdure.identity import Identity, IdentitySettings
+from perdure.identity import Identity, IdentitySettings, ServiceLimits
+from perdure.identity.grid_scopes import GridPlaces, GridProfile
 from perdure.jobs import Jobs, Lifelines, run_worker
 from perdure.kernel.clock import Clock, SystemClock
 from perdure.kernel.errors import PerdureError
@@ -165,15 +167,22 @@ def _wire(
         seed_shipped(tx)
     jobs = Jobs(db, watch=meters.jobs)
     events = EventLog(db, clock)
-    lifetime = IdentitySettings(session_lifetime=timedelta(hours=settings.session_hours))
+    chosen = IdentitySettings(
+        session_lifetime=timedelta(hours=settings.session_hours),
+        services=ServiceLimits(
+            longest_life=timedelta(days=settings.service_token_days),
+            grace=timedelta(hours=settings.service_grace_hours),
+        ),
+    )
     identity = Identity(
         db,
         clock,
         events,
         FileSealer(settings.keys_dir),
-        lifetime,
+        chosen,
         providers=_make_providers(settings, clock),
         directories=[_make_directory(one) for one in settings.providers if one.kind == "ldap"],
+        issuers=_make_issuers(settings, clock),
     )
     jobs.register_periodic("identity.forget_ended", timedelta(hours=24), identity.forget_ended)
     jobs.register_periodic("identity.forget_memberships", timedelta(hours=24), identity.forget_ended_memberships)
@@ -265,6 +274,28 @@ def _make_directory(one: ProviderSettings) -> LdapDirectory:
         )
     except (ValueError, OSError) as error:
         raise BadSettingError(f"The provider {one.name} cannot be used: {error}.", key="providers") from error
+
+
+def _make_issuers(settings: Settings, clock: Clock) -> list[GridIssuer]:
+    return [
+        GridIssuer(
+            GridIssuerSettings(
+                name=one.name,
+                issuer=one.issuer,
+                profile=GridProfile(one.profile),
+                audiences=frozenset(one.audiences or (settings.public_url, settings.data_url)),
+                any_audience=one.any_audience,
+                places=GridPlaces(
+                    base=one.base_path.rstrip("/"),
+                    known={path.rstrip("/"): UUID(text) for path, text in one.paths.items()},
+                ),
+                subjects={subject: UUID(text) for subject, text in one.subjects.items()},
+                service_id=None if one.service is None else UUID(one.service),
+            ),
+            clock,
+        )
+        for one in settings.token_issuers
+    ]
 
 
 def _make_store(store: StoreSettings, on_sync_failure: Callable[[], None] | None = None) -> PosixStore:

@@ -22,14 +22,20 @@ from perdure.doors.http.services import Place, Services
 from perdure.doors.http.tls import Certificate
 from perdure.doors.http.watching import NoWatch, RequestWatch
 from perdure.doors.links import open_links
-from perdure.doors.ui import open_account_page, open_link_pages, open_login_pages, open_pages
+from perdure.doors.ui import (
+    open_account_page,
+    open_link_pages,
+    open_login_pages,
+    open_machine_pages,
+    open_pages,
+)
 from perdure.identity import CredentialKind
 from perdure.settings import Settings
 
 _DOORS = {
     "api": (open_api,),
     "data": (open_data,),
-    "ui": (open_pages, open_link_pages, open_login_pages, open_account_page),
+    "ui": (open_pages, open_link_pages, open_login_pages, open_account_page, open_machine_pages),
 }
 _BACKLOG = 2048  # connections that wait to be taken; the server's own number
 _FAULTS_REMEMBERED = 1.0  # anybody may ask for them, and each answer opens a connection to the database

@@ -30,7 +30,16 @@ from perdure.storage.model import ObjectKind, object_uri
 
 log = structlog.get_logger(__name__)
 
-REGISTRY_FILES = ("organisations", "identities", "terms", "groups", "accounts", "grants", "profiles")
+REGISTRY_FILES = (
+    "organisations",
+    "identities",
+    "service_accounts",
+    "terms",
+    "groups",
+    "accounts",
+    "grants",
+    "profiles",
+)
 REGISTRY_FOLDER = "registry/"
 EVENTS_FOLDER = "events/"
 _READ_EVERY = timedelta(days=30)

@@ -53,7 +53,7 @@ from perdure.archives.records import Context, load, require_archive, require_sta
 from perdure.archives.removing import remove_paths
 from perdure.archives.renoting import renote_part
 from perdure.archives.tables import parts, uploads
-from perdure.identity.model import Action
+from perdure.identity.model import Action, may_replace_at
 from perdure.kernel.actor import SYSTEM, Actor
 from perdure.kernel.errors import BadInputError, NotFoundError, PerdureError
 from perdure.kernel.paths import display_path
@@ -118,11 +118,12 @@ class Filling:
         """Take one file in one stream; its size is known, so that its room is reserved before it comes.
 
         It takes its path only from what is `expected` there, which is looked at when it is complete. A link that is for
-        the path lets its bearer do this if it does not `replace`.
+        the path lets its bearer do this if it does not `replace`; who came with scopes that let him add does not.
         """
+        replace = replace and may_replace_at(actor.paths, archive_id, path)
         item = Attributes(mtime_ns, mode, stated_digests).as_item(path, size)
         _require_item(item)
-        archive, reservation = self._reserve(actor, archive_id, 1, size, adding=None if replace else path)
+        archive, reservation = self._reserve(actor, archive_id, 1, size, at=path, may_replace=replace)
         landing = Landing(self._ctx, actor, archive, reservation)
         with _giving_up(landing):
             return FileReceiver(landing, item, replace=replace, expected=expected)
@@ -134,11 +135,17 @@ class Filling:
         if any(item.size < 0 for item in items):
             raise BadInputError("An item has a negative size.", field="items")
         problems = {index: problem for index, item in enumerate(items) if (problem := find_item_problem(item))}
+        for index, item in enumerate(items):
+            if not may_replace_at(actor.paths, archive_id, item.path):
+                problems.setdefault(index, "the token does not let you replace what is at this path")
         good = [index for index in range(len(items)) if index not in problems]
         conflicts = find_batch_conflicts([items[index] for index in good])
         problems.update({good[index]: problem for index, problem in conflicts.items()})
         wanted = [item for index, item in enumerate(items) if index not in problems]
-        archive, reservation = self._reserve(actor, archive_id, len(wanted), sum(item.size for item in wanted))
+        first = next(iter([*wanted, *items]), None)  # each of them was looked at above
+        archive, reservation = self._reserve(
+            actor, archive_id, len(wanted), sum(item.size for item in wanted), at=first and first.path
+        )
         landing = Landing(self._ctx, actor, archive, reservation)
         with _giving_up(landing):
             return BatchReceiver(landing, items, problems)
@@ -164,7 +171,9 @@ class Filling:
         now = self._ctx.clock.now()
         until = min(expires or now + self._ctx.settings.upload_lifetime, now + _MAX_UPLOAD_LIFETIME)
         kept = {"mtime_ns": item.mtime_ns, "mode": item.mode, "digests": dict(item.digests)}
-        archive, reservation = self._reserve(actor, archive_id, 1, size, path=path, attributes=kept, until=until)
+        archive, reservation = self._reserve(
+            actor, archive_id, 1, size, at=path, path=path, attributes=kept, until=until
+        )
         names = digests_to_take(archive.profile.digests, item.digests)
         crash_point("upload.reserved")
         with _giving_up(Landing(self._ctx, actor, archive, reservation)):
@@ -327,14 +336,17 @@ class Filling:
         entries: int,
         size: int,
         *,
+        at: bytes | None,
+        may_replace: bool = True,
         path: bytes | None = None,
         attributes: Mapping[str, object] | None = None,
         until: datetime | None = None,
-        adding: bytes | None = None,
     ) -> tuple[Archive, Reservation]:
         ctx = self._ctx
         with ctx.db.begin() as tx:
-            archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True, path=adding)
+            archive = require_archive(
+                tx, ctx, actor, Action.FILL, archive_id, lock=True, path=at, may_replace=may_replace
+            )
             require_state(archive, ArchiveState.OPEN)
             ctx.storage.check_room(size)
             return archive, reserve(
@@ -354,7 +366,7 @@ class Filling:
         if row is None or row.path is None:
             raise UnknownUploadError(f"There is no upload {upload_id}.")
         try:
-            require_archive(tx, self._ctx, actor, Action.FILL, row.archive_id)
+            require_archive(tx, self._ctx, actor, Action.FILL, row.archive_id, path=row.path, may_replace=True)
         except NotFoundError:
             raise UnknownUploadError(f"There is no upload {upload_id}.") from None
         return row

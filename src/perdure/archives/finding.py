@@ -21,7 +21,7 @@ from perdure.archives.searching import has_path_with
 from perdure.archives.tables import account_usage, archives, uploads
 from perdure.events import Event
 from perdure.identity.events import GRANT_GIVEN, GRANT_REVOKED
-from perdure.identity.model import Action, InstanceThing
+from perdure.identity.model import Action, InstanceThing, scope_actions
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
 from perdure.kernel.ids import parse_id, short_form
@@ -193,6 +193,26 @@ def list_reach(
     if person is None:
         ctx.identity.get_identity(actor, identity_id)
     return ArchivePage((), None) if person is None else list_archives(ctx, person, cursor=cursor, limit=limit)
+
+
+def list_service_reach(
+    ctx: Context, actor: Actor, service_id: UUID, *, cursor: str | None = None, limit: int = 50
+) -> ArchivePage:
+    """The archives that a service account reaches and what its best token may do there; for who may see the account.
+
+    Nothing while it is disabled, or nobody is responsible for it.
+    """
+    with ctx.db.begin() as tx:
+        ctx.identity.require_service_seen_in(tx, actor, service_id)
+        machine = ctx.identity.find_actor_in(tx, service_id)
+    if machine is None:
+        return ArchivePage((), None)
+    by_role = replace(machine, scope=replace(machine.scope, verbs=None))  # one that only writes lists nothing itself
+    page = list_archives(ctx, by_role, cursor=cursor, limit=limit)
+    views = (
+        replace(view, actions=view.actions & scope_actions(machine.scope, view.archive.thing())) for view in page.items
+    )
+    return replace(page, items=tuple(views))
 
 
 def record_history(

@@ -152,6 +152,12 @@ class Life:
         """The archives that somebody may see, with what he may do there; for administrators."""
         return finding.list_reach(self._ctx, actor, identity_id, cursor=cursor, limit=limit)
 
+    def list_service_reach(
+        self, actor: Actor, service_id: UUID, *, cursor: str | None = None, limit: int = 50
+    ) -> ArchivePage:
+        """The archives that a service account reaches, with what it may do there; for who may see the account."""
+        return finding.list_service_reach(self._ctx, actor, service_id, cursor=cursor, limit=limit)
+
     def grant(
         self,
         actor: Actor,

@@ -148,7 +148,7 @@ class Archive:
     statement: Mapping[str, object] | None = None
     tombstone: Mapping[str, object] | None = None
 
-    def thing(self, path: bytes | None = None) -> ArchiveThing:
+    def thing(self, path: bytes | None = None, *, may_replace: bool = False) -> ArchiveThing:
         """The archive, or what is at a path of it (`b""`: all content), as `identity.require` wants it."""
         return ArchiveThing(
             id=self.id,
@@ -158,6 +158,7 @@ class Archive:
             embargo_until=self.embargo_until,
             is_closed=self.state in (ArchiveState.CLOSED, ArchiveState.WITHDRAWN),
             path=path,
+            may_replace=may_replace,
         )
 
 

@@ -60,6 +60,7 @@ Tell = Callable[[str], None]
 DERIVED: Mapping[str, tuple[str, ...]] = {
     "organisations": (),
     "identities": ("email",),
+    "service_accounts": (),
     "terms": (),
     "groups": (),
     "group_members": (),

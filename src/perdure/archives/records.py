@@ -139,17 +139,18 @@ def require_archive(
     lock: bool = False,
     share: bool = False,
     path: bytes | None = None,
+    may_replace: bool = False,
 ) -> Archive:
     """Load the archive if the actor may do this with it: the first statement of a use case.
 
-    A use case that tells and changes nothing but content says by `path` what it is about (`b""`: all content); others
-    are closed to links that are for less than the whole archive.
+    A use case that tells and changes nothing but content says by `path` what it is about (`b""`: all content), and
+    whether it `may_replace` what is there; others are closed to links and tokens for less than the whole archive.
 
     Raises ArchiveNotFoundError also when the actor may not know of it, else what `Identity.require` raises.
     """
     archive = load(tx, archive_id, lock=lock, share=share)
     try:
-        ctx.identity.require(tx, actor, action, archive.thing(path))
+        ctx.identity.require(tx, actor, action, archive.thing(path, may_replace=may_replace))
     except NotFoundError:
         raise _not_found(archive_id) from None
     return archive

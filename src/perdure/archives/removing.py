@@ -29,7 +29,7 @@ from perdure.archives.union import after, end_of_folder, start_of_folder
 from perdure.formats.manifest import SupersededEntry, entry_to_line, staged_line
 from perdure.identity.model import Action
 from perdure.kernel.actor import Actor
-from perdure.kernel.paths import check_path, display_path, iter_ancestors
+from perdure.kernel.paths import check_path, common_folder, display_path, iter_ancestors
 from perdure.storage.crash_points import crash_point
 
 _CHUNK = 10_000
@@ -55,7 +55,7 @@ def remove_paths(
         raise TooManyItemsError(f"{len(paths)} paths; at most {MAX_PLAN_ITEMS} are taken at once.")
     wanted = sorted({check_path(path) for path in paths})
     with ctx.db.begin() as tx:
-        archive = require_archive(tx, ctx, actor, Action.FILL, archive_id)
+        archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, path=common_folder(wanted), may_replace=True)
         require_state(archive, ArchiveState.OPEN)
         inherited = _find_inherited(tx, archive, wanted, recursive=recursive)
     if only_inherited and (strange := [path for path in wanted if path not in inherited]):
@@ -100,7 +100,7 @@ def _remove_some(
 ) -> list[EntryKind]:
     """Remove up to a chunk of own entries at and below a path, and return their kinds."""
     with ctx.db.begin() as tx:
-        archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
+        archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True, path=path, may_replace=True)
         require_state(archive, ArchiveState.OPEN)
         if not is_as_expected(tx, archive_id, path, expected):
             raise not_as_expected(path)
@@ -145,7 +145,9 @@ def _hide(
     The place is reserved first: when this ends between the lines and the commit, the reservation tells of them.
     """
     with ctx.db.begin() as tx:
-        archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
+        archive = require_archive(
+            tx, ctx, actor, Action.FILL, archive_id, lock=True, path=common_folder(paths), may_replace=True
+        )
         require_state(archive, ArchiveState.OPEN)
         reservation = _reserve_note(tx, ctx, actor, archive, entries=len(paths))
     try:
@@ -165,7 +167,9 @@ def _hide_at(
     expected: Expected | None,
 ) -> tuple[int, int]:
     with ctx.db.begin() as tx:
-        archive = require_archive(tx, ctx, actor, Action.FILL, archive_id, lock=True)
+        archive = require_archive(
+            tx, ctx, actor, Action.FILL, archive_id, lock=True, path=common_folder(paths), may_replace=True
+        )
         require_state(archive, ArchiveState.OPEN)
         if not release(tx, ctx, archive, reservation.id, state=None):
             raise UploadEndedError("The time for this was over before it ended.")

@@ -63,12 +63,15 @@ class EventLog:
     ) -> UUID:
         """Write a fact that becomes true when the caller's transaction commits; returns the event's id.
 
-        `data` is JSON-ready and holds ids, not names. Record last in the transaction: events of one subject wait for
-        each other from here until the commit, which is what makes their order the order of commits.
+        `data` is JSON-ready and holds ids, not names; of what a service account did it also names who is responsible
+        for it. Record last in the transaction: events of one subject wait for each other from here until the commit,
+        which is what makes their order the order of commits.
         """
         if not is_event_type(event_type):
             raise ValueError(f"{event_type!r} is not of the form subject.action")
         content = dict(data or {})
+        if actor.responsible_id is not None:
+            content.setdefault("responsible", str(actor.responsible_id))
         canonical_json(content)  # refuses here what could not be chained later
         if subject is not None:
             tx.execute(select(func.pg_advisory_xact_lock(_lock_key(subject))))

@@ -23,12 +23,15 @@ from perdure.identity.model import (
     PassOnLimit,
     Reach,
     Role,
+    ServiceAccount,
+    ServiceState,
     Session,
     Thing,
     Token,
     Verb,
 )
 from perdure.identity.service import Identity, IdentitySettings
+from perdure.identity.service_accounts import ServiceLimits
 
 __all__ = [
     "AccessClass",
@@ -55,6 +58,9 @@ __all__ = [
     "PassOnLimit",
     "Reach",
     "Role",
+    "ServiceAccount",
+    "ServiceLimits",
+    "ServiceState",
     "Session",
     "Thing",
     "Token",

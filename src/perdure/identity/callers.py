@@ -32,7 +32,7 @@ def require_reader(actor: Actor) -> None:
         return
     require_identity(actor)
     scope = actor.scope
-    if scope.archives is not None or (scope.verbs is not None and Verb.READ not in scope.verbs):
+    if _is_limited(actor) or (scope.verbs is not None and Verb.READ not in scope.verbs):
         raise NotAllowedError("This token may not do that: it needs the verb read and no limit to archives.")
 
 
@@ -40,7 +40,7 @@ def require_self_reader(actor: Actor) -> UUID:
     """The identity of a caller who may see what belongs to it: by a session, or a token for all archives."""
     identity_id = require_identity(actor)
     verbs = actor.scope.verbs
-    if actor.scope.archives is not None or (verbs is not None and verbs.isdisjoint({Verb.READ, Verb.MANAGE})):
+    if _is_limited(actor) or (verbs is not None and verbs.isdisjoint({Verb.READ, Verb.MANAGE})):
         raise NotAllowedError("This token may not do that: it needs the verb read or manage and no limit to archives.")
     return identity_id
 
@@ -49,15 +49,20 @@ def require_self_management(actor: Actor) -> UUID:
     """The identity of a caller who may change what belongs to it: by a session, or a token that may `manage`."""
     identity_id = require_identity(actor)
     scope = actor.scope
-    if scope.archives is not None or (scope.verbs is not None and Verb.MANAGE not in scope.verbs):
+    if _is_limited(actor) or (scope.verbs is not None and Verb.MANAGE not in scope.verbs):
         raise NotAllowedError("This token may not do that: it needs the verb manage and no limit to archives.")
     return identity_id
+
+
+def _is_limited(actor: Actor) -> bool:
+    """Whether he came with something that is good for some archives, or some of their content, only."""
+    return actor.scope.archives is not None or actor.paths is not None
 
 
 def require_session(actor: Actor) -> UUID:
     """The identity of a caller who gave his password: what a stolen token must not be able to do."""
     identity_id = require_identity(actor)
-    if actor.scope.verbs is not None or actor.scope.archives is not None:
+    if actor.scope.verbs is not None or _is_limited(actor):
         raise NotAllowedError("Log in with your password for this; a token is not enough.")
     return identity_id
 

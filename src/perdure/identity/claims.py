@@ -141,6 +141,16 @@ def _rule(row: Row[Any]) -> ClaimRule:  # Any: all columns
     return ClaimRule(row.id, row.group_id, row.issuer, row.entitlement, row.starts_at, row.ends_at)
 
 
+def find_groups_of(tx: Connection, issuer: str, entitlements: frozenset[str], now: datetime) -> frozenset[UUID]:
+    """The groups that rules in force lead into who has these entitlements of an issuer; nobody is put into any."""
+    if not entitlements:
+        return frozenset()
+    begun = or_(claim_rules.c.starts_at.is_(None), claim_rules.c.starts_at <= now)
+    lasting = or_(claim_rules.c.ends_at.is_(None), claim_rules.c.ends_at > now)
+    rules = tx.execute(select(claim_rules).where(claim_rules.c.issuer == issuer, begun, lasting)).all()
+    return frozenset(rule.group_id for rule in rules if _fits(rule.entitlement, entitlements))
+
+
 def _fits(pattern: str, entitlements: frozenset[str]) -> bool:
     if pattern.endswith("*"):
         return any(one.startswith(pattern[:-1]) for one in entitlements)

@@ -131,6 +131,21 @@ class NoSuchProviderError(NotFoundError):
     next_step = "Choose one of those that `GET /login/providers` lists."
 
 
+class GridTokenRefusedError(NotAllowedError):
+    """Told of tokens only that come from outside: what is wrong with one is no secret to who made it."""
+
+    code = "grid_token_refused"
+    status = 401
+    title = "This token of the grid is not taken"
+    next_step = "Get a new one from its issuer, for this service and with a scope such as storage.read:/<archive>."
+
+
+class GridSubjectUnknownError(NotAllowedError):
+    code = "grid_subject_unknown"
+    title = "Nobody here is known by this token"
+    next_step = "Link the login of its issuer to you, or let the operator map its subject, or its issuer, to somebody."
+
+
 class BadSealError(BadInputError):
     code = "bad_seal"
     title = "This did not come from here, or is spoilt"
@@ -153,6 +168,48 @@ class TokenTooNarrowError(NotAllowedError):
         "Log in anew with `perdure login`, or with a login make a token that has the verb which is named: "
         "`perdure token create NAME --verb admin`."
     )
+
+
+class ServiceOrphanedError(NotAllowedError):
+    """Told to who bears a token of the service account only."""
+
+    code = "service_orphaned"
+    title = "Nobody is responsible for this service account"
+    next_step = "Let those who manage its organisation hand it over to somebody: `perdure service hand-over`."
+
+
+class AddressNotAllowedError(NotAllowedError):
+    """Told to who bears the token only; the addresses that are allowed are not told."""
+
+    code = "address_not_allowed"
+    title = "This token may not be used from here"
+    next_step = "Use it from the machine that it is for, or let its addresses be changed: `perdure service change`."
+
+
+class ServiceIdleError(ConflictError):
+    code = "service_idle"
+    title = "The service account is not active"
+    next_step = "Enable it, or hand it over to somebody who is active; then make the token."
+
+
+class TokenEndedError(ConflictError):
+    code = "token_ended"
+    title = "This token has ended"
+    next_step = "Make a new one with `perdure service token`."
+
+
+class TokenRotatedError(ConflictError):
+    """`replaced_by` is the token that takes over."""
+
+    code = "token_rotated"
+    title = "A new token has taken over from this one"
+    next_step = "Rotate the new one, or revoke it first if its secret was lost."
+
+
+class ResponsibleError(BadInputError):
+    code = "cannot_be_responsible"
+    title = "This person cannot be responsible for the service account"
+    next_step = "Name an active person of its organisation, who has accepted the terms of use."
 
 
 class LoginThrottledError(TryAgainError):

@@ -30,6 +30,14 @@ SESSION_REFUSED = "session.refused"
 TOKEN_CREATED = "token.created"  # noqa: S105  # a type of event, no token
 TOKEN_REVOKED = "token.revoked"  # noqa: S105  # a type of event, no token
 
+TOKEN_ROTATED = "token.rotated"  # noqa: S105  # a type of event, no token
+TOKEN_REFUSED = "token.refused"  # noqa: S105  # a type of event, no token
+
+SERVICE_CREATED = "service.created"
+SERVICE_CHANGED = "service.changed"
+SERVICE_HANDED_OVER = "service.handed_over"
+SERVICE_ORPHANED = "service.orphaned"
+
 ACCOUNT_CREATED = "account.created"
 ACCOUNT_CHANGED = "account.changed"
 ACCOUNT_TRANSFERRED = "account.transferred"

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Literal
 from uuid import UUID
 
-from perdure.kernel.actor import Actor, ActorKind, LinkScope, TokenScope
+from perdure.kernel.actor import Actor, ActorKind, LinkScope, PathAct, PathScope, TokenScope
 
 MIN_PASSWORD_CHARACTERS = 12
 MAX_PASSWORD_CHARACTERS = 1024  # beyond it somebody wants us to work, not to log in
@@ -64,7 +65,7 @@ class ArchiveThing:
     """An archive as far as rights depend on it; the day of `embargo_until` (UTC) is the first public one.
 
     `path` is what of its content is asked for: a file or folder, `b""` for all of it, None for what no path narrows.
-    Only links look at it.
+    `may_replace`: what is at the path may be replaced or removed. Only links and scopes of paths look at these two.
     """
 
     id: UUID
@@ -74,6 +75,7 @@ class ArchiveThing:
     embargo_until: date | None
     is_closed: bool
     path: bytes | None = None
+    may_replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,37 @@ class Token:
     expires_at: datetime
     revoked_at: datetime | None
     last_used_at: datetime | None
+    last_used_from: str = ""
+    replaces: UUID | None = None  # of a service account: the token that it takes over from
+
+
+class ServiceState(StrEnum):
+    ACTIVE = "active"
+    ORPHANED = "orphaned"  # who is responsible is disabled: no credential of it works
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """A machine: who answers for it, what its tokens may do at most (`scope`), and from where they may come.
+
+    Without `addresses` they may come from anywhere. `ends_at` is the end of the token that lives longest.
+    """
+
+    id: UUID
+    organisation_id: UUID
+    name: str
+    purpose: str
+    responsible_id: UUID
+    responsible_name: str
+    scope: TokenScope
+    addresses: tuple[str, ...]
+    state: ServiceState
+    created_at: datetime
+    account_id: UUID
+    last_used_at: datetime | None = None
+    last_used_from: str = ""
+    ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -605,7 +638,41 @@ def link_actions(link: LinkScope | None, thing: Thing) -> frozenset[Action]:
     """What a link lets its bearer do with the thing: with its own archive, as far as that lies inside it."""
     if link is None or not isinstance(thing, ArchiveThing) or thing.id != link.archive_id:
         return frozenset()
-    return frozenset(map(Action, link.actions)) if link.reaches(thing.path) else frozenset()
+    path = None if thing.may_replace else thing.path  # a link adds: it replaces nothing of others
+    return frozenset(map(Action, link.actions)) if link.reaches(path) else frozenset()
+
+
+_PATH_ACTIONS: Mapping[PathAct, frozenset[Action]] = {
+    PathAct.STAT: frozenset(),  # see `as_prober`
+    PathAct.READ: frozenset({Action.READ}),
+    PathAct.ADD: frozenset({Action.FILL}),
+    PathAct.CHANGE: frozenset({Action.FILL}),
+}
+
+
+def path_actions(paths: Iterable[PathScope] | None, thing: Thing) -> frozenset[Action]:
+    """What scopes of paths leave of the rights of who came with them: reading and filling at and below their paths."""
+    if paths is None:
+        return ALL_ACTIONS
+    if not isinstance(thing, ArchiveThing):
+        return frozenset()
+    found: frozenset[Action] = frozenset()
+    for one in paths:
+        if one.covers(thing.id, thing.path) and not (thing.may_replace and one.act is PathAct.ADD):
+            found |= _PATH_ACTIONS[one.act]
+    return found
+
+
+def as_prober(actor: Actor) -> Actor:
+    """The same, about to ask only for size, time and digests of a file: whatever scope reaches its path is enough."""
+    if actor.paths is None:
+        return actor
+    return replace(actor, paths=tuple(replace(one, act=PathAct.READ) for one in actor.paths))
+
+
+def may_replace_at(paths: Iterable[PathScope] | None, archive_id: UUID, path: bytes) -> bool:
+    """Whether who came with these scopes may replace what is at the path, and not add only."""
+    return paths is None or any(one.act is PathAct.CHANGE and one.covers(archive_id, path) for one in paths)
 
 
 def allowed_actions(actor: Actor, thing: Thing, held: Iterable[Held], *, today: date) -> frozenset[Action]:
@@ -621,7 +688,7 @@ def allowed_actions(actor: Actor, thing: Thing, held: Iterable[Held], *, today: 
         allowed |= PUBLIC_ACTIONS
     if has_administrator_powers(actor):
         allowed |= ADMINISTRATOR_ACTIONS & actions_on(thing)
-    return allowed & scope_actions(actor.scope, thing)
+    return allowed & scope_actions(actor.scope, thing) & path_actions(actor.paths, thing)
 
 
 def strongest(roles: Iterable[Role]) -> Role | None:
@@ -678,6 +745,26 @@ def is_scope_within(inner: TokenScope, outer: TokenScope) -> bool:
     """Whether a token of the inner scope can do nothing that the outer one cannot."""
     verbs = outer.verbs is None or (inner.verbs is not None and inner.verbs <= outer.verbs)
     return verbs and (outer.archives is None or (inner.archives is not None and inner.archives <= outer.archives))
+
+
+def narrow_scope(scope: TokenScope, limit: TokenScope) -> TokenScope:
+    """What is left of a scope inside a limit, with the scope's own end."""
+    verbs = limit.verbs if scope.verbs is None else scope.verbs if limit.verbs is None else scope.verbs & limit.verbs
+    archives = limit.archives if scope.archives is None else scope.archives
+    if scope.archives is not None and limit.archives is not None:
+        archives = scope.archives & limit.archives
+    return replace(scope, verbs=verbs, archives=archives)
+
+
+def is_address_within(address: str, networks: Iterable[str]) -> bool:
+    """Whether an address lies in one of these networks; an IPv4 address that came as an IPv6 one is the same."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return any(parsed in ip_network(network) for network in networks)
 
 
 @dataclass(frozen=True, slots=True)

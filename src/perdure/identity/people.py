@@ -34,7 +34,7 @@ from perdure.identity.model import (
 from perdure.identity.passwords import Passwords
 from perdure.identity.rights import Rights, things_granted
 from perdure.identity.sessions import end_sessions
-from perdure.identity.tables import accounts, credentials, identities, organisations
+from perdure.identity.tables import accounts, credentials, identities, organisations, service_accounts
 from perdure.identity.tokens import revoke_tokens_of
 from perdure.kernel.actor import SYSTEM, Actor, ActorKind
 from perdure.kernel.clock import Clock
@@ -54,7 +54,7 @@ class NewPerson:
     email: str | None
     name: str
     secret: str | None
-    kind: CredentialKind = CredentialKind.PASSWORD
+    kind: CredentialKind | None = CredentialKind.PASSWORD  # None: a service account, which has no login
     subject: str | None = None
 
 
@@ -122,11 +122,10 @@ class People:
         email: str | None = None,
         orcid: str | None = None,
         organisation_id: UUID | None = None,
-        kind: ActorKind = ActorKind.PERSON,
         is_administrator: bool = False,
         quota_bytes: int | None = None,
     ) -> tuple[IdentityCard, Account]:
-        """Make an identity with a password and a personal account that it owns; for those who manage its organisation.
+        """Make a person with a password and a personal account; for those who manage its organisation.
 
         The organisation is the caller's unless another is named, for the system the only one there is. Administrators
         are made by administrators. Raises NameTakenError and WeakPasswordError.
@@ -137,10 +136,10 @@ class People:
                 self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
             if home is not None:
                 self._rights.require(tx, actor, Action.MANAGE_ORGANISATION, OrganisationThing(home))
-        if home is None or kind not in (ActorKind.PERSON, ActorKind.SERVICE):
-            raise BadInputError("An identity is a person or a service of an organisation.", field="organisation_id")
+        if home is None:
+            raise BadInputError("A person belongs to an organisation: name it.", field="organisation_id")
         card = IdentityCard(
-            new_id(), home, kind, check_name(display_name, "display name"), orcid, True, is_administrator
+            new_id(), home, ActorKind.PERSON, check_name(display_name, "display name"), orcid, True, is_administrator
         )
         person = NewPerson(card, email, check_login(login), self._passwords.hash_new(password, login))
         with naming("login name"), self._db.begin() as tx:
@@ -187,6 +186,7 @@ class People:
         with naming("login"), self._db.begin() as tx:
             tx.execute(select(identities.c.id).where(identities.c.id == identity_id).with_for_update())
             self._rights.require_over(tx, actor, identity_id)
+            _require_person(tx, identity_id)
             self._give_login_in(tx, actor, identity_id, check_login(login), secret)
 
     def disable_identity(self, actor: Actor, identity_id: UUID) -> None:
@@ -302,7 +302,8 @@ class People:
             )
         )
         subject = fold_name(person.name) if person.subject is None else person.subject
-        self.add_credential_in(tx, card.id, person.kind, subject, person.secret)
+        if person.kind is not None:
+            self.add_credential_in(tx, card.id, person.kind, subject, person.secret)
         told = {"identity": str(card.id), "kind": card.kind.value, "is_administrator": card.is_administrator}
         self._events.record(tx, facts.IDENTITY_CREATED, None, actor, told)
         account = Account(new_id(), card.organisation_id, "personal", person.name, card.id, quota_bytes, None)
@@ -371,6 +372,7 @@ class People:
     def _require_administrator(self, tx: Connection, actor: Actor, identity_id: UUID) -> None:
         self._rights.require(tx, actor, Action.ADMINISTER, InstanceThing())
         self._rights.require_over(tx, actor, identity_id)
+        _require_person(tx, identity_id)
 
     def _change(
         self,
@@ -392,6 +394,16 @@ class People:
             if values.get("state") == "disabled":
                 end_sessions(tx, identity_id)
             self._events.record(tx, event_type, None, actor, {"identity": str(identity_id)})
+            if values.get("state") == "disabled":
+                self._tell_orphans(tx, actor, identity_id)
+
+    def _tell_orphans(self, tx: Connection, actor: Actor, identity_id: UUID) -> None:
+        """Tell of each service account whose credentials stop working with who is responsible for it."""
+        mine = service_accounts.c.responsible_id == identity_id
+        query = select(service_accounts.c.identity_id).where(mine).order_by(service_accounts.c.identity_id)
+        for service_id in tx.execute(query).scalars():
+            told = {"service": str(service_id), "responsible": str(identity_id)}
+            self._events.record(tx, facts.SERVICE_ORPHANED, None, actor, told)
 
 
 def check_login(login: str) -> str:
@@ -400,6 +412,11 @@ def check_login(login: str) -> str:
     if any(character.isspace() for character in cleaned):
         raise BadInputError("A login name has no blanks.", field="login_name")
     return cleaned
+
+
+def _require_person(tx: Connection, identity_id: UUID) -> None:
+    if tx.execute(select(identities.c.kind).where(identities.c.id == identity_id)).scalar() == ActorKind.SERVICE.value:
+        raise BadInputError("A service account has tokens only: it does not log in, and is no administrator.")
 
 
 def _put_organisation(tx: Connection, name: str) -> UUID:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
+from uuid import UUID
 
+from perdure.identity.grid_scopes import GridPlaces, GridProfile
 from perdure.identity.model import Arrival, CredentialKind
 
 
@@ -41,6 +45,35 @@ class Directory(Protocol):
 
     def find_person(self, login: str, password: str) -> Arrival | None:
         """Who has this login and this password; None, after the same time, whatever of them is wrong."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GridToken:
+    """What a token of the grid says, once it is believed; `scope` is its scopes as they stand there."""
+
+    issuer: str
+    subject: str
+    groups: frozenset[str]
+    scope: str
+    expires_at: datetime
+
+
+class TokenIssuer(Protocol):
+    """Makes tokens whose scopes say what may be done below which path.
+
+    `places` is where the paths lead, `subjects` are identities of subjects, and `service_id` is the service account in
+    whose name those come whom nobody is linked to (None: they are refused).
+    """
+
+    issuer: str
+    profile: GridProfile
+    places: GridPlaces
+    subjects: Mapping[str, UUID]
+    service_id: UUID | None
+
+    def read_token(self, token: str) -> GridToken:
+        """What a token says that this issuer made for us; raises GridTokenRefusedError, ProviderUnavailableError."""
         ...
 
 

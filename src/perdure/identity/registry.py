@@ -23,6 +23,7 @@ from perdure.identity.tables import (
     groups,
     identities,
     organisations,
+    service_accounts,
     terms,
 )
 from perdure.kernel.clock import format_time, parse_time
@@ -40,6 +41,7 @@ _LATER: dict[str, dict[str, object]] = {
     "identities": {"accepted_terms": None, "accepted_at": None},
     "accounts": {"quota_files": None},
 }
+_SERVICE = ("identity_id", "responsible_id", "purpose", "verbs", "archives", "addresses", "created_at")
 _RULE = ("id", "group_id", "issuer", "entitlement", "starts_at", "ends_at")
 _DATES: dict[str, object] = {"starts_at": None, "ends_at": None}  # what an older registry says nothing of
 _GROUP = ("id", "organisation_id", "name")
@@ -53,10 +55,14 @@ class Registry:
         self._grants = grants
 
     def export_registry(self, tx: Connection) -> dict[str, Rows]:
-        """Organisations, identities, terms, groups with members and rules, accounts, grants on the first and last."""
+        """What all archives share, in the order in which the rows need each other.
+
+        Groups come with members and rules, grants are those on organisations and accounts.
+        """
         return {
             "organisations": _export(tx, organisations, _ORGANISATION),
             "identities": _export(tx, identities, _IDENTITY),
+            "service_accounts": _export_services(tx),
             "terms": _export_terms(tx),
             "groups": [
                 {**group, "members": _members(tx, group["id"]), "rules": _rules(tx, group["id"])}
@@ -126,6 +132,7 @@ class Registry:
         """Load all of `export_registry` in the order in which the rows need each other."""
         self.restore_organisations(tx, registry["organisations"])
         self.restore_identities(tx, registry["identities"])
+        self.restore_services(tx, registry.get("service_accounts", ()))
         self.restore_terms(tx, registry.get("terms", ()))
         self.restore_groups(tx, registry["groups"])
         self.restore_accounts(tx, registry["accounts"])
@@ -140,6 +147,10 @@ class Registry:
         """Load identities; they have no login until `give_login` or a backup brings one."""
         later = _LATER["identities"]
         _restore(tx, identities, (_take({**later, **row}, _IDENTITY) for row in rows))
+
+    def restore_services(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
+        """Load what service accounts may do and who answers for them; their tokens come from a backup, or are new."""
+        _restore(tx, service_accounts, map(_service, rows))
 
     def restore_terms(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load the versions of the terms of use."""
@@ -191,6 +202,19 @@ def _rules(tx: Connection, group_id: object) -> Rows:
     columns = (claim_rules.c[name] for name in _RULE)
     query = select(*columns).where(claim_rules.c.group_id == UUID(str(group_id))).order_by(claim_rules.c.id)
     return [{name: _plain(value) for name, value in row.items()} for row in tx.execute(query).mappings()]
+
+
+def _export_services(tx: Connection) -> Rows:
+    query = select(*(service_accounts.c[name] for name in _SERVICE)).order_by(service_accounts.c.identity_id)
+    return [
+        {name: [str(one) for one in value] if isinstance(value, list) else _plain(value) for name, value in row.items()}
+        for row in tx.execute(query).mappings()
+    ]
+
+
+def _service(row: Mapping[str, object]) -> dict[str, object]:
+    archives = cast("list[str] | None", row["archives"])  # as `_export_services` writes them
+    return {**_take(row, _SERVICE), "archives": None if archives is None else [UUID(one) for one in archives]}
 
 
 def _export_terms(tx: Connection) -> Rows:

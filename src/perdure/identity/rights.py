@@ -58,6 +58,7 @@ from perdure.kernel.clock import Clock
 from perdure.kernel.errors import NotAllowedError, NotFoundError
 
 _NAMES = bindparam("role_names", type_=ARRAY(Text))
+_BROUGHT = bindparam("role_brought", type_=ARRAY(Uuid))
 _PROOFS = bindparam("role_proofs", type_=ARRAY(Text))
 _FEW_GROUPS = 100
 _NO_ROLES: frozenset[tuple[str, str]] = frozenset()
@@ -111,7 +112,7 @@ class Rights:
             for on_id, on_kind, role in tx.execute(found):
                 roles[on_id] = roles.get(on_id, _NO_ROLES) | {(on_kind, role)}
         known: dict[object, frozenset[Action]] = {}  # many archives of a listing are alike
-        is_limited = actor.scope.archives is not None or actor.kind is ActorKind.LINK
+        is_limited = actor.scope.archives is not None or actor.paths is not None or actor.kind is ActorKind.LINK
 
         def find(thing: ArchiveThing) -> frozenset[Action]:
             held = _NO_ROLES.union(*(roles.get(place, _NO_ROLES) for place in places_of(thing)))
@@ -175,6 +176,8 @@ class Rights:
             return true()
         if actor.kind is ActorKind.LINK:  # it opens one archive to who has its address, and lists none
             return false()
+        if actor.paths is not None:  # nor do scopes of paths
+            return false()
         if actor.scope.verbs is not None and Verb.READ not in actor.scope.verbs:
             return false()
         now = self._clock.now()
@@ -213,7 +216,7 @@ def select_roles(
         grants.c.on_id.in_(places), lasting, grants.c.requires.contained_by(_PROOFS)
     )
     found = found.correlate(*(place.table for place in places if isinstance(place, Column)))
-    by_name = grants.c.named == any_(_NAMES)
+    by_name = or_(grants.c.named == any_(_NAMES), grants.c.group_id == any_(_BROUGHT))
     now = bindparam("role_moment", type_=TIMESTAMP(timezone=True))
     each = [found.where(or_(_names(me, now), by_name)), found.where(_names_one_of_many_groups(me, now))]
     return func.array(union_all(*each).scalar_subquery(), type_=ARRAY(Text))
@@ -224,6 +227,7 @@ def role_parameters(actor: Actor, now: datetime) -> dict[str, object]:
     return {
         "role_identity": actor.identity_id,
         "role_names": sorted(actor.known_as),
+        "role_brought": sorted(actor.brought_groups),
         "role_proofs": sorted(actor.proofs),
         "role_moment": now,
     }
@@ -244,6 +248,8 @@ def select_grants(
     found = select(*columns).where(*conditions, lasting, is_proven)
     by_name = grants.c.named == any_(literal(sorted(actor.known_as), ARRAY(Text)))
     named = or_(_names(me, now), by_name) if actor.known_as else _names(me, now)
+    if actor.brought_groups:
+        named = or_(named, grants.c.group_id == any_(literal(sorted(actor.brought_groups), ARRAY(Uuid()))))
     return union_all(found.where(named), found.where(_names_one_of_many_groups(me, now)))
 
 

@@ -16,15 +16,17 @@ from perdure.identity.claims import Claims
 from perdure.identity.directories import Directories
 from perdure.identity.federation import Federation
 from perdure.identity.grants import Grants
+from perdure.identity.grid import GridTokens
 from perdure.identity.groups import Groups
 from perdure.identity.locks import Locks
 from perdure.identity.passwords import PasswordCost, Passwords
 from perdure.identity.people import People
-from perdure.identity.ports import Directory, Provider, Sealer
+from perdure.identity.ports import Directory, Provider, Sealer, TokenIssuer
 from perdure.identity.quotas import Quotas
 from perdure.identity.registry import Registry
 from perdure.identity.rights import Rights
 from perdure.identity.second_factor import SecondFactor
+from perdure.identity.service_accounts import ServiceAccounts, ServiceLimits
 from perdure.identity.sessions import Sessions
 from perdure.identity.terms import TermsOfUse
 from perdure.identity.tokens import Tokens
@@ -39,6 +41,7 @@ class IdentitySettings:
     token_lifetime: timedelta = timedelta(days=365)
     longest_token_lifetime: timedelta = timedelta(days=2 * 365)
     password_cost: PasswordCost = field(default_factory=PasswordCost)
+    services: ServiceLimits = field(default_factory=ServiceLimits)
 
 
 class Identity:
@@ -54,6 +57,7 @@ class Identity:
         *,
         providers: Sequence[Provider] = (),
         directories: Sequence[Directory] = (),
+        issuers: Sequence[TokenIssuer] = (),
     ) -> None:
         settings = settings or IdentitySettings()
         passwords = Passwords(settings.password_cost)
@@ -69,12 +73,14 @@ class Identity:
         applications = Applications(db, clock, events, rights, people, passwords, terms)
         claims = Claims(db, clock, events, rights, groups)
         arrivals = Arrivals(db, clock, events, people, sessions, applications, claims)
+        grid = GridTokens(db, clock, sessions, issuers)
         federation = Federation(clock, sealer, providers)
         at_directories = Directories(db, clock, sessions, directories)
         registry = Registry(grants)
         quotas = Quotas(db, clock, events, rights, accounts)
         access = Access(clock, rights)
         locks = Locks(db, clock, passwords, sealer)
+        services = ServiceAccounts(db, clock, events, rights, people, tokens, settings.services)
 
         self.require = rights.require
         self.require_with = rights.require_with
@@ -118,6 +124,8 @@ class Identity:
         self.log_out = sessions.log_out
         self.prove = sessions.prove
         self.authenticate = sessions.authenticate
+        self.is_grid_token = grid.is_grid_token
+        self.authenticate_grid = grid.authenticate_grid
         self.find_actor_in = sessions.find_actor_in
         self.best_login_in = sessions.best_login_in
         self.list_sessions = sessions.list_sessions
@@ -152,6 +160,16 @@ class Identity:
         self.create_token = tokens.create_token
         self.list_tokens = tokens.list_tokens
         self.revoke_token = tokens.revoke_token
+
+        self.create_service = services.create_service
+        self.get_service = services.get_service
+        self.list_services = services.list_services
+        self.change_service = services.change_service
+        self.create_service_token = services.create_service_token
+        self.rotate_service_token = services.rotate_service_token
+        self.list_service_tokens = services.list_service_tokens
+        self.revoke_service_token = services.revoke_service_token
+        self.require_service_seen_in = services.require_seen_in
 
         self.create_account = accounts.create_account
         self.get_account = accounts.get_account

@@ -36,9 +36,11 @@ from perdure.identity import events as facts
 from perdure.identity import throttle
 from perdure.identity.callers import require_self_management, require_self_reader, require_session
 from perdure.identity.errors import (
+    AddressNotAllowedError,
     BadCodeError,
     BadCredentialsError,
     SecondFactorNeededError,
+    ServiceOrphanedError,
     TermsNotAcceptedError,
     TokenExpiredError,
 )
@@ -50,11 +52,13 @@ from perdure.identity.model import (
     CredentialKind,
     Session,
     fold_name,
+    is_address_within,
+    narrow_scope,
 )
 from perdure.identity.passwords import Passwords
 from perdure.identity.second_factor import SecondFactor
 from perdure.identity.secrets import SESSION_PREFIX, TOKEN_PREFIX, digest_secret, new_secret
-from perdure.identity.tables import credentials, grants, identities, sessions, tokens
+from perdure.identity.tables import credentials, grants, identities, service_accounts, sessions, tokens
 from perdure.identity.terms import TermsOfUse
 from perdure.kernel.actor import ANONYMOUS, Actor, ActorKind, TokenScope
 from perdure.kernel.clock import Clock
@@ -219,7 +223,7 @@ class Sessions:
     def log_out(self, secret: str) -> None:
         """End the session, or revoke the token, that this secret opens; safe to call twice."""
         try:
-            actor = self.authenticate(secret)
+            actor = _actor(self._find_bearer(secret)[1])
         except (BadCredentialsError, TokenExpiredError):
             return
         digest = digest_secret(secret)
@@ -236,24 +240,54 @@ class Sessions:
             if revoked:
                 self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(revoked)})
 
-    def authenticate(self, secret: str) -> Actor:
+    def authenticate(self, secret: str, *, address: str = "") -> Actor:
         """Who bears this session secret or API token, and its scope: one query.
 
-        Raises BadCredentialsError for a secret that is not known, TokenExpiredError for one that has ended.
+        Raises BadCredentialsError for a secret that is not known, TokenExpiredError for one that has ended; for a
+        token of a service account ServiceOrphanedError, and AddressNotAllowedError when it comes from elsewhere.
         """
+        table, row = self._find_bearer(secret)
+        if row.responsible_id is not None:
+            self.require_service(row, address)
+        now = self._clock.now()
+        if row.last_used_at is None or row.last_used_at + _USE_NOTED_EVERY < now:
+            with self._db.begin() as tx:
+                _note_use(tx, table, row.credential_id, now, address[:_LONGEST_CLIENT_TEXT])
+        return _actor(row)
+
+    def authenticate_identity(self, identity_id: UUID, *, address: str = "") -> Actor:
+        """Who an identity is that was shown by other means than a secret of ours; raises what `authenticate` raises."""
+        with self._db.begin() as tx:
+            row = tx.execute(_BY_ITSELF, {"identity": identity_id}).first()
+        if row is None or row.state != "active":
+            raise BadCredentialsError("This identity is not known, or it is disabled.")
+        if row.responsible_id is not None:
+            self.require_service(row, address)
+        return _actor(row)
+
+    def _find_bearer(self, secret: str) -> tuple[Table, Any]:  # Any: a row, as `_bearer_query` selects it
         table = _TABLES.get(secret[: len(SESSION_PREFIX)])
         if table is None:
             raise BadCredentialsError("This is neither a session nor a token.")
-        now = self._clock.now()
         row = self._db.ask(_BEARER_QUESTIONS[table.name], {"digest": digest_secret(secret)})
         if row is None or row.state != "active":
             raise BadCredentialsError("This session or token is not known.")
-        if row.expires_at <= now or row.revoked_at is not None:
+        if row.expires_at <= self._clock.now() or row.revoked_at is not None:
             raise TokenExpiredError("This session or token has ended.")
-        if row.last_used_at is None or row.last_used_at + _USE_NOTED_EVERY < now:
-            with self._db.begin() as tx:
-                _note_use(tx, table, row.credential_id, now)
-        return _actor(row)
+        return table, row
+
+    def require_service(self, row: Any, address: str) -> None:  # Any: a row with the columns of a service account
+        """Return for a machine that somebody answers for, and that calls from where it may."""
+        if row.responsible_state != "active":
+            raise ServiceOrphanedError("The person who was responsible for this service account is disabled.")
+        if not row.addresses or is_address_within(address, row.addresses):
+            return
+        with self._db.begin() as tx:
+            times = throttle.count_refusal(tx, row.id, self._clock.now())
+            if times:
+                told = {"service": str(row.id), "times": times}
+                self._events.record(tx, facts.TOKEN_REFUSED, None, ANONYMOUS, told)
+        raise AddressNotAllowedError("The service account has a list of addresses, and this one is not in it.")
 
     def find_actor_in(self, tx: Connection, identity_id: UUID, *, asked_as: Actor | None = None) -> Actor | None:
         """Who an active identity is at this moment: for work that goes on in its name.
@@ -261,7 +295,7 @@ class Sessions:
         It has the login by which it asked for the work, if that is given, else none.
         """
         row = tx.execute(_BY_ITSELF, {"identity": identity_id}).first()
-        if row is None or row.state != "active":
+        if row is None or row.state != "active" or row.responsible_state not in (None, "active"):
             return None
         found = _actor(row)
         if asked_as is None:
@@ -301,6 +335,8 @@ class Sessions:
         now = self._clock.now()
         with self._db.begin() as tx:
             gone = tx.execute(delete(sessions).where(sessions.c.expires_at < now - _ADDRESS_REMEMBERED)).rowcount
+            ended = func.least(tokens.c.expires_at, tokens.c.revoked_at) < now - _ADDRESS_REMEMBERED
+            tx.execute(update(tokens).where(ended, tokens.c.last_used_from != "").values(last_used_from=""))
             return gone + throttle.forget_attempts(tx, now)
 
     def tell_refusal_in(self, tx: Connection, identity_id: UUID | None) -> None:
@@ -387,9 +423,30 @@ def _identity_columns() -> tuple[ColumnElement[Any], ...]:  # Any: each column h
     )
 
 
-def _bearer_query(table: Table) -> Select[*tuple[object, ...]]:
+_RESPONSIBLE = identities.alias("responsible")
+_SERVICE_COLUMNS = {
+    "responsible_id": service_accounts.c.responsible_id,
+    "service_verbs": service_accounts.c.verbs,
+    "service_archives": service_accounts.c.archives,
+    "addresses": service_accounts.c.addresses,
+    "responsible_state": _RESPONSIBLE.c.state,
+}
+
+
+def _service_columns() -> list[ColumnElement[Any]]:  # Any: each column has its own type
+    return [column.label(name) for name, column in _SERVICE_COLUMNS.items()]
+
+
+def _with_service(query: Select[*tuple[Any, ...]]) -> Select[Any]:  # Any: as given
+    """The same with what is kept of an identity that is a service account, and of who is responsible for it."""
+    return query.outerjoin(service_accounts, service_accounts.c.identity_id == identities.c.id).outerjoin(
+        _RESPONSIBLE, _RESPONSIBLE.c.id == service_accounts.c.responsible_id
+    )
+
+
+def _bearer_query(table: Table) -> Select[Any]:  # Any: as `_actor` reads it
     is_token = table is tokens
-    return (
+    query = (
         select(
             table.c.id.label("credential_id"),
             table.c.expires_at,
@@ -401,33 +458,41 @@ def _bearer_query(table: Table) -> Select[*tuple[object, ...]]:
             (null() if is_token else table.c.proven_at).label("proven_at"),
             table.c.proofs,
             *_identity_columns(),
+            *(_service_columns() if is_token else [null().label(name) for name in _SERVICE_COLUMNS]),
         )
         .join_from(table, identities, identities.c.id == table.c.identity_id)
         .where(table.c.digest == bindparam("digest"))
     )
+    return _with_service(query) if is_token else query
 
 
-def _note_use(tx: Connection, table: Table, credential_id: UUID, now: datetime) -> None:
+def _note_use(tx: Connection, table: Table, credential_id: UUID, now: datetime, address: str) -> None:
     # The condition is asked again in the update: of many requests that come at once, one writes.
     stale: ColumnElement[bool] = or_(table.c.last_used_at.is_(None), table.c.last_used_at < now - _USE_NOTED_EVERY)
-    tx.execute(update(table).where(and_(table.c.id == credential_id, stale)).values(last_used_at=now))
+    used = {"last_used_at": now, **({"last_used_from": address} if table is tokens else {})}
+    tx.execute(update(table).where(and_(table.c.id == credential_id, stale)).values(**used))
 
 
-def _actor(row: Any) -> Actor:  # Any: a row with the columns of an identity
+def _actor(row: Any) -> Actor:  # Any: a row with the columns of an identity and a service account
+    scope = TokenScope(
+        verbs=None if row.verbs is None else frozenset(row.verbs),
+        archives=None if row.archives is None else frozenset(row.archives),
+        ends_at=None if row.verbs is None else row.expires_at,
+    )
+    if row.responsible_id is not None:
+        archives = None if row.service_archives is None else frozenset(row.service_archives)
+        scope = narrow_scope(scope, TokenScope(frozenset(row.service_verbs), archives))
     return Actor(
         kind=ActorKind(row.kind),
         identity_id=row.id,
         name=row.display_name,
         organisation_id=row.organisation_id,
         is_administrator=row.is_administrator,
-        scope=TokenScope(
-            verbs=None if row.verbs is None else frozenset(row.verbs),
-            archives=None if row.archives is None else frozenset(row.archives),
-            ends_at=None if row.verbs is None else row.expires_at,
-        ),
+        scope=scope,
         known_as=frozenset(row.names).union(row.entitlements or ()),
         proofs=frozenset(row.proofs or ()),
         proven_at=row.proven_at,
+        responsible_id=row.responsible_id,
     )
 
 
@@ -447,15 +512,22 @@ _TABLES = {SESSION_PREFIX: sessions, TOKEN_PREFIX: tokens}
 _BEARERS = {table.name: _bearer_query(table) for table in (sessions, tokens)}
 _BEARER_QUESTIONS = {name: Question(query) for name, query in _BEARERS.items()}
 
-_BY_ITSELF = select(
-    *(null().label(name) for name in ("expires_at", "verbs", "archives", "entitlements", "proofs", "proven_at")),
-    *_identity_columns(),
-).where(identities.c.id == bindparam("identity"))
+_BY_ITSELF = _with_service(
+    select(
+        *(null().label(name) for name in ("expires_at", "verbs", "archives", "entitlements", "proofs", "proven_at")),
+        *_identity_columns(),
+        *_service_columns(),
+    ).where(identities.c.id == bindparam("identity"))
+)
 
 _CREDENTIAL = (
     select(credentials.c.id, credentials.c.identity_id, credentials.c.secret, identities.c.state)
     .join_from(credentials, identities, identities.c.id == credentials.c.identity_id)
-    .where(credentials.c.kind == CredentialKind.PASSWORD.value, credentials.c.subject == bindparam("subject"))
+    .where(
+        credentials.c.kind == CredentialKind.PASSWORD.value,
+        credentials.c.subject == bindparam("subject"),
+        identities.c.kind == ActorKind.PERSON.value,  # a machine never logs in as people do
+    )
 )
 
 _OWN_PASSWORD = select(credentials.c.subject, credentials.c.secret).where(

@@ -114,6 +114,22 @@ tokens = Table(
     Column("expires_at", _moment, nullable=False),
     Column("revoked_at", _moment),
     Column("last_used_at", _moment),
+    Column("last_used_from", Text, nullable=False, server_default=""),
+    Column("replaces", Uuid, ForeignKey("tokens.id")),  # of a service account: the one that it takes over from
+    Index("ix_tokens_replaces", "replaces", postgresql_where=text("replaces IS NOT NULL")),
+)
+
+# What a machine may do at most, and who answers for it. The stores keep it, the tokens they do not.
+service_accounts = Table(
+    "service_accounts",
+    metadata,
+    Column("identity_id", Uuid, ForeignKey("identities.id"), primary_key=True),
+    Column("responsible_id", Uuid, ForeignKey("identities.id"), nullable=False, index=True),
+    Column("purpose", Text, nullable=False),
+    Column("verbs", ARRAY(Text), nullable=False),
+    Column("archives", ARRAY(Uuid)),
+    Column("addresses", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("created_at", _moment, nullable=False),
 )
 
 groups = Table(

@@ -11,11 +11,17 @@ from sqlalchemy import Connection, Row, insert, select, update
 from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
-from perdure.identity.callers import check_name, require_fresh, require_self_management, require_self_reader
+from perdure.identity.callers import (
+    check_name,
+    require_fresh,
+    require_identity,
+    require_self_management,
+    require_self_reader,
+)
 from perdure.identity.model import Token, Verb, is_scope_within
 from perdure.identity.secrets import TOKEN_PREFIX, digest_secret, new_secret, shown_part
 from perdure.identity.tables import tokens
-from perdure.kernel.actor import Actor, TokenScope
+from perdure.kernel.actor import Actor, ActorKind, TokenScope
 from perdure.kernel.clock import Clock, format_time
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 from perdure.kernel.ids import new_id
@@ -50,27 +56,49 @@ class Tokens:
         `archives` None means all that the caller may reach. A token cannot make one that is wider than itself or
         outlives it. In a session a token for more than three months needs a fresh proof (FreshLoginRequiredError).
         """
-        identity_id = require_self_management(actor)
-        scope = _check_scope(verbs, archives)
+        require_self_management(actor)
+        if actor.kind is ActorKind.SERVICE:
+            raise NotAllowedError("The tokens of a service account are made by who is responsible for it.")
+        scope = check_scope(verbs, archives)
         if not is_scope_within(scope, actor.scope):
             raise NotAllowedError("A token cannot make a token that may do more than itself.")
-        now, secret = self._clock.now(), new_secret(TOKEN_PREFIX)
+        until = self._check_expiry(expires_at, self._clock.now(), actor.scope.ends_at)
+        with self._db.begin() as tx:
+            return self.make_in(tx, actor, name, scope, until)
+
+    def make_in(
+        self,
+        tx: Connection,
+        actor: Actor,
+        name: str,
+        scope: TokenScope,
+        expires_at: datetime,
+        *,
+        service_id: UUID | None = None,
+        replaces: Token | None = None,
+    ) -> tuple[str, Token]:
+        """Make a token for the caller or a service account, without asking who may; one that replaces is not told."""
+        secret = new_secret(TOKEN_PREFIX)
         token = Token(
             id=new_id(),
             name=check_name(name, "token name"),
             prefix=shown_part(secret),
             scope=scope,
-            created_at=now,
-            expires_at=self._check_expiry(expires_at, now, actor.scope.ends_at),
+            created_at=self._clock.now(),
+            expires_at=expires_at,
             revoked_at=None,
             last_used_at=None,
+            replaces=None if replaces is None else replaces.id,
         )
-        if actor.scope.verbs is None and token.expires_at > now + _LONG_LIVED:
-            require_fresh(actor, now)
-        with self._db.begin() as tx:
-            row = _row(token, identity_id, digest_secret(secret))
-            tx.execute(insert(tokens).values({**row, "proofs": sorted(actor.proofs)}))
-            self._events.record(tx, facts.TOKEN_CREATED, None, actor, _told(token))
+        if actor.scope.verbs is None and expires_at > token.created_at + _LONG_LIVED:
+            require_fresh(actor, token.created_at)
+        row = _row(token, service_id or require_identity(actor), digest_secret(secret))
+        # How a person logged in proves nothing of a machine
+        proofs = sorted(actor.proofs) if service_id is None else []
+        tx.execute(insert(tokens).values({**row, "proofs": proofs}))
+        if replaces is None:
+            told = _told(token) | ({} if service_id is None else {"service": str(service_id)})
+            self._events.record(tx, facts.TOKEN_CREATED, None, actor, told)
         return secret, token
 
     def list_tokens(self, actor: Actor) -> list[Token]:
@@ -78,7 +106,7 @@ class Tokens:
         identity_id = require_self_reader(actor)
         query = select(tokens).where(tokens.c.identity_id == identity_id).order_by(tokens.c.id.desc())
         with self._db.begin() as tx:
-            return [_token(row) for row in tx.execute(query)]
+            return [to_token(row) for row in tx.execute(query)]
 
     def revoke_token(self, actor: Actor, token_id: UUID) -> None:
         """End one of the caller's tokens for ever; safe to call twice. Raises NotFoundError when he has no such."""
@@ -89,8 +117,12 @@ class Tokens:
             if row is None:
                 raise NotFoundError("You have no such token.")
             if row.revoked_at is None:
-                tx.execute(update(tokens).where(mine).values(revoked_at=self._clock.now()))
-                self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(token_id)})
+                self.revoke_in(tx, actor, token_id)
+
+    def revoke_in(self, tx: Connection, actor: Actor, token_id: UUID) -> None:
+        """End a token, without asking whose it is."""
+        tx.execute(update(tokens).where(tokens.c.id == token_id).values(revoked_at=self._clock.now()))
+        self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(token_id)})
 
     def _check_expiry(self, expires_at: datetime | None, now: datetime, latest: datetime | None) -> datetime:
         """The end that was asked for, or the usual one; not after `latest`, the end of the token that makes it."""
@@ -113,7 +145,8 @@ def revoke_tokens_of(tx: Connection, identity_id: UUID, now: datetime) -> list[U
     return list(tx.execute(update(tokens).where(living).values(revoked_at=now).returning(tokens.c.id)).scalars())
 
 
-def _check_scope(verbs: Iterable[str], archives: Iterable[UUID] | None) -> TokenScope:
+def check_scope(verbs: Iterable[str], archives: Iterable[UUID] | None) -> TokenScope:
+    """The scope of these words; raises BadInputError."""
     known = {verb.value for verb in Verb}
     scope = TokenScope(frozenset(str(verb) for verb in verbs), None if archives is None else frozenset(archives))
     if not scope.verbs or not scope.verbs <= known:
@@ -134,12 +167,24 @@ def _row(token: Token, identity_id: UUID, digest: bytes) -> dict[str, object]:
         "archives": None if token.scope.archives is None else sorted(token.scope.archives),
         "created_at": token.created_at,
         "expires_at": token.expires_at,
+        "replaces": token.replaces,
     }
 
 
-def _token(row: Row[*tuple[object, ...]]) -> Token:
-    scope = TokenScope(frozenset(row.verbs), None if row.archives is None else frozenset(row.archives))
-    return Token(row.id, row.name, row.prefix, scope, row.created_at, row.expires_at, row.revoked_at, row.last_used_at)
+def to_token(row: Row[*tuple[object, ...]]) -> Token:
+    """The token of a row of the table."""
+    return Token(
+        id=row.id,
+        name=row.name,
+        prefix=row.prefix,
+        scope=TokenScope(frozenset(row.verbs), None if row.archives is None else frozenset(row.archives)),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+        last_used_from=row.last_used_from,
+        replaces=row.replaces,
+    )
 
 
 def _told(token: Token) -> dict[str, object]:

@@ -55,6 +55,32 @@ class LinkScope:
         return self.below in (b"", path) or path.startswith(self.below + b"/")
 
 
+class PathAct(StrEnum):
+    """What a scope of paths lets its bearer do at and below a path. `ADD` replaces and removes nothing."""
+
+    STAT = "stat"
+    READ = "read"
+    ADD = "add"
+    CHANGE = "change"
+
+
+@dataclass(frozen=True, slots=True)
+class PathScope:
+    """One thing that may be done at and below one place: in one archive, or in all (None)."""
+
+    act: PathAct
+    archive_id: UUID | None = None
+    below: bytes = b""
+
+    def covers(self, archive_id: UUID, path: bytes | None) -> bool:
+        """Whether a path lies inside: `b""` is all content, None what no path narrows."""
+        if self.archive_id not in (None, archive_id):
+            return False
+        if self.below == b"":
+            return True
+        return path is not None and (path == self.below or path.startswith(self.below + b"/"))
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
     """One caller of a use case, already authenticated.
@@ -63,7 +89,9 @@ class Actor:
     follows. `known_as` are the credentials of the identity, and the entitlements that this login brought, each a kind
     and a subject (`x509 CN=Ada,O=Example`); `proofs` say how the login was proven (`oidc`, `issuer https://…`,
     `second_factor`). `proven_at` is when the person of a session last showed who he is (None: never, or no session).
-    `link` is what a bearer of a link may do, and all that he may.
+    `link` is what a bearer of a link may do, and all that he may; `paths` is the limit of who came with scopes of paths
+    (None: no such limit), `brought_groups` are groups that his token leads to beside his own. `responsible_id` is the
+    person who answers for a service account.
     """
 
     kind: ActorKind
@@ -76,6 +104,9 @@ class Actor:
     proofs: frozenset[str] = field(default_factory=frozenset)
     proven_at: datetime | None = None
     link: LinkScope | None = None
+    paths: tuple[PathScope, ...] | None = None
+    brought_groups: frozenset[UUID] = field(default_factory=frozenset)
+    responsible_id: UUID | None = None
 
 
 ANONYMOUS = Actor(ActorKind.ANONYMOUS, name="anonymous")

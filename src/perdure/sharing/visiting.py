@@ -85,13 +85,13 @@ class Visiting:
         self._archives = archives
         self._ctx = archives.context
 
-    def authenticate(self, secret: str) -> Actor:
-        """Who bears this secret: of a link, a session or a token.
+    def authenticate(self, secret: str, *, address: str = "") -> Actor:
+        """Who bears this secret, of a link, a session or a token, and sends it from `address`.
 
-        Raises BadCredentialsError and TokenExpiredError, and LinkAddressNeededError for a link that asks or counts.
+        Raises what `Identity.authenticate` raises, and LinkAddressNeededError for a link that asks or counts.
         """
         if not secret.startswith(LINK_PREFIX):
-            return self._ctx.identity.authenticate(secret)
+            return self._ctx.identity.authenticate(secret, address=address)
         try:
             link, kept = self._find(secret)
         except LinkNotFoundError:

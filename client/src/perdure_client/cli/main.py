@@ -22,6 +22,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {  # name: (module and attribute, short 
     "second-factor": ("session:second_factor", "Turn your second factor on or off."),
     "account": ("people:account", "List, show and make accounts, the spaces that own archives."),
     "quota": ("quotas:quota", "Show and set quotas, ask for more room, decide requests, report what is used."),
+    "service": ("machines:service", "Accounts of machines: who answers for them, their tokens, what they reach."),
     "group": ("people:group", "List and make groups of people, and say who is in them."),
     "application": ("people:application", "Decide who is let in."),
     "terms": ("people:terms", "Show the terms of use, or put new ones in force."),

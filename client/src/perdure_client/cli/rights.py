@@ -59,7 +59,7 @@ def grant_list(ctx: click.Context, thing: str, on: str, as_json: bool) -> None:
 @click.option(
     "--as",
     "kind",
-    type=click.Choice(["login", "group", "oidc", "saml", "x509", "orcid", "ldap", "entitlement"]),
+    type=click.Choice(["login", "service", "group", "oidc", "saml", "x509", "orcid", "ldap", "entitlement"]),
     default="login",
     show_default=True,
     help="What WHOM is. Of oidc, saml and ldap it is two words: the issuer, and the person there.",
@@ -91,15 +91,16 @@ def grant_give(
 ) -> None:
     """Give WHOM a ROLE on THING.
 
-    WHOM is a login name, the identifier of a group, or what somebody is known by elsewhere, who need not have
-    been here.
+    WHOM is a login name, the identifier of a group or a service account, or what somebody is known by
+    elsewhere, who need not have been here.
     """
     made = make_client(ctx).grant(
         thing,
         role,
         login=whom if kind == "login" else None,
         group_id=whom if kind == "group" else None,
-        credential=None if kind in ("login", "group") else (kind, whom),
+        identity_id=whom if kind == "service" else None,
+        credential=None if kind in ("login", "service", "group") else (kind, whom),
         expires_at=end_of(until),
         requires=requires,
         pass_on=_limit_of(pass_on),

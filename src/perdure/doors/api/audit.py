@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from perdure.doors.api.fields import LARGEST_INTEGER, Id, Moment
-from perdure.doors.api.root import EventView, event_view
+from perdure.doors.api.root import EventView, event_views
 from perdure.doors.http.auth import KnownCaller
 from perdure.doors.http.openapi import problems
 from perdure.doors.http.services import Given
@@ -66,6 +66,5 @@ def search_audit_trail(
         limit=limit,
     )
     found = services.archives.trail.search(caller, search)
-    names = services.identity.find_names(caller, {event.actor_id for event in found if event.actor_id})
-    items = [event_view(event, names) for event in found]
+    items = event_views(found, caller, services)
     return AuditPage(items=items, next_after=found[-1].number if len(found) == limit else None)

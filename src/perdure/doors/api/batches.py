@@ -20,7 +20,7 @@ from perdure.archives.reading import BatchPart
 from perdure.doors.api.fields import ArchiveId, Form
 from perdure.doors.api.forms import PathsForm, PlanItemForm
 from perdure.doors.api.views import answer_json, path_fields
-from perdure.doors.http.auth import Caller, KnownCaller
+from perdure.doors.http.auth import DataCaller, KnownDataCaller
 from perdure.doors.http.errors import BodyTooLargeError, MalformedRequestError, UnsupportedContentError
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.receiving import IncompleteBodyError, Receiver, receive_all, require_length
@@ -73,7 +73,7 @@ class BatchView(BaseModel):
     responses=problems(403, 409, 410, 411, 415, 507),
     openapi_extra={"requestBody": {"required": True, "content": _BATCH_BODY}},
 )
-async def put_batch(archive_id: ArchiveId, request: Request, caller: KnownCaller, services: Given) -> Response:
+async def put_batch(archive_id: ArchiveId, request: Request, caller: KnownDataCaller, services: Given) -> Response:
     _require_type(request)
     length = require_length(request)
     if length > _LENGTH_BYTES + _LARGEST_INDEX + MAX_BATCH_BYTES:
@@ -105,7 +105,7 @@ async def put_batch(archive_id: ArchiveId, request: Request, caller: KnownCaller
     ),
     openapi_extra=ANYONE,
 )
-def read_batch(archive_id: ArchiveId, form: PathsForm, caller: Caller, services: Given) -> Response:
+def read_batch(archive_id: ArchiveId, form: PathsForm, caller: DataCaller, services: Given) -> Response:
     batch = services.archives.reading.open_batch(caller, archive_id, form.path_bytes())
     index = orjson.dumps({"items": [_part_fields(part) for part in batch.parts]})
     head = len(index).to_bytes(_LENGTH_BYTES, "big") + index

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from perdure.doors.api.fields import ArchiveId
-from perdure.doors.http.auth import Caller
+from perdure.doors.http.auth import DataCaller
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.paths import get_query_paths
 from perdure.doors.http.sending import attachment, send_content, send_stream
@@ -50,7 +50,7 @@ _PACKED = {"content": {kind: {"schema": {"type": "string", "format": "binary"}} 
 def download(
     archive_id: ArchiveId,
     request: Request,
-    caller: Caller,
+    caller: DataCaller,
     services: Given,
     form: Annotated[Literal["zip", "tar"], Query(alias="format")] = "zip",
     path: Annotated[

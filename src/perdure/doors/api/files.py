@@ -14,7 +14,7 @@ from perdure.archives.model import Entry
 from perdure.doors.api.contents import entry_fields
 from perdure.doors.api.fields import LARGEST_INTEGER, ArchiveId
 from perdure.doors.api.views import EntryRecord, answer_json
-from perdure.doors.http.auth import Caller, KnownCaller
+from perdure.doors.http.auth import DataCaller, KnownDataCaller
 from perdure.doors.http.digest_fields import format_legacy_digest, format_repr_digest, stated_digests
 from perdure.doors.http.errors import MalformedRequestError
 from perdure.doors.http.openapi import ANYONE, problems
@@ -23,6 +23,7 @@ from perdure.doors.http.preconditions import expected_tags, require_match
 from perdure.doors.http.receiving import receive_body, require_length
 from perdure.doors.http.sending import attachment, http_date, send_content
 from perdure.doors.http.services import Given, Services
+from perdure.identity.model import as_prober
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import NotFoundError
 from perdure.kernel.paths import display_path
@@ -61,8 +62,8 @@ _BODY = {"requestBody": {"required": True, **_BYTES}}
     responses=problems(403, 409, 410, 412, beside={304: {"description": "Not Modified"}}),
     openapi_extra=ANYONE,
 )
-def read_file(archive_id: ArchiveId, path: TailPath, request: Request, caller: Caller, services: Given) -> Response:
-    content = services.archives.reading.open_content(caller, archive_id, path)
+def read_file(archive_id: ArchiveId, path: TailPath, request: Request, caller: DataCaller, services: Given) -> Response:
+    content = services.archives.reading.open_content(_reader(request, caller), archive_id, path)
     headers = _headers_of(content.entry, request.headers.get("want-digest"))
     return send_content(
         request, services.threads, content.read, size=content.entry.size, etag=f'"{content.etag}"', headers=headers
@@ -82,7 +83,7 @@ async def put_file(
     archive_id: ArchiveId,
     path: TailPath,
     request: Request,
-    caller: KnownCaller,
+    caller: KnownDataCaller,
     services: Given,
     x_mtime_ns: Annotated[
         str | None, Header(alias="X-Mtime-Ns", description="Nanoseconds since 1970.", pattern=r"^-?\d{1,19}$")
@@ -130,22 +131,26 @@ def remove_file(
     archive_id: ArchiveId,
     path: TailPath,
     request: Request,
-    caller: KnownCaller,
+    caller: KnownDataCaller,
     services: Given,
     if_match: IfMatch = None,
 ) -> None:
     if if_match is None:
-        services.archives.reading.stat(caller, archive_id, path)
+        services.archives.reading.stat(as_prober(caller), archive_id, path)
     else:
         _require_present(request, caller, archive_id, path, services)
     expected = None if if_match is None else Expected(expected_tags(request.headers))
     services.archives.filling.remove(caller, archive_id, [path], expected=expected)
 
 
+def _reader(request: Request, caller: Actor) -> Actor:
+    return as_prober(caller) if request.method == "HEAD" else caller
+
+
 def _require_present(request: Request, caller: Actor, archive_id: UUID, path: bytes, services: Services) -> None:
     """Raise ConditionFailedError unless If-Match names the bytes that are at the path."""
     try:
-        etag = f'"{services.archives.reading.open_content(caller, archive_id, path).etag}"'
+        etag = f'"{services.archives.reading.open_content(as_prober(caller), archive_id, path).etag}"'
     except NotFoundError:
         etag = None
     require_match(request.headers, etag)

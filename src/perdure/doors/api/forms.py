@@ -152,6 +152,52 @@ class TokenForm(Form):
     expires_at: Moment | None = None
 
 
+ServiceVerbs = Annotated[list[Literal["read", "write", "manage"]], Field(min_length=1, max_length=3)]
+ServiceArchives = Annotated[list[Id], Field(min_length=1, max_length=1000)]
+Purpose = Annotated[Text, Field(min_length=1, max_length=2000)]
+Addresses = Annotated[list[Line], Field(max_length=100)]
+
+
+class ServiceForm(Form):
+    """`responsible_id` none means oneself; `archives` none means all; `addresses` are networks such as 10.1.0.0/16."""
+
+    name: Line
+    purpose: Purpose
+    verbs: ServiceVerbs = ["read", "write"]
+    archives: ServiceArchives | None = None
+    addresses: Addresses = Field(default_factory=list)
+    responsible_id: Id | None = None
+    organisation_id: Id | None = None
+    quota_bytes: Count | None = None
+
+
+class ServicePatch(Form):
+    """A null `archives` means all; an empty list of addresses lets it come from anywhere."""
+
+    purpose: Purpose | None = None
+    verbs: ServiceVerbs | None = None
+    archives: ServiceArchives | None = None
+    addresses: Addresses | None = None
+    responsible_id: Id | None = None
+    is_active: bool | None = None
+
+
+class ServiceTokenForm(Form):
+    """`verbs` and `archives` none mean all that the service account may do; without `expires_at` it lives 90 days."""
+
+    name: Line
+    verbs: ServiceVerbs | None = None
+    archives: ServiceArchives | None = None
+    expires_at: Moment | None = None
+
+
+class RotationForm(Form):
+    """`grace_seconds` is for how long the old token goes on; without `expires_at` the new one lives as long as it."""
+
+    grace_seconds: Annotated[int, Field(ge=0, le=90 * 86_400)] | None = None
+    expires_at: Moment | None = None
+
+
 class OrganisationForm(Form):
     name: Line
     ror: Line | None = None

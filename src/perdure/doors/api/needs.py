@@ -16,6 +16,7 @@ class Standing(StrEnum):
     ONESELF = "to be logged in: it is about oneself"
     OVER = "to manage the organisation of the person or thing that it names"
     ASKING = f"the right `{Action.OPEN_ARCHIVE.value}` or `{Action.MANAGE_ACCOUNT.value}`"
+    ANSWERING = "to answer for the service account, or to manage its organisation"
     GROUP = "to manage the group, or the organisation of the group"
 
 
@@ -44,14 +45,16 @@ _BY_NEED: Mapping[Need, str] = {
     Standing.ANYBODY: "get_instance list_keys list_errors log_in log_out list_providers begin_device_login "
     "poll_device_login log_in_with_token log_in_with_ticket log_in_by_hop get_terms get_terms_version apply "
     "apply_with_password get_upload_options get_options_of_upload",
-    Standing.SHOWN: "list_archives list_events list_jobs list_identities get_identity list_groups get_group "
-    "list_organisations list_accounts list_claim_rules list_profiles get_profile list_applications list_quota_requests report_usage "
-    "search_audit_trail",
+    Standing.ANSWERING: "get_service change_service list_service_reach list_service_tokens create_service_token "
+    "rotate_service_token revoke_service_token",
+    Standing.SHOWN: "list_archives list_services list_events list_jobs list_identities get_identity list_groups "
+    "get_group list_organisations list_accounts list_claim_rules list_profiles get_profile list_applications "
+    "list_quota_requests report_usage search_audit_trail",
     Standing.ONESELF: "get_me set_password begin_second_factor confirm_second_factor renew_recovery_codes "
     "remove_second_factor list_sessions end_session list_tokens create_token revoke_token list_logins link_login "
     "unlink_login create_group prove list_transfers accept_transfer decline_transfer",
-    Standing.OVER: "create_identity change_identity remove_second_factor_of create_account approve_application "
-    "refuse_application approve_quota_request refuse_quota_request",
+    Standing.OVER: "create_identity change_identity remove_second_factor_of create_account create_service "
+    "approve_application refuse_application approve_quota_request refuse_quota_request",
     Standing.ASKING: "request_quota",
     Standing.GROUP: "add_member remove_member add_claim_rule remove_claim_rule",
 }

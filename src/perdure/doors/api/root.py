@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
@@ -17,8 +17,9 @@ from perdure.doors.api.fields import LARGEST_INTEGER, Id
 from perdure.doors.api.views import Page
 from perdure.doors.http.auth import Caller, KnownCaller
 from perdure.doors.http.openapi import ANYONE, problems
-from perdure.doors.http.services import Given
+from perdure.doors.http.services import Given, Services
 from perdure.events.model import Event
+from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import format_time
 from perdure.kernel.digests import DIGEST_NAMES
 from perdure.kernel.errors import EXIT_CODES, iter_error_classes
@@ -61,6 +62,8 @@ class EventView(BaseModel):
     actor_kind: str
     actor_id: UUID | None
     actor_name: str | None = Field(description="The actor's present name; the event itself holds none.")
+    responsible_id: UUID | None = Field(description="Who was responsible for the service account that acted.")
+    responsible_name: str | None
     recorded_at: str = Field(json_schema_extra={"format": "date-time"}, description="As the chain has it.")
     numbered_at: str = Field(json_schema_extra={"format": "date-time"}, description="As the chain has it.")
     data: dict[str, Any]  # Any: each type of event has its own
@@ -130,8 +133,7 @@ async def list_events(
         services.archives.life.list_events, caller, archive_id=archive, after=after, limit=limit, wait_seconds=wait
     )
     events = await to_thread.run_sync(read, limiter=services.waiting if wait else None)
-    names = services.identity.find_names(caller, {event.actor_id for event in events if event.actor_id})
-    items = [event_view(event, names) for event in events]
+    items = event_views(events, caller, services)
     return EventPage(items=items, next_after=events[-1].number if events else after)
 
 
@@ -169,8 +171,21 @@ def list_errors(caller: Caller) -> Page[ErrorView]:
     )
 
 
-def event_view(event: Event, names: Mapping[UUID, str]) -> EventView:
-    """The event as the API tells it, with the present names of those who acted."""
+def event_views(events: Sequence[Event], caller: Actor, services: Services) -> list[EventView]:
+    """The events as the API tells them, with the present names of those who acted or answer for who did."""
+    told = [one for event in events for one in (event.actor_id, _responsible(event)) if one is not None]
+    names = services.identity.find_names(caller, set(told))
+    return [_event_view(event, names) for event in events]
+
+
+def _responsible(event: Event) -> UUID | None:
+    """The person who was responsible for the service account that acted."""
+    named = event.data.get("responsible") if event.actor_kind is ActorKind.SERVICE else None
+    return UUID(named) if isinstance(named, str) else None
+
+
+def _event_view(event: Event, names: Mapping[UUID, str]) -> EventView:
+    responsible = _responsible(event)
     return EventView(
         number=event.number,
         id=event.id,
@@ -179,6 +194,8 @@ def event_view(event: Event, names: Mapping[UUID, str]) -> EventView:
         actor_kind=event.actor_kind.value,
         actor_id=event.actor_id,
         actor_name=names.get(event.actor_id) if event.actor_id else None,
+        responsible_id=responsible,
+        responsible_name=names.get(responsible) if responsible else None,
         recorded_at=format_time(event.recorded_at),
         numbered_at=format_time(event.numbered_at),
         data=dict(event.data),

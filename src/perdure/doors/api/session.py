@@ -70,7 +70,10 @@ class RecoveryCodesView(BaseModel):
 
 
 class TokenView(BaseModel):
-    """A token without its secret; `prefix` is what its owner recognises it by, null `archives` means all."""
+    """A token without its secret; `prefix` is what its owner recognises it by, null `archives` means all.
+
+    `last_used_from` is the address of its last use (to the minute), `replaces` the token that it takes over from.
+    """
 
     id: UUID
     name: str
@@ -81,6 +84,8 @@ class TokenView(BaseModel):
     expires_at: datetime
     revoked_at: datetime | None
     last_used_at: datetime | None
+    last_used_from: str
+    replaces: UUID | None
 
 
 class NewTokenView(TokenView):
@@ -286,7 +291,7 @@ def end_session(session_id: Annotated[Id, Path()], caller: KnownCaller, services
 
 @router.get("/tokens", operation_id="list_tokens", summary="One's own tokens, newest first", responses=problems(403))
 def list_tokens(caller: KnownCaller, services: Given) -> Page[TokenView]:
-    return Page(items=[TokenView(**_token_fields(token)) for token in services.identity.list_tokens(caller)])
+    return Page(items=[TokenView(**token_fields(token)) for token in services.identity.list_tokens(caller)])
 
 
 @router.post(
@@ -303,7 +308,7 @@ def create_token(form: TokenForm, response: Response, caller: KnownCaller, servi
     )
     response.headers["location"] = f"/api/v1/tokens/{token.id}"
     response.headers["cache-control"] = "no-store"
-    return NewTokenView(secret=secret, **_token_fields(token))
+    return NewTokenView(secret=secret, **token_fields(token))
 
 
 @router.delete(
@@ -317,7 +322,8 @@ def revoke_token(token_id: Annotated[Id, Path()], caller: KnownCaller, services:
     services.identity.revoke_token(caller, token_id)
 
 
-def _token_fields(token: Token) -> dict[str, Any]:  # Any: fields of the view, each with its own type
+def token_fields(token: Token) -> dict[str, Any]:  # Any: fields of the view, each with its own type
+    """What `TokenView` tells of a token."""
     scope = token.scope
     return {
         "id": token.id,
@@ -329,4 +335,6 @@ def _token_fields(token: Token) -> dict[str, Any]:  # Any: fields of the view, e
         "expires_at": token.expires_at,
         "revoked_at": token.revoked_at,
         "last_used_at": token.last_used_at,
+        "last_used_from": token.last_used_from,
+        "replaces": token.replaces,
     }

@@ -19,7 +19,7 @@ from perdure.archives.items import UploadView
 from perdure.archives.model import Entry
 from perdure.doors.api.fields import LARGEST_INTEGER, ArchiveId, Id
 from perdure.doors.api.views import Page, UploadRecord, path_fields
-from perdure.doors.http.auth import KnownCaller
+from perdure.doors.http.auth import KnownCaller, KnownDataCaller
 from perdure.doors.http.digest_fields import format_repr_digest, parse_tus_checksum
 from perdure.doors.http.errors import (
     BodyTooLargeError,
@@ -31,7 +31,7 @@ from perdure.doors.http.errors import (
 )
 from perdure.doors.http.openapi import problems
 from perdure.doors.http.receiving import IncompleteBodyError, require_length
-from perdure.doors.http.repeats import ONCE, CreatingRoute
+from perdure.doors.http.repeats import DATA_ONCE, CreatingRoute
 from perdure.doors.http.services import Given, Services
 from perdure.doors.http.streams import Body, ByteThreads, pump
 from perdure.kernel.actor import Actor
@@ -105,13 +105,13 @@ async def get_options_of_upload(upload_id: UploadId) -> Response:
     operation_id="create_upload",
     summary="Begin a resumable upload; its room is reserved",
     status_code=201,
-    dependencies=ONCE,
+    dependencies=DATA_ONCE,
     response_class=Response,
     responses=problems(403, 409, 410, 411, 412, 507),
 )
 def create_upload(
     archive_id: ArchiveId,
-    caller: KnownCaller,
+    caller: KnownDataCaller,
     services: Given,
     upload_length: Annotated[
         str | None, Header(alias="Upload-Length", description="The size of the file in bytes.")
@@ -148,7 +148,7 @@ def create_upload(
     responses=problems(403, 409, 410, 412, 507),
 )
 def probe_upload(
-    upload_id: UploadId, caller: KnownCaller, services: Given, tus_resumable: TusVersion = None
+    upload_id: UploadId, caller: KnownDataCaller, services: Given, tus_resumable: TusVersion = None
 ) -> Response:
     _require_version(tus_resumable)
     upload = services.archives.filling.settle_upload(caller, upload_id)
@@ -165,7 +165,7 @@ def probe_upload(
     responses=problems(403, 409, 410, 412),
 )
 def abort_upload(
-    upload_id: UploadId, caller: KnownCaller, services: Given, tus_resumable: TusVersion = None
+    upload_id: UploadId, caller: KnownDataCaller, services: Given, tus_resumable: TusVersion = None
 ) -> Response:
     _require_version(tus_resumable)
     services.archives.filling.abort_upload(caller, upload_id)
@@ -184,7 +184,7 @@ def abort_upload(
 async def continue_upload(
     upload_id: UploadId,
     request: Request,
-    caller: KnownCaller,
+    caller: KnownDataCaller,
     services: Given,
     upload_offset: Annotated[
         str | None, Header(alias="Upload-Offset", description="Where these bytes go; what HEAD tells.")

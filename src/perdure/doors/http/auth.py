@@ -17,6 +17,7 @@ from perdure.doors.http.errors import ForeignPageError
 from perdure.doors.http.services import Given
 from perdure.identity import Client
 from perdure.identity.errors import BadCredentialsError, NotLoggedInError, TokenExpiredError
+from perdure.identity.grid import LONGEST_GRID_TOKEN
 from perdure.kernel.actor import ANONYMOUS, Actor
 
 
@@ -44,6 +45,7 @@ class _BearerFinder(HTTPBearer):
         return partial(get_caller, request, request.app.state.services)
 
 
+_LONGEST_SECRET = 512
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HELD = "The secret of a session or an API token."
 _BEARER = _Bearer(scheme_name="token", description=_HELD)
@@ -51,7 +53,7 @@ _FINDER = _BearerFinder(scheme_name="token", description=_HELD)
 _BASIC = _Basic(scheme_name="password", description="Any user name; a token as the password.")
 
 
-def find_secret(request: Request) -> str | None:
+def find_secret(request: Request, *, longest: int = _LONGEST_SECRET) -> str | None:
     """The secret that came with the request; None without one. Raises BadCredentialsError for a header that is none."""
     header = request.headers.get("authorization")
     if header is None:
@@ -60,7 +62,7 @@ def find_secret(request: Request) -> str | None:
     if scheme.lower() == "basic":
         _refuse_foreign_page(request)
     secret = _password(content) if scheme.lower() == "basic" else content.strip() if scheme.lower() == "bearer" else ""
-    if not secret or len(secret) > 512 or "\0" in secret:
+    if not secret or len(secret) > longest or "\0" in secret:
         raise BadCredentialsError("The Authorization header holds no token.")
     return secret
 
@@ -85,12 +87,33 @@ def get_caller(
     if secret is None:
         return ANONYMOUS
     try:
-        caller = services.sharing.visiting.authenticate(secret)
+        caller = services.sharing.visiting.authenticate(secret, address=client_of(request).address)
     except (BadCredentialsError, TokenExpiredError):
         if "authorization" in request.headers:
             raise
         return ANONYMOUS  # a browser keeps its cookie longer than the session lasts
     services.limits.count_caller(request.scope, caller)
+    return caller
+
+
+def get_data_caller(
+    request: Request,
+    services: Given,
+    bearer: Annotated[object, Security(_BEARER)] = None,
+    basic: Annotated[object, Security(_BASIC)] = None,
+) -> Actor:
+    """The same where bytes are moved: there tokens of the grid are taken, too, and nowhere else."""
+    secret = find_secret(request, longest=LONGEST_GRID_TOKEN)
+    if secret is None or not services.identity.is_grid_token(secret):
+        return get_caller(request, services)
+    caller = services.identity.authenticate_grid(secret, address=client_of(request).address)
+    services.limits.count_caller(request.scope, caller)
+    return caller
+
+
+def get_known_data_caller(caller: Annotated[Actor, Depends(get_data_caller)]) -> Actor:
+    """The same, where nobody is refused at once."""
+    identity_of(caller)
     return caller
 
 
@@ -123,6 +146,8 @@ GUESSABLE = Depends(_count_attempt)
 Caller = Annotated[Actor, Depends(get_caller)]
 FindCaller = Annotated[Callable[[], Actor], Security(_FINDER)]
 KnownCaller = Annotated[Actor, Depends(get_known_caller)]
+DataCaller = Annotated[Actor, Depends(get_data_caller)]
+KnownDataCaller = Annotated[Actor, Depends(get_known_data_caller)]
 
 
 def _refuse_foreign_page(request: Request) -> None:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perdure.doors.http.auth import get_caller, identity_of
+from perdure.doors.http.auth import get_data_caller, identity_of
 from perdure.doors.http.errors import BodyTooLargeError
 from perdure.doors.http.limiting import standing_headers
 from perdure.doors.http.paths import raw_path_of, set_tail_aside
@@ -218,7 +218,7 @@ def _may_be_large(headers: Headers) -> bool:
 
 
 def _require_known_caller(request: Request) -> None:
-    identity_of(get_caller(request, request.app.state.services))
+    identity_of(get_data_caller(request, request.app.state.services))  # each door looks again whom it lets in
 
 
 def _choose_request_id(headers: Headers) -> str:

@@ -23,9 +23,11 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from perdure.archives.repeating import Repeats
-from perdure.doors.http.auth import KnownCaller, find_secret, identity_of
+from perdure.doors.http.auth import KnownCaller, KnownDataCaller, find_secret, identity_of
 from perdure.doors.http.errors import AnswerSealedError
-from perdure.doors.http.services import Given
+from perdure.doors.http.services import Given, Services
+from perdure.identity.grid import LONGEST_GRID_TOKEN
+from perdure.kernel.actor import Actor
 
 _NONCE_BYTES = 12
 _TOLD_IN_HEADERS = ("upload-length", "upload-metadata")  # requests without a body say there what they want
@@ -75,7 +77,11 @@ class _AnsweredBeforeError(Exception):
 async def _claim(
     request: Request, caller: KnownCaller, services: Given, idempotency_key: IdempotencyKey = None
 ) -> None:
-    secret = find_secret(request)
+    await _begin(request, caller, services, idempotency_key)
+
+
+async def _begin(request: Request, caller: Actor, services: Services, idempotency_key: str | None) -> None:
+    secret = find_secret(request, longest=LONGEST_GRID_TOKEN)
     if idempotency_key is None or secret is None:
         return
     claim = _Claim(services.archives.repeats, identity_of(caller), idempotency_key, secret)
@@ -85,7 +91,14 @@ async def _claim(
     request.state.claim = claim
 
 
+async def _claim_data(
+    request: Request, caller: KnownDataCaller, services: Given, idempotency_key: IdempotencyKey = None
+) -> None:
+    await _begin(request, caller, services, idempotency_key)
+
+
 ONCE = [Depends(_claim)]
+DATA_ONCE = [Depends(_claim_data)]  # where tokens of the grid are taken
 
 
 class CreatingRoute(APIRoute):

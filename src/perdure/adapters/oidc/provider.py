@@ -7,9 +7,6 @@ Nothing is asked of any address but those that the configured issuer itself name
 from __future__ import annotations
 
 import base64
-import json
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,24 +17,15 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
 
+from perdure.adapters.oidc.issuer import LEEWAY, Issuer, name_of
 from perdure.identity.errors import LoginNotConfirmedError, ProviderUnavailableError
 from perdure.identity.model import SECOND_FACTOR, Arrival, CredentialKind
-from perdure.identity.names import check_issuer, check_orcid, issuer_proof
+from perdure.identity.names import check_orcid, issuer_proof
 from perdure.identity.ports import DeviceLogin
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import BadInputError
 
-# Asymmetric ones only: with a shared secret as key, whoever knows the secret could say who anybody is.
-_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-_LEEWAY = 60  # seconds that clocks may differ
-_TIMEOUT = 10.0
-_LARGEST_ANSWER = 1 << 20  # bytes
-_METADATA_LASTS = 3600.0  # seconds
-_KEYS_ANEW_EVERY = 30.0  # seconds; whoever sends unknown key ids shall not make us ask again and again
-_MOST_AT_ONCE = 8  # requests to one provider; each holds a thread, which other requests need
-_LEFT_ALONE = 5.0  # seconds after a provider did not say who it is
 _LONGEST_DEVICE_LOGIN = 3600
 _SLOWEST_POLL = 60
 _MOST_CLAIM_CHARACTERS = 255
@@ -64,19 +52,11 @@ class OidcProvider:
     """Safe to share between threads."""
 
     def __init__(self, settings: OidcSettings, clock: Clock, transport: httpx.BaseTransport | None = None) -> None:
-        check_issuer(settings.issuer)
         self.name, self.label = settings.name, settings.label
         self.kind = CredentialKind.ORCID if settings.issuer == _ORCID else CredentialKind.OIDC
         self._settings = settings
         self._clock = clock
-        # A login now and then: no connection is kept, which nobody would close
-        alone = httpx.Limits(max_keepalive_connections=0)
-        self._http = httpx.Client(timeout=_TIMEOUT, follow_redirects=False, limits=alone, transport=transport)
-        self._places = threading.BoundedSemaphore(_MOST_AT_ONCE)
-        self._lock = threading.Lock()
-        self._silent_since: float | None = None
-        self._metadata: tuple[float, Mapping[str, Any]] | None = None  # Any: JSON of the provider
-        self._keys: tuple[float, KeySet] | None = None
+        self._issuer = Issuer(settings.issuer, settings.label, transport)
 
     # What a browser is sent to, and what it brings back
 
@@ -98,7 +78,7 @@ class OidcProvider:
             "code_challenge_method": "S256",
             **({"prompt": "login", "max_age": "0"} if anew else {}),
         }
-        address = self._endpoint("authorization_endpoint")
+        address = self._issuer.endpoint("authorization_endpoint")
         return f"{address}{'&' if urlsplit(address).query else '?'}{urlencode(asked)}"
 
     def redeem(self, code: str, *, redirect_uri: str, nonce: str, verifier: str) -> Arrival:
@@ -111,7 +91,7 @@ class OidcProvider:
 
     def begin_device(self) -> DeviceLogin:
         """Begin a login that somebody confirms in a browser elsewhere (RFC 8628)."""
-        address = self._endpoint("device_authorization_endpoint")
+        address = self._issuer.endpoint("device_authorization_endpoint")
         answer = self._post(address, {"scope": " ".join(self._settings.scopes)})
         try:
             return DeviceLogin(
@@ -152,7 +132,7 @@ class OidcProvider:
 
     def _validate(self, token: str, *, audience: str, nonce: str | None) -> dict[str, Any]:  # Any: claims
         try:
-            claims = self._decode(token)
+            claims = self._issuer.decode(token)
             wanted: dict[str, Any] = {  # Any: as the library takes it
                 "iss": {"essential": True, "value": self._settings.issuer},
                 "aud": {"essential": True, "value": audience},
@@ -160,9 +140,9 @@ class OidcProvider:
                 "sub": {"essential": True},
             }
             now = int(self._clock.now().timestamp())
-            jwt.JWTClaimsRegistry(now=now, leeway=_LEEWAY, **wanted).validate(claims)
+            jwt.JWTClaimsRegistry(now=now, leeway=LEEWAY, **wanted).validate(claims)
         except (JoseError, ValueError, TypeError, KeyError) as error:
-            raise LoginNotConfirmedError(f"The token of {self.label} is not valid ({_name_of(error)}).") from None
+            raise LoginNotConfirmedError(f"The token of {self.label} is not valid ({name_of(error)}).") from None
         audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
         if len(audiences) > 1 and claims.get("azp") not in (None, self._settings.client_id):
             raise LoginNotConfirmedError(f"The token of {self.label} was made for somebody else.")
@@ -172,14 +152,6 @@ class OidcProvider:
         if not isinstance(subject, str) or not 0 < len(subject) <= _MOST_CLAIM_CHARACTERS or not subject.isprintable():
             raise LoginNotConfirmedError(f"The token of {self.label} names nobody.")
         return claims
-
-    def _decode(self, token: str) -> dict[str, Any]:  # Any: claims
-        try:
-            return dict(jwt.decode(token, self._find_keys(), algorithms=_ALGORITHMS).claims)
-        except (JoseError, ValueError):
-            if not self._renew_keys():
-                raise
-        return dict(jwt.decode(token, self._find_keys(), algorithms=_ALGORITHMS).claims)
 
     def _to_arrival(self, claims: Mapping[str, Any]) -> Arrival:  # Any: claims
         issuer, subject = self._settings.issuer, str(claims["sub"])
@@ -217,11 +189,13 @@ class OidcProvider:
 
     def _ask_user(self, answer: Mapping[str, Any], claims: Mapping[str, Any]) -> Mapping[str, Any]:  # Any: JSON
         """What else the provider says of him; nothing when it says it of another, or not at all."""
-        address, token = self._find_metadata().get("userinfo_endpoint"), answer.get("access_token")
+        address, token = self._issuer.find_metadata().get("userinfo_endpoint"), answer.get("access_token")
         if not isinstance(address, str) or not isinstance(token, str):
             return {}
         try:
-            found = self._json(self._send("GET", self._allowed(address), headers={"authorization": f"Bearer {token}"}))
+            found = self._issuer.read_json(
+                self._issuer.send("GET", self._issuer.allowed(address), headers={"authorization": f"Bearer {token}"})
+            )
         except ProviderUnavailableError:
             return {}
         return found if found.get("sub") == claims["sub"] else {}
@@ -229,8 +203,8 @@ class OidcProvider:
     def _ask_token(
         self, form: Mapping[str, str], *, pending: tuple[str, ...] = ()
     ) -> Mapping[str, Any] | None:  # Any: JSON
-        response = self._send_form(self._endpoint("token_endpoint"), form)
-        answer = self._json(response, may_refuse=True)
+        response = self._send_form(self._issuer.endpoint("token_endpoint"), form)
+        answer = self._issuer.read_json(response, may_refuse=True)
         error = answer.get("error")
         if error in pending:
             return None
@@ -239,100 +213,17 @@ class OidcProvider:
         return answer
 
     def _post(self, address: str, form: Mapping[str, str]) -> Mapping[str, Any]:  # Any: JSON
-        return self._json(self._send_form(address, form))
+        return self._issuer.read_json(self._send_form(address, form))
 
     def _send_form(self, address: str, form: Mapping[str, str]) -> httpx.Response:
         secret = self._settings.client_secret
-        methods = self._find_metadata().get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+        methods = self._issuer.find_metadata().get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
         if secret is not None and "client_secret_basic" in methods:
             pair = urlencode({self._settings.client_id: secret}).replace("=", ":", 1)  # RFC 6749 section 2.3.1
             basic = base64.b64encode(pair.encode()).decode()
-            return self._send("POST", address, data=form, headers={"authorization": f"Basic {basic}"})
+            return self._issuer.send("POST", address, data=form, headers={"authorization": f"Basic {basic}"})
         own = {"client_id": self._settings.client_id, **({"client_secret": secret} if secret is not None else {})}
-        return self._send("POST", address, data={**form, **own})
-
-    def _send(self, method: str, address: str, **more: Any) -> httpx.Response:  # Any: as the library takes it
-        if not self._places.acquire(blocking=False):
-            raise ProviderUnavailableError(f"Too many wait for {self.label} at this moment.")
-        try:
-            with self._http.stream(method, address, **more) as response:
-                body = bytearray()
-                for piece in response.iter_bytes():
-                    body += piece
-                    if len(body) > _LARGEST_ANSWER:
-                        raise ProviderUnavailableError(f"{self.label} answered with too much.")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ProviderUnavailableError(f"{self.label} cannot be reached ({type(error).__name__}).") from None
-        finally:
-            self._places.release()
-        return httpx.Response(response.status_code, content=bytes(body))
-
-    def _json(self, response: httpx.Response, *, may_refuse: bool = False) -> Mapping[str, Any]:  # Any: JSON
-        if not may_refuse and response.status_code != httpx.codes.OK:
-            raise ProviderUnavailableError(f"{self.label} answered {response.status_code}.")
-        try:
-            found = json.loads(response.content)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise ProviderUnavailableError(f"{self.label} answered with something that is not JSON.")
-        return found
-
-    # What is known of the provider
-
-    def _endpoint(self, name: str) -> str:
-        address = self._find_metadata().get(name)
-        if not isinstance(address, str):
-            raise ProviderUnavailableError(f"{self.label} has no {name}.")
-        return self._allowed(address)
-
-    def _allowed(self, address: str) -> str:
-        try:
-            return check_issuer(address)
-        except BadInputError:
-            raise ProviderUnavailableError(f"{self.label} names an address that is not to be trusted.") from None
-
-    def _find_metadata(self) -> Mapping[str, Any]:  # Any: JSON
-        with self._lock:
-            known = self._metadata
-        if known is not None and time.monotonic() - known[0] < _METADATA_LASTS:
-            return known[1]
-        silent = self._silent_since
-        if silent is not None and time.monotonic() - silent < _LEFT_ALONE:
-            raise ProviderUnavailableError(f"{self.label} did not answer a moment ago.")
-        issuer = self._settings.issuer
-        try:
-            found = self._json(self._send("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration"))
-        except ProviderUnavailableError:
-            self._silent_since = time.monotonic()
-            raise
-        if found.get("issuer") != issuer:
-            raise ProviderUnavailableError(f"{self.label} calls itself something else than {issuer}.")
-        with self._lock:
-            self._metadata = (time.monotonic(), found)
-        return found
-
-    def _find_keys(self) -> KeySet:
-        with self._lock:
-            known = self._keys
-        if known is not None and time.monotonic() - known[0] < _METADATA_LASTS:
-            return known[1]
-        found = self._json(self._send("GET", self._endpoint("jwks_uri")))
-        try:
-            keys = KeySet.import_key_set({"keys": [key for key in found["keys"] if key.get("kty") != "oct"]})
-        except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ProviderUnavailableError(f"{self.label} publishes keys that cannot be read.") from error
-        with self._lock:
-            self._keys = (time.monotonic(), keys)
-        return keys
-
-    def _renew_keys(self) -> bool:
-        """Forget the keys unless that was done a moment ago: the provider may have changed them."""
-        with self._lock:
-            if self._keys is not None and time.monotonic() - self._keys[0] < _KEYS_ANEW_EVERY:
-                return False
-            self._keys = None
-            return True
+        return self._issuer.send("POST", address, data={**form, **own})
 
 
 def _has_factor(claims: Mapping[str, Any]) -> bool:  # Any: claims
@@ -361,7 +252,3 @@ def _web_address(text: str) -> str:
     if urlsplit(text).scheme not in ("https", "http"):
         raise ValueError("an address for people")
     return text
-
-
-def _name_of(error: Exception) -> str:
-    return str(getattr(error, "error", "")) or type(error).__name__
