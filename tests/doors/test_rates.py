@@ -107,7 +107,7 @@ def test_nothing_is_counted_without_a_limit() -> None:
 def narrow(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApplication]:
     """An application that lets few requests through, and believes what a proxy here says of addresses."""
     url = postgres.make_ready()
-    narrow = {"rate_limit_identity": _MOST, "rate_limit_address": 3 * _MOST, "rate_limit_attempts": 4}
+    narrow: dict[str, Any] = {"rate_limit_identity": _MOST, "rate_limit_address": 3 * _MOST, "rate_limit_attempts": 4}
     proxies = ["127.0.0.1"]
     folder: Path = tmp_path_factory.mktemp("narrow")
     with start_application(folder, database_url=url, worker=False, trusted_proxies=proxies, **narrow) as started:

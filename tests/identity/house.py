@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from perdure.adapters.passkeys import WebAuthn
 from perdure.db import Database
 from perdure.events import Event, EventLog
 from perdure.identity import Account, Identity, IdentityCard, IdentitySettings
@@ -68,7 +69,9 @@ def make_house(database: Database) -> House:
     """Open the house on a database that nobody lives in."""
     clock = SetClock()
     events = EventLog(database, clock)
-    identity = Identity(database, clock, events, MemorySealer(), IdentitySettings(password_cost=CHEAP))
+    identity = Identity(
+        database, clock, events, MemorySealer(), IdentitySettings(password_cost=CHEAP), passkeys=WebAuthn()
+    )
     identity.bootstrap_administrator("root", PASSWORD)
     return House(database, clock, events, identity, identity.log_in("root", PASSWORD)[1])
 

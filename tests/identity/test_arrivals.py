@@ -24,6 +24,7 @@ from perdure.identity.errors import (
     UnknownPersonError,
 )
 from perdure.identity.federation import Federation, check_return
+from perdure.identity.tickets import Tickets
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 from perdure.testing.sealing import MemorySealer
@@ -292,7 +293,7 @@ class Echo:
 
 def test_a_login_ends_in_the_browser_that_began_it() -> None:
     clock = SetClock()
-    federation = Federation(clock, MemorySealer(), [Echo()])  # type: ignore[list-item]  # no device, no token
+    federation = Federation(clock, Tickets(clock, MemorySealer()), [Echo()])  # type: ignore[list-item]  # no device, no token
     begun = federation.begin_login("hall", redirect_uri="https://a/b", return_to="/x", browser="mine")
     state = begun.partition("#")[2]
     for wrong in (
@@ -315,7 +316,7 @@ def test_a_login_ends_in_the_browser_that_began_it() -> None:
 
 def test_a_ticket_carries_who_somebody_is_for_a_while() -> None:
     clock = SetClock()
-    federation = Federation(clock, MemorySealer(), [])
+    federation = Federation(clock, Tickets(clock, MemorySealer()), [])
     ticket = federation.seal_arrival(ADA)
     assert federation.open_arrival(ticket) == ADA
     for wrong in ("", ticket + "x"):

@@ -18,6 +18,7 @@ from perdure.identity.errors import (
     LoginThrottledError,
 )
 from perdure.identity.federation import Federation
+from perdure.identity.tickets import Tickets
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 from perdure.testing.sealing import MemorySealer
@@ -109,7 +110,7 @@ def test_a_login_elsewhere_is_a_proof_when_it_is_known_to_be_new(house: House) -
 def test_a_session_at_the_provider_is_no_proof() -> None:
     clock = SetClock()
     provider = Echo()
-    federation = Federation(clock, MemorySealer(), [provider])  # type: ignore[list-item]  # no device, no token
+    federation = Federation(clock, Tickets(clock, MemorySealer()), [provider])  # type: ignore[list-item]  # no device, no token
     begun = federation.begin_login("hall", redirect_uri="https://a/b", return_to="/", browser="mine", proves=uuid4())
     assert provider.was_asked_anew
     state = begun.partition("#")[2]

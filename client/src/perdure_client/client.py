@@ -142,6 +142,17 @@ class Client:
     def refuse_application(self, application_id: str, *, note: str = "") -> None:
         self._transport.request("POST", f"/applications/{application_id}/refuse", json={"note": note})
 
+    def list_passkeys(self) -> list[dict[str, Any]]:
+        """One's passkeys. They are made, and used, in a browser."""
+        return list(self._pages("/me/passkeys"))
+
+    def rename_passkey(self, passkey_id: str, name: str) -> dict[str, Any]:
+        return self._object(self._transport.json("PATCH", f"/me/passkeys/{passkey_id}", json={"name": name}))
+
+    def remove_passkey(self, passkey_id: str) -> None:
+        """Take a passkey away; needs a session of the last minutes, not a token."""
+        self._transport.request("DELETE", f"/me/passkeys/{passkey_id}")
+
     def list_logins(self) -> list[dict[str, Any]]:
         """The ways in which one logs in."""
         return list(self._pages("/me/logins"))

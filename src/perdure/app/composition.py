@@ -15,6 +15,7 @@ from prometheus_client import Metric
 
 from perdure.adapters.ldap.directory import LdapDirectory, LdapSettings
 from perdure.adapters.oidc import GridIssuer, GridIssuerSettings, OidcProvider, OidcSettings
+from perdure.adapters.passkeys import WebAuthn
 from perdure.adapters.posix.store import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
 from perdure.adapters.sealing import FileSealer
@@ -183,6 +184,7 @@ def _wire(
         providers=_make_providers(settings, clock),
         directories=[_make_directory(one) for one in settings.providers if one.kind == "ldap"],
         issuers=_make_issuers(settings, clock),
+        passkeys=WebAuthn(),
     )
     jobs.register_periodic("identity.forget_ended", timedelta(hours=24), identity.forget_ended)
     jobs.register_periodic("identity.forget_memberships", timedelta(hours=24), identity.forget_ended_memberships)

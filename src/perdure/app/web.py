@@ -28,6 +28,7 @@ from perdure.doors.ui import (
     open_login_pages,
     open_machine_pages,
     open_pages,
+    open_passkey_pages,
 )
 from perdure.identity import CredentialKind
 from perdure.settings import Settings
@@ -35,7 +36,14 @@ from perdure.settings import Settings
 _DOORS = {
     "api": (open_api,),
     "data": (open_data,),
-    "ui": (open_pages, open_link_pages, open_login_pages, open_account_page, open_machine_pages),
+    "ui": (
+        open_pages,
+        open_link_pages,
+        open_passkey_pages,
+        open_login_pages,
+        open_account_page,
+        open_machine_pages,
+    ),
 }
 _BACKLOG = 2048  # connections that wait to be taken; the server's own number
 _FAULTS_REMEMBERED = 1.0  # anybody may ask for them, and each answer opens a connection to the database

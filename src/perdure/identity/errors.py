@@ -98,6 +98,27 @@ class QuotaRequestDecidedError(ConflictError):
     next_step = "Read who decided it, and how, in the list of requests."
 
 
+class PasskeyRefusedError(NotAllowedError):
+    """Deliberately the same for a key that nobody has, a wrong signature and a disabled identity."""
+
+    code = "passkey_refused"
+    status = 401
+    title = "This passkey does not let you in"
+    next_step = "Try again, or log in another way and see which passkeys you have there."
+
+
+class PasskeysUnavailableError(ConflictError):
+    code = "passkeys_unavailable"
+    title = "There are no passkeys at this address"
+    next_step = "Ask the operator for an address with a name and https; browsers allow passkeys only there."
+
+
+class PasskeyLimitError(ConflictError):
+    code = "passkey_limit"
+    title = "You have as many passkeys as one can have"
+    next_step = "Remove one that you do not use any more."
+
+
 class CredentialTakenError(ConflictError):
     code = "credential_taken"
     title = "This login belongs to somebody already"

@@ -7,18 +7,17 @@ bound to the browser that began, or a `ticket`.
 from __future__ import annotations
 
 import hmac
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any
 from uuid import UUID
 
-from perdure.identity.errors import BadSealError, LoginNotConfirmedError, NoSuchProviderError
+from perdure.identity.errors import LoginNotConfirmedError, NoSuchProviderError
 from perdure.identity.model import Arrival, CredentialKind
-from perdure.identity.ports import DeviceLogin, Provider, Sealer
+from perdure.identity.ports import DeviceLogin, Provider
+from perdure.identity.tickets import Tickets
 from perdure.kernel.clock import Clock, format_time, parse_time
 
 _STATE_LASTS = timedelta(minutes=15)
@@ -54,9 +53,9 @@ class Returned:
 class Federation:
     """The configured providers. Nothing here opens a session: that is for `Arrivals`."""
 
-    def __init__(self, clock: Clock, sealer: Sealer, providers: Sequence[Provider]) -> None:
+    def __init__(self, clock: Clock, tickets: Tickets, providers: Sequence[Provider]) -> None:
         self._clock = clock
-        self._sealer = sealer
+        self._tickets = tickets
         self._providers = {provider.name: provider for provider in providers}
 
     def list_providers(self) -> list[ProviderCard]:
@@ -91,7 +90,7 @@ class Federation:
             "proves": None if proves is None else str(proves),
             "begun_at": format_time(self._clock.now()),
         }
-        state = self._seal(kept, _STATE, _STATE_LASTS)
+        state = self._tickets.seal(kept, _STATE, _STATE_LASTS)
         return found.authorization_url(
             redirect_uri=redirect_uri, state=state, nonce=nonce, verifier=verifier, anew=proves is not None
         )
@@ -103,7 +102,7 @@ class Federation:
 
         `issuer` is who says that he sends him back (RFC 9207), where that is said.
         """
-        kept = self._open(state, _STATE)
+        kept = self._tickets.open(state, _STATE)
         if kept["provider"] != provider or not hmac.compare_digest(kept["browser"], _digest(browser)):
             raise LoginNotConfirmedError("This login was begun elsewhere.")
         arrival = self._require(provider).redeem(
@@ -122,11 +121,11 @@ class Federation:
         """Begin a login for a program without a browser; returns what to show, and a ticket to ask with."""
         begun = self._require(provider).begin_device()
         kept = {"provider": provider, "device_code": begun.device_code}
-        return begun, self._seal(kept, _DEVICE, timedelta(seconds=begun.expires_in))
+        return begun, self._tickets.seal(kept, _DEVICE, timedelta(seconds=begun.expires_in))
 
     def poll_device(self, ticket: str) -> Arrival | None:
         """Who confirmed the login of this ticket; None while nobody has."""
-        kept = self._open(ticket, _DEVICE)
+        kept = self._tickets.open(ticket, _DEVICE)
         return self._require(kept["provider"]).redeem_device(kept["device_code"])
 
     def accept_token(self, provider: str, token: str) -> Arrival:
@@ -138,11 +137,11 @@ class Federation:
         proven_at = None if arrival.proven_at is None else format_time(arrival.proven_at)
         kept = {**asdict(arrival), "entitlements": sorted(arrival.entitlements), "proofs": sorted(arrival.proofs)}
         kept |= {"proven_at": proven_at}
-        return self._seal(kept, _ARRIVAL, _TICKET_LASTS)
+        return self._tickets.seal(kept, _ARRIVAL, _TICKET_LASTS)
 
     def open_arrival(self, ticket: str) -> Arrival:
         """Who the ticket is about; raises BadSealError."""
-        kept = self._open(ticket, _ARRIVAL)
+        kept = self._tickets.open(ticket, _ARRIVAL)
         proven_at = kept.get("proven_at")
         kept |= {"kind": CredentialKind(kept["kind"]), "proven_at": proven_at and parse_time(proven_at)}
         return Arrival(**{**kept, "entitlements": frozenset(kept["entitlements"]), "proofs": frozenset(kept["proofs"])})
@@ -152,17 +151,6 @@ class Federation:
         if found is None:
             raise NoSuchProviderError("There is no such way to log in here.")
         return found
-
-    def _seal(self, kept: dict[str, Any], purpose: str, lasts: timedelta) -> str:  # Any: JSON
-        until = format_time(self._clock.now() + lasts)
-        return self._sealer.seal(json.dumps({"until": until, "kept": kept}).encode(), purpose)
-
-    def _open(self, sealed: str, purpose: str) -> dict[str, Any]:  # Any: JSON that we sealed
-        document = json.loads(self._sealer.open(sealed, purpose))
-        if parse_time(document["until"]) <= self._clock.now():
-            raise BadSealError("This came too late.")
-        kept: dict[str, Any] = document["kept"]
-        return kept
 
 
 def check_return(path: str) -> str:

@@ -187,6 +187,17 @@ class ClaimRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Passkey:
+    """A key on a device of somebody; a synced one is on others of his devices, too."""
+
+    id: UUID
+    name: str
+    is_synced: bool
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
     """Somebody who was shown to be who he is, by a credential that may or may not be known here.
 
@@ -354,6 +365,7 @@ class CredentialKind(StrEnum):
 
 
 ENTITLEMENT = "entitlement"
+PASSKEY = "passkey"
 SECOND_FACTOR = "second_factor"
 _FROM_OUTSIDE = (
     CredentialKind.OIDC,

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from perdure.identity.model import ENTITLEMENT, NAMEABLE, SECOND_FACTOR, WAYS, CredentialKind
+from perdure.identity.model import ENTITLEMENT, NAMEABLE, PASSKEY, SECOND_FACTOR, WAYS, CredentialKind
 from perdure.kernel.errors import BadInputError
 
 MAX_SUBJECT_CHARACTERS = 1000
@@ -42,13 +42,13 @@ def check_named(kind: str, subject: str) -> str:
 def check_requirement(text: str) -> str:
     """One demand on a login: a way, `second_factor`, or `issuer` with an institution; raises BadInputError."""
     text = text.strip()
-    if text in WAYS or text == SECOND_FACTOR:
+    if text in WAYS or text in (PASSKEY, SECOND_FACTOR):
         return text
     if text.startswith(_ISSUER) and len(text) <= MAX_SUBJECT_CHARACTERS and text.isprintable():
         issuer = text.removeprefix(_ISSUER).strip()
         if issuer and " " not in issuer:
             return issuer_proof(issuer)
-    known = ", ".join(sorted({*WAYS, SECOND_FACTOR}))
+    known = ", ".join(sorted({*WAYS, PASSKEY, SECOND_FACTOR}))
     raise BadInputError(f"A login can be required to be one of {known}, or `issuer` and its address.", field="requires")
 
 

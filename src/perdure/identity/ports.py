@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from perdure.identity.grid_scopes import GridPlaces, GridProfile
@@ -34,6 +34,45 @@ class DeviceLogin:
     complete_uri: str
     interval: int
     expires_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewPasskey:
+    """A key as the device that made it tells."""
+
+    credential_id: bytes
+    public_key: bytes
+    sign_count: int
+    is_synced: bool
+
+
+class PasskeyReader(Protocol):
+    """Knows the words that browsers and keys speak. `origin` is our address; one that keys cannot be bound to raises
+    PasskeysUnavailableError. What is not to be believed raises PasskeyRefusedError."""
+
+    def creation_options(
+        self, origin: str, *, site: str, person: bytes, name: str, challenge: bytes, known: Sequence[bytes]
+    ) -> Mapping[str, Any]:  # Any: JSON
+        """What a browser makes a key by."""
+        ...
+
+    def request_options(self, origin: str, *, challenge: bytes) -> Mapping[str, Any]:  # Any: JSON
+        """What a browser has a key sign by."""
+        ...
+
+    def read_registration(self, origin: str, answer: Mapping[str, Any], *, challenge: bytes) -> NewPasskey:  # Any: JSON
+        """The key that was made."""
+        ...
+
+    def read_identifier(self, answer: Mapping[str, Any]) -> tuple[bytes, bytes | None]:  # Any: JSON
+        """Which key the answer is said to come from, and of whom."""
+        ...
+
+    def read_assertion(
+        self, origin: str, answer: Mapping[str, Any], *, challenge: bytes, public_key: bytes, sign_count: int
+    ) -> int:  # Any: JSON
+        """The new count of the key that verified its user and signed the challenge; it has grown, if the key counts."""
+        ...
 
 
 class Directory(Protocol):

@@ -19,9 +19,10 @@ from perdure.identity.grants import Grants
 from perdure.identity.grid import GridTokens
 from perdure.identity.groups import Groups
 from perdure.identity.locks import Locks
+from perdure.identity.passkeys import NoPasskeys, Passkeys
 from perdure.identity.passwords import PasswordCost, Passwords
 from perdure.identity.people import People
-from perdure.identity.ports import Directory, Provider, Sealer, TokenIssuer
+from perdure.identity.ports import Directory, PasskeyReader, Provider, Sealer, TokenIssuer
 from perdure.identity.quotas import Quotas
 from perdure.identity.registry import Registry
 from perdure.identity.rights import Rights
@@ -29,6 +30,7 @@ from perdure.identity.second_factor import SecondFactor
 from perdure.identity.service_accounts import ServiceAccounts, ServiceLimits
 from perdure.identity.sessions import Sessions
 from perdure.identity.terms import TermsOfUse
+from perdure.identity.tickets import Tickets
 from perdure.identity.tokens import Tokens
 from perdure.kernel.clock import Clock
 
@@ -58,6 +60,7 @@ class Identity:
         providers: Sequence[Provider] = (),
         directories: Sequence[Directory] = (),
         issuers: Sequence[TokenIssuer] = (),
+        passkeys: PasskeyReader | None = None,
     ) -> None:
         settings = settings or IdentitySettings()
         passwords = Passwords(settings.password_cost)
@@ -74,7 +77,9 @@ class Identity:
         claims = Claims(db, clock, events, rights, groups)
         arrivals = Arrivals(db, clock, events, people, sessions, applications, claims)
         grid = GridTokens(db, clock, sessions, issuers)
-        federation = Federation(clock, sealer, providers)
+        tickets = Tickets(clock, sealer)
+        federation = Federation(clock, tickets, providers)
+        keys = Passkeys(db, clock, events, sessions, tickets, passkeys or NoPasskeys())
         at_directories = Directories(db, clock, sessions, directories)
         registry = Registry(grants)
         quotas = Quotas(db, clock, events, rights, accounts)
@@ -114,6 +119,14 @@ class Identity:
         self.confirm_second_factor = second_factor.confirm_second_factor
         self.renew_recovery_codes = second_factor.renew_recovery_codes
         self.remove_second_factor = second_factor.remove_second_factor
+
+        self.begin_passkey = keys.begin_passkey
+        self.add_passkey = keys.add_passkey
+        self.list_passkeys = keys.list_passkeys
+        self.rename_passkey = keys.rename_passkey
+        self.remove_passkey = keys.remove_passkey
+        self.begin_passkey_login = keys.begin_login
+        self.log_in_by_passkey = keys.log_in
 
         self.make_lock = locks.make_lock
         self.open_lock = locks.open_lock

@@ -67,6 +67,21 @@ credentials = Table(
     Index("ix_credentials_identity_id", "identity_id"),
 )
 
+passkeys = Table(
+    "passkeys",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("identity_id", Uuid, ForeignKey("identities.id"), nullable=False),
+    Column("credential_id", LargeBinary, nullable=False, unique=True),
+    Column("public_key", LargeBinary, nullable=False),  # as COSE writes it
+    Column("sign_count", BigInteger, nullable=False),
+    Column("is_synced", Boolean, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", _moment, nullable=False),
+    Column("last_used_at", _moment),
+    UniqueConstraint("identity_id", "name"),
+)
+
 Index(
     "uq_credentials_one",
     credentials.c.identity_id,

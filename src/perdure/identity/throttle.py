@@ -65,6 +65,13 @@ def is_remembered(tx: Connection, login: str, address: str, now: datetime) -> bo
     return bool(address) and row is not None and row.last_at > now
 
 
+def use_once(tx: Connection, challenge: str, until: datetime) -> bool:
+    """Whether this is the first use of the challenge, which is good until then."""
+    key = sha256(f"once\0{challenge}".encode()).digest()
+    row = insert(login_attempts).values(key=key, failures=0, last_at=until).on_conflict_do_nothing()
+    return tx.execute(row.returning(login_attempts.c.key)).first() is not None
+
+
 def count_refusal(tx: Connection, identity_id: UUID | None, now: datetime) -> int:
     """How many refusals an event shall tell of; 0 within a minute after the last one, when this one is only counted.
 

@@ -64,12 +64,18 @@ class RunningApplication:
 
 @contextmanager
 def start_application(
-    data_dir: Path | None = None, *, database_url: str | None = None, worker: bool = True, **settings: object
+    data_dir: Path | None = None,
+    *,
+    database_url: str | None = None,
+    worker: bool = True,
+    name: str = "127.0.0.1",
+    **settings: object,
 ) -> Iterator[RunningApplication]:
     """Start everything on free loopback ports; at the end all of it is stopped, and a temporary `data_dir` removed.
 
     Without `database_url` an embedded server of its own is started, fast and not durable; with it, that database has
-    the present schema. `settings` are those of the configuration file. Without `worker` no job is carried out.
+    the present schema. `settings` are those of the configuration file. Without `worker` no job is carried out. `name`
+    is what the addresses call this machine; browsers allow passkeys at `localhost`, and at no number.
     """
     with ExitStack() as stack:
         folder = data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="archive-test-")))
@@ -78,7 +84,7 @@ def start_application(
         stack.callback(api.close)
         stack.callback(data.close)
         scheme = "https" if settings.get("tls_cert") else "http"
-        places = {"public_url": _address(scheme, api), "data_url": _address(scheme, data)}
+        places = {"public_url": _address(scheme, name, api), "data_url": _address(scheme, name, data)}
         unlimited = {"disk_reserve_bytes": 0, "rate_limit_attempts": 0}
         chosen = {"data_dir": str(folder), **unlimited, **places, **settings}
         application = build(settings_from(chosen), url, process="test")
@@ -142,5 +148,5 @@ def _listen() -> socket.socket:
     return listening
 
 
-def _address(scheme: str, listening: socket.socket) -> str:
-    return f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
+def _address(scheme: str, name: str, listening: socket.socket) -> str:
+    return f"{scheme}://{name}:{listening.getsockname()[1]}"

@@ -19,6 +19,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {  # name: (module and attribute, short 
     "profile": ("archive:profile", "List, show and define profiles."),
     "providers": ("session:providers", "List the institutions where you can log in."),
     "logins": ("session:logins", "The ways in which you log in: link and unlink them."),
+    "passkey": ("session:passkey", "List, rename and remove your passkeys."),
     "second-factor": ("session:second_factor", "Turn your second factor on or off."),
     "account": ("people:account", "List, show and make accounts, the spaces that own archives."),
     "quota": ("quotas:quota", "Show and set quotas, ask for more room, decide requests, report what is used."),

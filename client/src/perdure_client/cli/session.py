@@ -385,6 +385,48 @@ def logins_unlink(ctx: click.Context, login_id: str, name: str | None, at: str |
     click.echo("Unlinked.")
 
 
+@click.group()
+def passkey() -> None:
+    """Your passkeys: keys on your devices. They are made in a browser, at /passkeys."""
+
+
+@passkey.command("list")
+@json_option
+@click.pass_context
+def passkey_list(ctx: click.Context, as_json: bool) -> None:
+    """List your passkeys."""
+    found = make_client(ctx).list_passkeys()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one["id"], one["name"], show_time(one["created_at"]), show_time(one["last_used_at"]) or "never")
+        for one in found
+    ]
+    print_table(rows, ("passkey", "name", "made", "last used"))
+
+
+@passkey.command("rename")
+@click.argument("passkey_id")
+@click.argument("name")
+@click.pass_context
+def passkey_rename(ctx: click.Context, passkey_id: str, name: str) -> None:
+    """Call a passkey otherwise."""
+    make_client(ctx).rename_passkey(passkey_id, name)
+    click.echo(f"It is called {name} from now on.")
+
+
+@passkey.command("remove")
+@click.argument("passkey_id")
+@fresh_options
+@click.pass_context
+def passkey_remove(ctx: click.Context, passkey_id: str, name: str | None, at: str | None) -> None:
+    """Take a passkey away, as when the device is lost. You show who you are."""
+    with in_session(ctx, name, at) as client:
+        client.remove_passkey(passkey_id)
+    click.echo("Removed.")
+
+
 @click.group("second-factor")
 def second_factor() -> None:
     """Your second factor: a device whose code is asked for beside the password. You are asked for your password."""

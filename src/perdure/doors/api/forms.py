@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,6 +45,32 @@ class LoginForm(Form):
     code: Line | None = None
     accept_terms: TermsVersion | None = None
     provider: Line | None = None
+
+
+Answer = Annotated[
+    dict[str, Any],  # Any: JSON, as Web Authentication has it
+    Field(max_length=20, description="What the browser answered, with bytes as base64url."),
+]
+
+
+class PasskeyLoginForm(Form):
+    """`ticket` is that of the challenge."""
+
+    ticket: Ticket
+    answer: Answer
+    accept_terms: TermsVersion | None = None
+
+
+class NewPasskeyForm(Form):
+    """`ticket` is that of the challenge."""
+
+    name: Line
+    ticket: Ticket
+    answer: Answer
+
+
+class PasskeyPatch(Form):
+    name: Line
 
 
 class CodeForm(Form):

@@ -43,7 +43,8 @@ _BY_NEED: Mapping[Need, str] = {
     "revoke_on_organisation",
     Action.ADMINISTER: "create_organisation change_organisation define_profile publish_terms list_reach",
     Standing.ANYBODY: "get_instance list_keys list_errors log_in log_out list_providers begin_device_login "
-    "poll_device_login log_in_with_token log_in_with_ticket log_in_by_hop get_terms get_terms_version apply "
+    "poll_device_login log_in_with_token log_in_with_ticket log_in_by_hop begin_passkey_login "
+    "log_in_by_passkey get_terms get_terms_version apply "
     "apply_with_password get_upload_options get_options_of_upload",
     Standing.ANSWERING: "get_service change_service list_service_reach list_service_tokens create_service_token "
     "rotate_service_token revoke_service_token",
@@ -52,7 +53,8 @@ _BY_NEED: Mapping[Need, str] = {
     "list_quota_requests report_usage search_audit_trail",
     Standing.ONESELF: "get_me set_password begin_second_factor confirm_second_factor renew_recovery_codes "
     "remove_second_factor list_sessions end_session list_tokens create_token revoke_token list_logins link_login "
-    "unlink_login create_group prove list_transfers accept_transfer decline_transfer",
+    "unlink_login list_passkeys begin_passkey add_passkey rename_passkey remove_passkey create_group prove "
+    "list_transfers accept_transfer decline_transfer",
     Standing.OVER: "create_identity change_identity remove_second_factor_of create_account create_service "
     "approve_application refuse_application approve_quota_request refuse_quota_request",
     Standing.ASKING: "request_quota",

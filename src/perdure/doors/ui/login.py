@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlencode
@@ -20,7 +21,7 @@ from perdure.doors.http.cookies import (
 )
 from perdure.doors.http.errors import LoginEndedElsewhereError
 from perdure.doors.http.services import Given, Services
-from perdure.doors.ui.routes import render
+from perdure.doors.ui.routes import asset_url, render
 from perdure.identity import Arrival
 from perdure.identity.callers import require_fresh
 from perdure.identity.errors import (
@@ -28,6 +29,7 @@ from perdure.identity.errors import (
     BadCodeError,
     BadCredentialsError,
     LoginThrottledError,
+    PasskeysUnavailableError,
     ProviderUnavailableError,
     SecondFactorNeededError,
     TermsNotAcceptedError,
@@ -69,7 +71,7 @@ Sent = Annotated[Form, Depends(read_form)]
 
 @router.get("/login")
 def choose_way(request: Request, caller: Caller, services: Given, return_to: str = "/") -> Response:
-    return _show(request, services, caller, {}, None, return_to=check_return(return_to))
+    return show_choice(request, services, caller, {}, None, return_to=check_return(return_to))
 
 
 @router.post("/login", dependencies=[GUESSABLE])
@@ -83,15 +85,15 @@ def log_in(request: Request, form: Sent, caller: Caller, services: Given) -> Res
             form.get("password", ""),
             client_of(request),
             code=form.get("code") or None,
-            accept_terms=_version(form),
+            accept_terms=read_version(form),
         )
     except (*_TRY_AGAIN, ProviderUnavailableError) as error:
-        return _show(request, services, caller, form, error, return_to=return_to)
+        return show_choice(request, services, caller, form, error, return_to=return_to)
     except TermsNotAcceptedError as error:
-        return _show(request, services, caller, form, error, return_to=return_to, terms=_terms(services))
+        return show_choice(request, services, caller, form, error, return_to=return_to, terms=_terms(services))
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
-    return _enter(request, services, secret, return_to)
+    return enter(request, services, secret, return_to)
 
 
 def _log_in_at(
@@ -113,11 +115,11 @@ def _log_in_at(
         return RedirectResponse(return_to, 303, {"cache-control": "no-store"})
     try:
         secret, _ = services.identity.arrive(
-            arrival, client_of(request), accept_terms=_version(form), code=form.get("code") or None
+            arrival, client_of(request), accept_terms=read_version(form), code=form.get("code") or None
         )
     except UnknownPersonError as error:
         return _meet(request, services, arrival, return_to, error)
-    return _enter(request, services, secret, return_to)
+    return enter(request, services, secret, return_to)
 
 
 @router.get("/login/{provider}", dependencies=[GUESSABLE])
@@ -134,7 +136,7 @@ def go_to_provider(
         require_own_page(request)
     if provider in _labels(services):
         form = {"provider": provider, "link": "1" if link else "", "prove": "1" if prove else ""}
-        return _show(request, services, caller, form, None, return_to=check_return(return_to))
+        return show_choice(request, services, caller, form, None, return_to=check_return(return_to))
     answer = RedirectResponse("/", 303)
     mark = mark_browser(request, answer)
     by_hop = services.header_logins.get(provider)
@@ -184,7 +186,7 @@ def go_on(request: Request, form: Sent, services: Given) -> Response:
         arrival = services.identity.open_arrival(form.get("ticket", ""))
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
-    return _arrive(request, services, arrival, check_return(form.get("return_to", "/")), _version(form))
+    return _arrive(request, services, arrival, check_return(form.get("return_to", "/")), read_version(form))
 
 
 @router.post("/login/apply", dependencies=[GUESSABLE])
@@ -197,7 +199,7 @@ def apply(request: Request, form: Sent, services: Given) -> Response:
             reason=form.get("reason", "").replace("\r\n", "\n"),
             display_name=form.get("display_name") or None,
             organisation_id=None,
-            accept_terms=_version(form),
+            accept_terms=read_version(form),
         )
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
@@ -238,7 +240,7 @@ def _arrive(
         return _meet(request, services, arrival, return_to, error)
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
-    return _enter(request, services, secret, return_to)
+    return enter(request, services, secret, return_to)
 
 
 def _meet(
@@ -260,13 +262,14 @@ def _meet(
     return render_form(request, services, "first_login.html", content, 200)
 
 
-def _enter(request: Request, services: Services, secret: str, return_to: str) -> Response:
+def enter(request: Request, services: Services, secret: str, return_to: str) -> Response:
+    """Give the browser its session."""
     answer = RedirectResponse(return_to, 303, {"cache-control": "no-store"})
     keep_session(request, answer, secret, services.clock.now() + _COOKIE_LASTS)
     return answer
 
 
-def _show(
+def show_choice(
     request: Request,
     services: Services,
     caller: Actor,
@@ -276,8 +279,10 @@ def _show(
     return_to: str,
     terms: Any = None,  # Any: see `_terms`
 ) -> Response:
+    """The ways to log in, with what became of the last try."""
     directory = form.get("provider", "")
     content = {
+        "passkey": None if directory else _begin_passkey(services),
         "error": error,
         "directory": directory,
         "place_of_password": _labels(services).get(directory),
@@ -315,13 +320,23 @@ def render_form(
     content: dict[str, Any],  # Any: what the template is given
     status: int,
 ) -> Response:
-    """A page with forms of ours, which nobody keeps."""
+    """A page with forms of ours, which nobody keeps, and with the one script that asks a browser for its passkeys."""
+    script = f"{services.place().api_url}{asset_url('passkeys.js')}"  # not all that lies at this address
     policy = (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; "
-        "frame-ancestors 'none'"
+        f"default-src 'none'; script-src {script}; style-src 'self'; img-src 'self'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
     )
     headers = {"content-security-policy": policy, "cache-control": "no-store", "vary": "Authorization, Cookie"}
     return render(request, services, template, content, status, headers)
+
+
+def _begin_passkey(services: Services) -> dict[str, str] | None:
+    """What a passkey is asked for by, where there can be any."""
+    try:
+        options, ticket = services.identity.begin_passkey_login(origin=services.place().api_url)
+    except PasskeysUnavailableError:
+        return None
+    return {"options": json.dumps(dict(options)), "ticket": ticket}
 
 
 def _terms(services: Services) -> Any:  # Any: what the template is given
@@ -331,7 +346,8 @@ def _terms(services: Services) -> Any:  # Any: what the template is given
         return None
 
 
-def _version(form: Form) -> int | None:
+def read_version(form: Form) -> int | None:
+    """The version of the terms that the form accepts."""
     text = form.get("accept_terms", "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 

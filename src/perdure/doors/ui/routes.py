@@ -30,7 +30,11 @@ router = APIRouter(include_in_schema=False)
 
 SHOWN_ENTRIES = 200
 SHOWN_ARCHIVES = 50
-_ASSETS = {"style.css": "text/css; charset=utf-8", "mark.svg": "image/svg+xml"}
+_ASSETS = {
+    "style.css": "text/css; charset=utf-8",
+    "mark.svg": "image/svg+xml",
+    "passkeys.js": "text/javascript; charset=utf-8",
+}
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -128,7 +132,7 @@ def render(
     text = (
         _templates()
         .get_template(template)
-        .render(**content, place=services.place(), asset=_asset_url, request_id=request_id_of(request))
+        .render(**content, place=services.place(), asset=asset_url, request_id=request_id_of(request))
     )
     # Private, and asked for again each time: what a page shows depends on who asks and changes with the archive.
     usual = {"content-security-policy": _POLICY, "cache-control": "private, no-cache", "vary": "Authorization, Cookie"}
@@ -152,7 +156,8 @@ def _templates() -> Environment:
     return environment
 
 
-def _asset_url(name: str) -> str:
+def asset_url(name: str) -> str:
+    """Where a file lies that pages use; another for each content of it."""
     return f"/assets/{_stamp(name)}/{name}"
 
 
