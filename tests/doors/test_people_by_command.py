@@ -145,3 +145,26 @@ def test_offers_stand_on_the_page_of_who_is_logged_in(running: RunningApplicatio
 
 def _id_of(caller: Caller, login: str) -> UUID:
     return UUID(caller.get("/identities", params={"login": login}).json()["items"][0]["id"])
+
+
+def test_two_identities_become_one_after_the_plan_was_shown(running: RunningApplication, root: Caller) -> None:
+    password = "correct horse battery"
+    ids = {}
+    for login in ("twin", "twin2"):
+        form = {"login": login, "display_name": login.title(), "password": password}
+        ids[login] = root.post("/identities", json=form).json()["id"]
+    words = [str(_PROGRAM), "identity", "merge", "twin2", "--login", "twin"]
+    environment = {**os.environ, "PERDURE_URL": running.url}
+    asked = {"env": environment, "capture_output": True, "text": True, "check": False}
+    shy = subprocess.run(words, input=f"{password}\n{password}\nn\n", **asked)  # type: ignore[call-overload]
+    assert (shy.returncode, "There is no way back" in shy.stderr) == (130, True), shy.stderr
+    assert "Ways in that end: password twin2." in shy.stderr
+    assert root.get(f"/identities/{ids['twin2']}").json()["is_active"]
+    done = subprocess.run([*words, "--yes"], input=f"{password}\n{password}\n", **asked)  # type: ignore[call-overload]
+    assert "is Twin" in done.stdout, done.stderr
+    assert root.get(f"/identities/{ids['twin2']}").json()["merged_into"] == ids["twin"]
+    third = root.post("/identities", json={"login": "twin3", "display_name": "Three"}).json()["id"]
+    dry = root.post(f"/identities/{ids['twin']}/merge", json={"identity_id": third, "dry_run": True}).json()
+    assert (dry["is_done"], dry["gone_name"]) == (False, "Three")
+    by_token = root.post(f"/identities/{ids['twin']}/merge", json={"identity_id": third, "reason": "One person."})
+    assert by_token.status_code == 403

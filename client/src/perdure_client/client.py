@@ -170,6 +170,24 @@ class Client:
             self._transport.json("POST", "/me/proof", json=_without_none({"password": password, "code": code}))
         )
 
+    def merge_own(self, session: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Let another identity of yourself, of which this is a session, end in you; with `dry_run` tell what would be.
+
+        Both sessions have to be from this moment.
+        """
+        return self._object(self._transport.json("POST", "/me/merge", json={"session": session, "dry_run": dry_run}))
+
+    def merge_identities(
+        self, kept_id: str, gone_id: str, *, reason: str = "", dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Let an identity end in another of the same person; for those who manage the organisations of both."""
+        body = {"identity_id": gone_id, "reason": reason, "dry_run": dry_run}
+        return self._object(self._transport.json("POST", f"/identities/{kept_id}/merge", json=body))
+
+    def find_identity(self, login: str) -> dict[str, Any]:
+        """Who has this login name."""
+        return self.identity(self._find_person(login))
+
     def begin_second_factor(self) -> dict[str, Any]:
         """A fresh `key` for one's device, and its `address` for a picture; in force once it is confirmed."""
         return self._object(self._transport.json("POST", "/me/second-factor"))

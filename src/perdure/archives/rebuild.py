@@ -59,7 +59,7 @@ Tell = Callable[[str], None]
 # Tables that the stores give back, each with the columns that they do not: what was given out, waited for or measured.
 DERIVED: Mapping[str, tuple[str, ...]] = {
     "organisations": (),
-    "identities": ("email",),
+    "identities": ("email", "ended_reason"),
     "service_accounts": (),
     "terms": (),
     "groups": (),

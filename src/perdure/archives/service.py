@@ -10,6 +10,7 @@ from perdure.archives.downloading import Downloading
 from perdure.archives.filling import Filling
 from perdure.archives.heads import Heads
 from perdure.archives.life import Life
+from perdure.archives.persons import Persons
 from perdure.archives.ports import Signer
 from perdure.archives.profiles import Profiles
 from perdure.archives.reading import Reading
@@ -46,6 +47,7 @@ def make_archives(context: Context, signer: Signer | None) -> Archives:
         repeats=Repeats(context),
         reports=Reports(context),
         transferring=Transferring(context),
+        persons=Persons(context),
     )
 
 
@@ -68,3 +70,4 @@ class Archives:
     repeats: Repeats
     reports: Reports
     transferring: Transferring
+    persons: Persons

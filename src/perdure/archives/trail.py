@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, String, cast, or_, select
@@ -27,6 +28,8 @@ class Trail:
         NotAllowedError for everybody else but administrators.
         """
         with self._ctx.db.begin() as tx:
+            if search.actor is not None:  # who did something under an identity that was merged since did it
+                search = replace(search, aliases=self._ctx.identity.list_aliases_in(tx, search.actor))
             if self._ctx.identity.can(tx, actor, Action.ADMINISTER, InstanceThing()):
                 return search_events(tx, search)
             managed = self._ctx.identity.managed_organisations(tx, actor)

@@ -32,6 +32,7 @@ class Search:
     after: int | None = None
     is_newest_first: bool = True
     limit: int = 100
+    aliases: frozenset[UUID] = frozenset()  # other ids of the actor
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def _select(search: Search, seen: SeenEvents | None) -> Select[*tuple[object, ..
         is_newest = search.is_newest_first
         query = query.where(events.c.number < search.after if is_newest else events.c.number > search.after)
     if search.actor is not None:
-        query = query.where(events.c.actor_id == search.actor)
+        query = query.where(events.c.actor_id.in_([search.actor, *sorted(search.aliases)]))
     if search.subject is not None:
         query = query.where(events.c.subject == search.subject)
     if search.about is not None:

@@ -49,7 +49,7 @@ from perdure.kernel.errors import NotFoundError, PerdureError
 
 _BY_PASSWORD = frozenset({CredentialKind.LDAP})  # of an institution; the others see to a second factor themselves
 _MOST_ENTITLEMENTS = 2000
-_MOST_CREDENTIALS = 50
+MOST_CREDENTIALS = 50
 
 
 class Arrivals:
@@ -198,8 +198,8 @@ class Arrivals:
 
     def _require_few(self, tx: Connection, identity_id: UUID) -> None:
         mine = select(func.count()).where(credentials.c.identity_id == identity_id)
-        if tx.execute(mine).scalar_one() >= _MOST_CREDENTIALS:
-            raise CredentialTakenError(f"An identity has at most {_MOST_CREDENTIALS} logins.")
+        if tx.execute(mine).scalar_one() >= MOST_CREDENTIALS:
+            raise CredentialTakenError(f"An identity has at most {MOST_CREDENTIALS} logins.")
 
 
 def _find(tx: Connection, kind: CredentialKind, subject: str) -> Row[*tuple[Any, ...]] | None:  # Any: three columns

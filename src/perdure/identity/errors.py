@@ -259,6 +259,20 @@ class WeakPasswordError(BadInputError):
     next_step = "Take at least 12 characters; four words that do not belong together are easy to keep in mind."
 
 
+class IdentityEndedError(ConflictError):
+    """`merged_into` is the identity that it became, where it was merged."""
+
+    code = "identity_ended"
+    title = "This identity is there in history only"
+    next_step = "Use the identity that it was merged into, where one is named."
+
+
+class MergeRefusedError(ConflictError):
+    code = "merge_refused"
+    title = "These two identities cannot be merged as they are"
+    next_step = "Change what the detail names, then merge them."
+
+
 class PassingOnError(NotAllowedError):
     """`until` is the latest end that what is given may have, where that is what is wrong."""
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, delete, exists, func, select
+from sqlalchemy import Connection, Row, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from perdure.db import Database
@@ -38,7 +38,7 @@ from perdure.identity.model import (
     roles_on,
 )
 from perdure.identity.names import check_named, check_requirement
-from perdure.identity.rights import Rights, select_grants
+from perdure.identity.rights import Rights, require_living_in, select_grants
 from perdure.identity.tables import accounts, grants, group_members, groups, identities, organisations
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock, format_time
@@ -104,6 +104,8 @@ class Grants:
             raise BadInputError(told, field="requires")
         if pass_on is not None:
             self._require_place(tx, pass_on)
+        if to.identity_id is not None:
+            require_living_in(tx, to.identity_id)
         source = self._require_source(tx, actor, on, role, expires_at, demands, to)
         if source is not None and source.limit is not None:
             self._require_not_anothers(tx, actor, on, to, role)
@@ -130,6 +132,25 @@ class Grants:
     def give_first_owner_in(self, tx: Connection, actor: Actor, on: GrantedThing, owner_id: UUID) -> Grant:
         """The owner of a thing that the calling domain just made; the only grant given without a right to give."""
         return self._give(tx, actor, on, Grantee(identity_id=owner_id), Role.OWNER, None, frozenset(), None)
+
+    def move_grants_in(self, tx: Connection, from_id: UUID, to_id: UUID, on_ids: Collection[UUID] | None = None) -> int:
+        """Make the roles of one identity another's, on these things or on all; returns how many were there.
+
+        Where both hold the same role, the one that lasts as long and demands as little stays. Nothing is recorded.
+        """
+        mine = grants.c.identity_id == from_id
+        query = select(grants).where(mine if on_ids is None else mine & grants.c.on_id.in_(on_ids))
+        rows = tx.execute(query.with_for_update()).all()
+        for row in rows:
+            same = (grants.c.on_id == row.on_id) & (grants.c.role == row.role) & (grants.c.identity_id == to_id)
+            held = tx.execute(select(grants).where(same)).first()
+            if held is not None and not _is_wider(row, held):
+                tx.execute(delete(grants).where(grants.c.id == row.id))
+                continue
+            if held is not None:
+                tx.execute(delete(grants).where(grants.c.id == held.id))
+            tx.execute(update(grants).where(grants.c.id == row.id).values(identity_id=to_id))
+        return len(rows)
 
     def require_giver_in(self, tx: Connection, actor: Actor, on: GrantedThing, to: Grantee, role: Role) -> None:
         """Return for who may give this role without an end to this somebody; raises what `grant_in` raises."""
@@ -366,6 +387,12 @@ def parse_pass_on(text: str | None) -> PassOnLimit | None:
         return None
     to, _, place = text.partition(" ")
     return PassOnLimit(PassOn(to), UUID(place) if place else None)
+
+
+def _is_wider(one: Row[Any], other: Row[Any]) -> bool:  # Any: rows of grants
+    """Whether a role lasts as long as the other and demands no more."""
+    lasts = one.expires_at is None or (other.expires_at is not None and one.expires_at >= other.expires_at)
+    return bool(lasts and set(one.requires) <= set(other.requires))
 
 
 def _raise_too_long(sources: list[Source]) -> NoReturn:

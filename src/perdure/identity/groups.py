@@ -14,7 +14,7 @@ from perdure.identity import events as facts
 from perdure.identity.callers import check_name, naming, require_identity, require_reader, require_self_management
 from perdure.identity.memberships import check_dates
 from perdure.identity.model import Group, Membership, fold_name, has_administrator_powers
-from perdure.identity.rights import Rights, select_groups_of
+from perdure.identity.rights import Rights, require_living_in, select_groups_of
 from perdure.identity.tables import group_members, groups
 from perdure.kernel.actor import SYSTEM, Actor, ActorKind
 from perdure.kernel.clock import Clock, format_time
@@ -72,6 +72,7 @@ class Groups:
         with naming("group member"), self._db.begin() as tx:
             self.require_manager_in(tx, actor, group_id)
             check_dates(starts_at, ends_at, self._clock.now())
+            require_living_in(tx, identity_id)
             self._put_member(
                 tx, actor, group_id, identity_id, is_manager=is_manager, starts_at=starts_at, ends_at=ends_at
             )

@@ -117,9 +117,16 @@ class Organisation:
     quota_bytes: int | None = None
 
 
+class IdentityState(StrEnum):
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    MERGED = "merged"  # there in history only, an alias of another
+    ERASED = "erased"  # there in history only, under a pseudonym
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityCard:
-    """One person or service as others of the instance see it."""
+    """One person or service as others of the instance see it; `merged_into` is whose alias it is."""
 
     id: UUID
     organisation_id: UUID
@@ -128,6 +135,8 @@ class IdentityCard:
     orcid: str | None
     is_active: bool
     is_administrator: bool | None  # None: not for the asking actor to know
+    merged_into: UUID | None = None
+    is_erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)

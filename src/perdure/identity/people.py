@@ -25,6 +25,7 @@ from perdure.identity.model import (
     Action,
     CredentialKind,
     IdentityCard,
+    IdentityState,
     InstanceThing,
     Organisation,
     OrganisationThing,
@@ -482,4 +483,6 @@ def _card(row: Row[*tuple[object, ...]]) -> IdentityCard:
         orcid=row.orcid,
         is_active=row.state == "active",
         is_administrator=row.is_administrator,
+        merged_into=row.merged_into,
+        is_erased=row.state == IdentityState.ERASED.value,
     )

@@ -33,12 +33,12 @@ Rows = list[dict[str, object]]
 _ORGANISATION = ("id", "name", "ror", "quota_bytes")
 _IDENTITY = (
     "id", "organisation_id", "kind", "display_name", "orcid", "state", "is_administrator", "accepted_terms",
-    "accepted_at",
+    "accepted_at", "merged_into", "ended_at", "ended_by",
 )  # fmt: skip
 # What an older registry or head says nothing of
 _LATER: dict[str, dict[str, object]] = {
     "organisations": {"quota_bytes": None},
-    "identities": {"accepted_terms": None, "accepted_at": None},
+    "identities": dict.fromkeys(("accepted_terms", "accepted_at", "merged_into", "ended_at", "ended_by")),
     "accounts": {"quota_files": None},
 }
 _SERVICE = ("identity_id", "responsible_id", "purpose", "verbs", "archives", "addresses", "created_at")
@@ -146,7 +146,9 @@ class Registry:
     def restore_identities(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load identities; they have no login until `give_login` or a backup brings one."""
         later = _LATER["identities"]
-        _restore(tx, identities, (_take({**later, **row}, _IDENTITY) for row in rows))
+        complete = [{**later, **row} for row in rows]
+        complete.sort(key=lambda row: row["merged_into"] is not None)  # after whom they lead to
+        _restore(tx, identities, (_take(row, _IDENTITY) for row in complete))
 
     def restore_services(self, tx: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Load what service accounts may do and who answers for them; their tokens come from a backup, or are new."""
@@ -246,10 +248,11 @@ def _dated(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def _ids(row: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: UUID(str(value)) if value is not None and (name == "id" or name.endswith(("_id", "_by"))) else value
-        for name, value in row.items()
-    }
+    return {name: UUID(str(value)) if value is not None and _is_id(name) else value for name, value in row.items()}
+
+
+def _is_id(name: str) -> bool:
+    return name in ("id", "merged_into") or name.endswith(("_id", "_by"))
 
 
 def _plain(value: object) -> object:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Connection,
+    Row,
     Select,
     and_,
     any_,
@@ -28,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.types import Text, Uuid
 
-from perdure.identity.errors import NotLoggedInError, TokenTooNarrowError
+from perdure.identity.errors import IdentityEndedError, NotLoggedInError, TokenTooNarrowError
 from perdure.identity.memberships import is_member_at
 from perdure.identity.model import (
     ORGANISATION_ROLE_ACTIONS,
@@ -38,6 +39,7 @@ from perdure.identity.model import (
     Action,
     ArchiveThing,
     Held,
+    IdentityState,
     InstanceThing,
     OnKind,
     OrganisationThing,
@@ -135,7 +137,7 @@ class Rights:
     def require_over(self, tx: Connection, actor: Actor, identity_id: UUID) -> None:
         """Return for who manages the identity's organisation; over an administrator stand administrators only.
 
-        Raises NotFoundError when there is no such identity.
+        Raises NotFoundError when there is no such identity, and IdentityEndedError when it is there in history only.
         """
         row = tx.execute(select(identities).where(identities.c.id == identity_id)).first()
         if row is None or row.is_administrator:
@@ -143,6 +145,7 @@ class Rights:
         if row is None:
             raise NotFoundError("There is no such identity.")
         self.require(tx, actor, Action.MANAGE_ORGANISATION, OrganisationThing(row.organisation_id))
+        require_living(row)
 
     def managed_organisations(self, tx: Connection, actor: Actor) -> frozenset[UUID]:
         """The organisations that the actor manages by a role."""
@@ -199,6 +202,24 @@ class Rights:
             )
         )
         return visible if actor.scope.archives is None else and_(visible, archive_id.in_(actor.scope.archives))
+
+
+def require_living(row: Row[Any]) -> None:  # Any: a row of identities
+    """Raises IdentityEndedError for who was merged into another, or erased."""
+    if row.state == IdentityState.MERGED.value:
+        raise IdentityEndedError("This identity was merged into another.", merged_into=str(row.merged_into))
+    if row.state == IdentityState.ERASED.value:
+        raise IdentityEndedError("This identity was erased.")
+
+
+def require_living_in(tx: Connection, identity_id: UUID) -> None:
+    """As `require_living`, and from here to the transaction's end nobody merges or erases it; an unknown one passes."""
+    row = tx.execute(
+        select(identities).where(identities.c.id == identity_id).with_for_update(read=True, key_share=True)
+    )
+    found = row.first()
+    if found is not None:
+        require_living(found)
 
 
 def select_roles(

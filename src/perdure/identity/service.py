@@ -19,6 +19,7 @@ from perdure.identity.grants import Grants
 from perdure.identity.grid import GridTokens
 from perdure.identity.groups import Groups
 from perdure.identity.locks import Locks
+from perdure.identity.merging import Merging
 from perdure.identity.passkeys import NoPasskeys, Passkeys
 from perdure.identity.passwords import PasswordCost, Passwords
 from perdure.identity.people import People
@@ -86,6 +87,7 @@ class Identity:
         access = Access(clock, rights)
         locks = Locks(db, clock, passwords, sealer)
         services = ServiceAccounts(db, clock, events, rights, people, tokens, settings.services)
+        merging = Merging(clock, events, grants)
 
         self.require = rights.require
         self.require_with = rights.require_with
@@ -114,6 +116,14 @@ class Identity:
         self.create_organisation = people.create_organisation
         self.get_organisation = people.get_organisation
         self.list_organisations = people.list_organisations
+
+        self.lock_identities_in = merging.lock_in
+        self.plan_merge_in = merging.plan_merge_in
+        self.merge_in = merging.merge_in
+        self.list_aliases_in = merging.list_aliases_in
+        self.find_granted_archives_in = merging.find_granted_archives_in
+        self.move_grants_in = grants.move_grants_in
+        self.require_over = rights.require_over
 
         self.begin_second_factor = second_factor.begin_second_factor
         self.confirm_second_factor = second_factor.confirm_second_factor

@@ -292,9 +292,12 @@ class Sessions:
     def find_actor_in(self, tx: Connection, identity_id: UUID, *, asked_as: Actor | None = None) -> Actor | None:
         """Who an active identity is at this moment: for work that goes on in its name.
 
-        It has the login by which it asked for the work, if that is given, else none.
+        It has the login by which it asked for the work, if that is given, else none. One that was merged since is who
+        it was merged into.
         """
         row = tx.execute(_BY_ITSELF, {"identity": identity_id}).first()
+        if row is not None and row.merged_into is not None:
+            row = tx.execute(_BY_ITSELF, {"identity": row.merged_into}).first()
         if row is None or row.state != "active" or row.responsible_state not in (None, "active"):
             return None
         found = _actor(row)
@@ -419,6 +422,7 @@ def _identity_columns() -> tuple[ColumnElement[Any], ...]:  # Any: each column h
         identities.c.organisation_id,
         identities.c.is_administrator,
         identities.c.state,
+        identities.c.merged_into,
         func.array(names_of.scalar_subquery()).label("names"),
     )
 

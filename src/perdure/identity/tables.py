@@ -46,8 +46,13 @@ identities = Table(
     Column("is_administrator", Boolean, nullable=False, server_default="false"),
     Column("accepted_terms", Integer),
     Column("accepted_at", _moment),
+    Column("merged_into", Uuid, ForeignKey("identities.id"), index=True),
+    Column("ended_at", _moment),  # of who is there in history only
+    Column("ended_by", Uuid),
+    Column("ended_reason", Text),
     CheckConstraint("kind IN ('person', 'service')", name="kind"),
-    CheckConstraint("state IN ('active', 'disabled')", name="state"),
+    CheckConstraint("state IN ('active', 'disabled', 'merged', 'erased')", name="state"),
+    CheckConstraint("(state = 'merged') = (merged_into IS NOT NULL)", name="merged"),
 )
 
 credentials = Table(

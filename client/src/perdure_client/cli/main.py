@@ -21,6 +21,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {  # name: (module and attribute, short 
     "logins": ("session:logins", "The ways in which you log in: link and unlink them."),
     "passkey": ("session:passkey", "List, rename and remove your passkeys."),
     "second-factor": ("session:second_factor", "Turn your second factor on or off."),
+    "identity": ("persons:identity", "Merge identities of one person, and show one."),
     "account": ("people:account", "List, show and make accounts, the spaces that own archives."),
     "quota": ("quotas:quota", "Show and set quotas, ask for more room, decide requests, report what is used."),
     "service": ("machines:service", "Accounts of machines: who answers for them, their tokens, what they reach."),

@@ -472,19 +472,27 @@ def in_session(ctx: click.Context, name: str | None, at: str | None = None) -> I
     Who has no password here shows who he is at the institution `at`.
     """
     kept = find_session((ctx.find_root().obj or {}).get("url"))
-    with Client(Session(kept.url, None)) as visitor:
-        if at is None:
-            name = name or kept.login or click.prompt(f"Login name at {kept.url}", err=True)
-            opened = _open_session(visitor, name, click.prompt("Password", hide_input=True, err=True))
-        elif (directory := _find_directory(visitor, at)) is not None:
-            opened = _open_session(visitor, *_ask_for_password(directory, name), None, at)
-        else:
-            opened = _log_in_at(visitor, at, None)
-    with Client(Session(kept.url, opened["secret"], name)) as client:
+    if at is None:
+        name = name or kept.login or click.prompt(f"Login name at {kept.url}", err=True)
+    with Client(open_session_as(kept.url, name, at)) as client:
         try:
             yield client
         finally:
             client.log_out()
+
+
+def open_session_as(url: str, name: str | None, at: str | None) -> Session:
+    """A session of this login name here, or at an institution, after what it takes was asked for."""
+    with Client(Session(url, None)) as visitor:
+        if at is None:
+            name = name or ""
+            password = click.prompt(f"Password of {name}", hide_input=True, err=True)
+            opened = _open_session(visitor, name, password)
+        elif (directory := _find_directory(visitor, at)) is not None:
+            opened = _open_session(visitor, *_ask_for_password(directory, name), None, at)
+        else:
+            opened = _log_in_at(visitor, at, None)
+    return Session(url, opened["secret"], name)
 
 
 @click.command()

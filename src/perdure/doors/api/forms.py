@@ -319,6 +319,24 @@ class LinkForm(PathForm):
     )
 
 
+class OwnMergeForm(Form):
+    """`session` is the secret of a session of the other identity, which was opened just now and ends with it.
+
+    With `dry_run` nothing is done: the answer tells what would be.
+    """
+
+    session: Annotated[Secret, Field(max_length=512)]
+    dry_run: bool = False
+
+
+class MergeForm(Form):
+    """`identity_id` is the identity that ends. With `dry_run` nothing is done: the answer tells what would be."""
+
+    identity_id: Id
+    reason: Reason = ""
+    dry_run: bool = False
+
+
 class _ToForm(Form):
     login: Line | None = None
     identity_id: Id | None = None

@@ -29,7 +29,10 @@ RuleId = Annotated[Id, Path()]
 
 
 class IdentityView(BaseModel):
-    """One person or service as others of the instance see it; `is_administrator` is null but for administrators."""
+    """One person or service as others of the instance see it; `is_administrator` is null but for administrators.
+
+    Who was merged into another, or erased, is there in history only.
+    """
 
     id: UUID
     organisation_id: UUID
@@ -38,6 +41,8 @@ class IdentityView(BaseModel):
     orcid: str | None
     is_active: bool
     is_administrator: bool | None
+    merged_into: UUID | None
+    is_erased: bool
 
 
 class NewIdentityView(IdentityView):
@@ -270,6 +275,8 @@ def _identity_fields(card: IdentityCard) -> dict[str, Any]:  # Any: fields of th
         "orcid": card.orcid,
         "is_active": card.is_active,
         "is_administrator": card.is_administrator,
+        "merged_into": card.merged_into,
+        "is_erased": card.is_erased,
     }
 
 
