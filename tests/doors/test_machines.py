@@ -234,6 +234,22 @@ def test_a_token_that_reads_reads_below_its_path_only(
         assert status(robot.post(place, json={"paths": ["in/old", "out"]})) in (403, 404)
 
 
+def test_a_narrow_token_takes_no_record_of_the_whole_along(
+    grid: RunningApplication, issuer: GridIssuerDouble, owner: Caller, open_one: str
+) -> None:
+    owner.close_archive(open_one)
+    names: dict[str, str] = {}
+    for scope in (f"/perdure/{open_one}/in", "/perdure"):
+        with bearer(grid, issuer, f"storage.read:{scope}") as robot:
+            packed = robot.get(f"{robot.data}/archives/{open_one}/download", params={"path": "in", "format": "tar"})
+            assert status(packed) == 200
+            names[scope] = packed.text + packed.headers["content-disposition"]
+    narrow, whole = names.values()
+    for told in ("statement.json", "grid", "inx"):
+        assert told not in narrow.lower(), told
+        assert told in whole.lower() or told == "inx"
+
+
 def test_a_token_that_creates_replaces_and_removes_nothing(
     grid: RunningApplication, issuer: GridIssuerDouble, owner: Caller, open_one: str, problem: Problem
 ) -> None:

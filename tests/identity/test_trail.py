@@ -320,6 +320,47 @@ def take_out_of_a_group(stage: Stage) -> tuple[Actor | None, UUID | None]:
     return stage.ada, stage.made["eve"].id
 
 
+def _make_service(stage: Stage) -> None:
+    make = stage.house.identity.create_service
+    service = make(stage.root, name="Private machine", purpose="Because.", verbs=["read"], responsible_id=stage.ada_id)
+    secret, token = stage.house.identity.create_service_token(stage.ada, service.id, "Private token")
+    stage.secrets.append(secret)
+    stage.made |= {"service": service.id, "token": token.id}
+
+
+@act("service.created")
+def make_a_service_account(stage: Stage) -> tuple[Actor | None, UUID | None]:
+    stage.made["others"] = {"identity.created", "account.created", "grant.given", "token.created"}
+    _make_service(stage)
+    return stage.root, stage.made["service"]
+
+
+@act("service.changed", _make_service)
+def let_a_machine_come_from_one_address(stage: Stage) -> tuple[Actor | None, UUID | None]:
+    stage.house.identity.change_service(stage.root, stage.made["service"], addresses=[ADDRESS], purpose="Private")
+    return stage.root, stage.made["service"]
+
+
+@act("service.handed_over", _make_service)
+def hand_a_machine_over(stage: Stage) -> tuple[Actor | None, UUID | None]:
+    stage.house.identity.change_service(stage.ada, stage.made["service"], responsible_id=own_id(stage.root))
+    return stage.ada, stage.made["service"]
+
+
+@act("service.orphaned", _make_service)
+def disable_who_answers_for_a_machine(stage: Stage) -> tuple[Actor | None, UUID | None]:
+    stage.made["others"] = {"identity.disabled"}
+    stage.house.identity.disable_identity(stage.root, stage.ada_id)
+    return stage.root, stage.made["service"]
+
+
+@act("token.rotated", _make_service)
+def rotate_the_token_of_a_machine(stage: Stage) -> tuple[Actor | None, UUID | None]:
+    rotate = stage.house.identity.rotate_service_token
+    stage.secrets.append(rotate(stage.ada, stage.made["service"], stage.made["token"])[0])
+    return stage.ada, stage.made["service"]
+
+
 @pytest.mark.parametrize("name", ACTS)
 def test_an_act_leaves_one_event_that_names_who_and_what_and_nothing_private(house: House, name: str) -> None:
     event_type, prepare, do = ACTS[name]

@@ -34,7 +34,7 @@ from perdure.formats.archive_files import ZipMember, iter_tar, iter_zip, iter_zi
 from perdure.formats.canonical import canonical_json
 from perdure.formats.manifest import checksum_list_name, entry_to_line, sha512sum_line
 from perdure.formats.statement import statement_digest
-from perdure.identity.model import Action
+from perdure.identity.model import Action, sees_all_of
 from perdure.kernel.actor import Actor, LinkScope
 from perdure.kernel.errors import BadInputError
 from perdure.kernel.ids import short_form
@@ -106,7 +106,7 @@ class Downloading:
             layers = list_layers(tx, archive_id)
             for path in chosen:
                 _require_present(tx, layers, path)
-            package = _Package(self._ctx, archive, layers, chosen, actor.link)
+            package = _Package(self._ctx, archive, layers, chosen, actor)
             prefix = _free_prefix(tx, layers, package.document_names(), actor.link)
         package.document_prefix = prefix
         if archive.state is not ArchiveState.CLOSED:
@@ -138,7 +138,7 @@ class _Package:
     """One selection of one archive: its members, always in the same order."""
 
     def __init__(
-        self, ctx: Context, archive: Archive, layers: Sequence[UUID], chosen: Sequence[bytes], link: LinkScope | None
+        self, ctx: Context, archive: Archive, layers: Sequence[UUID], chosen: Sequence[bytes], actor: Actor
     ) -> None:
         self._ctx = ctx
         self._archive = archive
@@ -146,10 +146,13 @@ class _Package:
         self._chosen = chosen
         self._finder = PartFinder(ctx)
         # The statement counts all that the archive holds, and names it
-        is_stated = archive.statement is not None and (link is None or not link.is_narrowed)
+        is_whole, link = sees_all_of(actor, archive.id), actor.link
+        is_stated = archive.statement is not None and is_whole
         self._statement = canonical_json(dict(archive.statement or {})) + b"\n" if is_stated else b""
         title = str(archive.statement["title"]) if archive.statement else archive.description.title
         self.top = f"{_slug(title)}-{short_form(archive.id)[:9]}"
+        if link is None and not is_whole:
+            self.top = f"archive-{short_form(archive.id)[:9]}"
         if link is not None and link.below:
             self.top = _slug(display_path(link.below.rpartition(b"/")[2]))
         self.document_prefix = b""

@@ -684,6 +684,13 @@ def path_actions(paths: Iterable[PathScope] | None, thing: Thing) -> frozenset[A
     return found
 
 
+def sees_all_of(actor: Actor, archive_id: UUID) -> bool:
+    """Whether neither a link nor scopes of paths narrow what the actor sees of an archive's content."""
+    if actor.link is not None and actor.link.is_narrowed:
+        return False
+    return actor.paths is None or any(one.act is PathAct.READ and one.covers(archive_id, b"") for one in actor.paths)
+
+
 def as_prober(actor: Actor) -> Actor:
     """The same, about to ask only for size, time and digests of a file: whatever scope reaches its path is enough."""
     if actor.paths is None:
