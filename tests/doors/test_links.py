@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha512
 from io import BytesIO
@@ -186,6 +187,75 @@ def test_files_are_dropped_and_nothing_is_seen_or_replaced(
         problem(bearer.get(f"/archives/{archive}"), 403, "link_address_needed")
     ada.close_archive(archive)
     problem(web.put(f"{url}/files/late", content=b"late"), 404, "link_not_found")
+
+
+TUS = {"tus-resumable": "1.0.0"}
+CHUNK = {**TUS, "content-type": "application/offset+octet-stream"}
+
+
+def begin(web: httpx.Client, url: str, path: str, size: int) -> httpx.Response:
+    told = b64encode(path.encode()).decode()
+    return web.post(f"{url}/uploads", headers={**TUS, "upload-length": str(size), "upload-metadata": f"path {told}"})
+
+
+def test_a_dropped_file_goes_on_where_it_stopped(
+    ada: Caller, web: httpx.Client, archive: str, problem: Problem, running: RunningApplication
+) -> None:
+    ada.put_file(archive, "inbox/there.txt", b"there")
+    made = make(ada, archive, kind="drop", path="inbox")
+    url, content = made["url"], os.urandom(9_000_000)  # more than a body may have that is read whole
+    begun = begin(web, url, "new/mine.bin", len(content))
+    assert begun.status_code == 201
+    place = begun.headers["location"]
+    assert place.startswith(f"/s/{made['secret']}/uploads/")
+    for data in (content[:2_000_000], content[2_000_000:4_000_000]):
+        offset = web.head(place, headers=TUS).headers["upload-offset"]
+        sent = web.patch(place, content=data, headers={**CHUNK, "upload-offset": offset})
+        assert sent.status_code == 204, sent.text
+    problem(web.patch(place, content=b"x", headers={**CHUNK, "upload-offset": "5"}), 409, "upload_offset")
+    last = web.patch(place, content=content[4_000_000:], headers={**CHUNK, "upload-offset": "4000000"})
+    assert last.headers["repr-digest"].startswith("sha-512=:")
+    assert ada.get_file(archive, "inbox/new/mine.bin").content == content
+    assert ada.get(f"/archives/{archive}/links").json()["items"][0]["uses"] == 1
+    assert begin(web, url, "empty", 0).status_code == 201
+    assert ada.get_file(archive, "inbox/empty").content == b""
+
+
+def test_an_upload_by_a_drop_replaces_nothing_and_is_its_own(
+    ada: Caller, web: httpx.Client, archive: str, problem: Problem, running: RunningApplication
+) -> None:
+    ada.put_file(archive, "inbox/there.txt", b"there")
+    url, other = (make(ada, archive, kind="drop", path="inbox")["url"] for _ in range(2))
+    problem(begin(web, url, "there.txt", 5), 409, "drop_refused")
+    problem(begin(web, url, "../out", 5), 422, "bad_path")
+    late = begin(web, url, "late.txt", 5).headers["location"]
+    ada.put_file(archive, "inbox/late.txt", b"first")  # while it is under way
+    problem(web.patch(late, content=b"other", headers={**CHUNK, "upload-offset": "0"}), 409, "drop_refused")
+    assert ada.get_file(archive, "inbox/late.txt").content == b"first"
+    mine = begin(web, url, "mine.txt", 5).headers["location"].rsplit("/", 1)[1]
+    hers = ada.post(
+        f"{ada.data}/archives/{archive}/uploads",
+        headers={**TUS, "upload-length": "5", "upload-metadata": f"path {b64encode(b'inbox/hers').decode()}"},
+    ).headers["location"]
+    for place in (f"{other}/uploads/{mine}", f"{url}/uploads/{hers.rsplit('/', 1)[1]}"):
+        problem(web.patch(place, content=b"other", headers={**CHUNK, "upload-offset": "0"}), 404, "upload_unknown")
+        problem(web.delete(place, headers=TUS), 404, "upload_unknown")
+        assert web.head(place, headers=TUS).status_code == 404
+    reading = make(ada, archive)["url"]
+    problem(begin(web, reading, "x", 5), 404, "link_not_found")
+    problem(web.delete(f"{reading}/uploads/{mine}", headers=TUS), 404, "link_not_found")
+    left = begin(web, url, "left.txt", 5).headers["location"]
+    assert web.delete(left, headers=TUS).status_code == 204
+    ada.finish(ada.post(f"/archives/{archive}/close", json={"discard_uploads": True}))
+    problem(begin(web, url, "too late", 5), 404, "link_not_found")
+
+
+def test_the_page_of_a_drop_runs_its_own_script_alone(ada: Caller, web: httpx.Client, archive: str) -> None:
+    page = web.get(make(ada, archive, kind="drop")["url"])
+    assert "script-src 'self'; connect-src 'self'" in page.headers["content-security-policy"]
+    script = web.get(page.text.split('<script src="')[1].split('"')[0])
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert "script-src" not in web.get(make(ada, archive)["url"]).headers["content-security-policy"]
 
 
 def test_other_links_take_no_files(ada: Caller, web: httpx.Client, archive: str, problem: Problem) -> None:

@@ -160,19 +160,30 @@ class Filling:
         size: int,
         attributes: Attributes | None = None,
         expires: datetime | None = None,
+        *,
+        replace: bool = True,
     ) -> UploadView:
         """Begin a resumable upload of a file; it is abandoned when it is not finished before it expires.
 
-        An empty file has no byte to wait for: its upload is finished by this call.
+        An empty file has no byte to wait for: its upload is finished by this call. A link that is for the path lets its
+        bearer do this if it does not `replace`, and go on with what was begun by the link.
         """
         attributes = attributes or Attributes()
         item = attributes.as_item(path, size)
         _require_item(item)
         now = self._ctx.clock.now()
         until = min(expires or now + self._ctx.settings.upload_lifetime, now + _MAX_UPLOAD_LIFETIME)
-        kept = {"mtime_ns": item.mtime_ns, "mode": item.mode, "digests": dict(item.digests)}
+        replace = replace and may_replace_at(actor.paths, archive_id, path)
+        kept: dict[str, object] = {
+            "mtime_ns": item.mtime_ns,
+            "mode": item.mode,
+            "digests": dict(item.digests),
+            "replace": replace,
+        }
+        if actor.link is not None:
+            kept["link"] = str(actor.link.link_id)
         archive, reservation = self._reserve(
-            actor, archive_id, 1, size, at=path, path=path, attributes=kept, until=until
+            actor, archive_id, 1, size, at=path, may_replace=replace, path=path, attributes=kept, until=until
         )
         names = digests_to_take(archive.profile.digests, item.digests)
         crash_point("upload.reserved")
@@ -243,7 +254,8 @@ class Filling:
         reservation = Reservation(row.id, part, row.part, 1, row.byte_count, None, row.removals)
         given = Attributes(row.attributes["mtime_ns"], row.attributes["mode"], row.attributes["digests"])
         landing = Landing(ctx, actor, archive, reservation, ended_as=UploadState.FINISHED)
-        return UploadReceiver(landing, given.as_item(row.path, row.byte_count), writer)
+        item, replace = given.as_item(row.path, row.byte_count), row.attributes.get("replace", True)
+        return UploadReceiver(landing, item, writer, replace=replace)
 
     def abort_upload(self, actor: Actor, upload_id: UUID) -> None:
         """End an upload and discard what came; safe to call twice."""
@@ -365,8 +377,11 @@ class Filling:
         row = tx.execute(_with_part_id(select(uploads)).where(uploads.c.id == upload_id)).one_or_none()
         if row is None or row.path is None:
             raise UnknownUploadError(f"There is no upload {upload_id}.")
+        if actor.link is not None and row.attributes.get("link") != str(actor.link.link_id):
+            raise UnknownUploadError(f"There is no upload {upload_id}.")
         try:
-            require_archive(tx, self._ctx, actor, Action.FILL, row.archive_id, path=row.path, may_replace=True)
+            may_replace = row.attributes.get("replace", True)
+            require_archive(tx, self._ctx, actor, Action.FILL, row.archive_id, path=row.path, may_replace=may_replace)
         except NotFoundError:
             raise UnknownUploadError(f"There is no upload {upload_id}.") from None
         return row

@@ -322,9 +322,10 @@ class BatchReceiver:
 class UploadReceiver:
     """One request's piece of a resumable upload; `close` it when the request ends, whatever happened."""
 
-    def __init__(self, landing: Landing, item: BatchItem, writer: UploadWriter) -> None:
+    def __init__(self, landing: Landing, item: BatchItem, writer: UploadWriter, *, replace: bool = True) -> None:
         self._landing = landing
         self._item = item
+        self._replace = replace
         self._writer = writer
         self._safe = writer.offset
 
@@ -374,7 +375,7 @@ class UploadReceiver:
             self._forget()
             raise _mismatch(self._item, wrong)
         try:
-            return _require_stored(landing.settle([landing.make_entry(self._item, received)]))
+            return _require_stored(landing.settle([landing.make_entry(self._item, received)], replace=self._replace))
         finally:
             if landing.is_ended:
                 self._forget()

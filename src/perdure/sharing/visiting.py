@@ -9,17 +9,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import select
 
 from perdure.archives.downloading import Download, Form
-from perdure.archives.errors import EntryNotFoundError, NoRoomError, PathTakenError, RefusedItemError
+from perdure.archives.errors import (
+    EntryNotFoundError,
+    NoRoomError,
+    PathTakenError,
+    RefusedItemError,
+    UploadEndedError,
+    UploadOffsetError,
+)
+from perdure.archives.filling import Attributes
+from perdure.archives.items import UploadView
 from perdure.archives.journal import description_at
 from perdure.archives.layers import to_manifest_entry
 from perdure.archives.listing import EntryPage
 from perdure.archives.model import ArchiveState, Creator, Entry, EntryKind
 from perdure.archives.reading import MAX_PAGE, Content
-from perdure.archives.receiving import FileReceiver
+from perdure.archives.receiving import FileReceiver, UploadReceiver
 from perdure.archives.records import load
 from perdure.archives.service import Archives
 from perdure.formats.manifest import checksum_line, checksum_list_name
@@ -39,6 +49,7 @@ from perdure.sharing.links import LINK_PREFIX
 from perdure.sharing.model import PASS_LIFETIME, Link, LinkKind
 from perdure.sharing.rows import count_start, count_use, to_link
 from perdure.sharing.tables import links
+from perdure.storage.errors import UploadBusyError
 from perdure.storage.ports import Buffer
 
 
@@ -185,24 +196,62 @@ class Visiting:
     ) -> Drop:
         """Take a new file below the folder of a drop link; raises DropRefusedError for a name that cannot be used."""
         link, actor = self._enter(visit)
+        place = self._free_place(link, path)
+        with _telling_nothing():
+            return Drop(
+                self._archives.filling.begin_file(
+                    actor, link.archive_id, place, size, stated_digests=stated_digests, replace=False
+                )
+            )
+
+    def create_upload(self, visit: Visit, path: bytes, size: int, attributes: Attributes) -> UploadView:
+        """As `begin_drop`, for an upload that goes on where it stopped."""
+        link, actor = self._enter(visit)
+        place = self._free_place(link, path)
+        with _telling_nothing():
+            filling = self._archives.filling
+            return filling.create_upload(actor, link.archive_id, place, size, attributes, replace=False)
+
+    def get_upload(self, visit: Visit, upload_id: UUID) -> UploadView:
+        """How far an upload is that was begun by this link; raises UnknownUploadError."""
+        return self._archives.filling.get_upload(self._dropper(visit), upload_id)
+
+    def settle_upload(self, visit: Visit, upload_id: UUID) -> UploadView:
+        """As `get_upload`, finished by this call where all of its bytes are there."""
+        with _telling_nothing():
+            return self._archives.filling.settle_upload(self._dropper(visit), upload_id)
+
+    def open_upload(self, visit: Visit, upload_id: UUID, offset: int) -> DroppedUpload:
+        """Go on with an upload that was begun by this link, at its durable offset."""
+        with _telling_nothing():
+            return DroppedUpload(self._archives.filling.open_upload(self._dropper(visit), upload_id, offset))
+
+    def abort_upload(self, visit: Visit, upload_id: UUID) -> None:
+        """End an upload that was begun by this link, and discard what came."""
+        self._archives.filling.abort_upload(self._dropper(visit), upload_id)
+
+    def _dropper(self, visit: Visit) -> Actor:
+        link, actor = self._enter(visit, is_counted=False)
+        if link.kind is not LinkKind.DROP:
+            raise _gone()
+        return actor
+
+    def _free_place(self, link: Link, path: bytes) -> bytes:
+        """Where a file is dropped; raises DropRefusedError when something is there, inherited things too."""
         if link.kind is not LinkKind.DROP:
             raise _gone()
         place = _below(link, path)
-        with _telling_nothing():
-            try:
-                self._archives.reading.stat(SYSTEM, link.archive_id, place)  # what is inherited is not shadowed either
-            except EntryNotFoundError:
-                receiver = self._archives.filling.begin_file(
-                    actor, link.archive_id, place, size, stated_digests=stated_digests, replace=False
-                )
-                return Drop(receiver)
+        try:
+            self._archives.reading.stat(SYSTEM, link.archive_id, place)
+        except EntryNotFoundError:
+            return place
         raise _dropped_on()
 
-    def _enter(self, visit: Visit) -> tuple[Link, Actor]:
-        """The link and its bearer as an actor, counted as a use."""
+    def _enter(self, visit: Visit, *, is_counted: bool = True) -> tuple[Link, Actor]:
+        """The link and its bearer as an actor, counted as a use unless it goes on with one."""
         link, kept = self._find(visit.secret)
         self._require_password(link, kept, visit)
-        self._admit(link)
+        self._admit(link, is_counted=is_counted)
         return link, _bearer(link)
 
     def _find(self, secret: str) -> tuple[Link, str | None]:
@@ -224,7 +273,7 @@ class Visiting:
         if not identity.open_lock(name, kept, visit.password, visit.address):
             raise LinkPasswordError("This is not the password of the link.")
 
-    def _admit(self, link: Link) -> None:
+    def _admit(self, link: Link, *, is_counted: bool = True) -> None:
         """Count a use, unless the archive's state keeps the link shut."""
         with self._ctx.db.begin() as tx:
             archive = load(tx, link.archive_id)
@@ -232,7 +281,8 @@ class Visiting:
                 raise _gone()
             if link.only_when_closed and archive.state in (ArchiveState.OPEN, ArchiveState.CLOSING):
                 raise LinkNotYetError("The archive is still open.")
-            count_use(tx, link.id, self._ctx.clock.now())
+            if is_counted:
+                count_use(tx, link.id, self._ctx.clock.now())
 
     def _begin(self, link: Link, what: bytes, visit: Visit, *, goes_on: bool) -> None:
         with self._ctx.db.begin() as tx:
@@ -282,6 +332,26 @@ class Drop:
         self._receiver.abort()
 
 
+class DroppedUpload:
+    """A part of a file on its way in, told in the same words as a `Drop`."""
+
+    def __init__(self, receiver: UploadReceiver) -> None:
+        self._receiver = receiver
+
+    def write(self, data: Buffer) -> None:
+        self._receiver.write(data)
+
+    def checkpoint(self) -> int:
+        return self._receiver.checkpoint()
+
+    def finish(self) -> Entry:
+        with _telling_nothing():
+            return self._receiver.finish()
+
+    def close(self) -> None:
+        self._receiver.close()
+
+
 def _bearer(link: Link) -> Actor:
     return Actor(ActorKind.LINK, name="link", link=link.scope())
 
@@ -315,6 +385,8 @@ def _telling_nothing() -> Iterator[None]:
     """Let no error tell a visitor what is there already, how much of it, or what became of the archive."""
     try:
         yield
+    except (UploadBusyError, UploadEndedError, UploadOffsetError):  # of his own upload
+        raise
     except (PathTakenError, RefusedItemError):
         raise _dropped_on() from None
     except NoRoomError:

@@ -28,7 +28,9 @@ from perdure.kernel.tally import Tally, start_counting, stop_counting
 
 _log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-_STREAMED = re.compile(r"/api/v1/(archives/[^/]+/(files/.*|batch|uploads)|uploads/[^/]+)|/s/[^/]+/files/.*", re.DOTALL)
+_STREAMED = re.compile(
+    r"/api/v1/(archives/[^/]+/(files/.*|batch|uploads)|uploads/[^/]+)|/s/[^/]+/(files/.*|uploads/[^/]+)", re.DOTALL
+)
 _LISTING = re.compile(r"/api/v1/archives/[^/]+/(plan|remove|hide|read-batch|metadata|file-metadata/.*)", re.DOTALL)
 LARGEST_LISTING = 32 * 1024 * 1024  # a plan of 20,000 items with long paths and digests
 LARGEST_JSON = 4 * 1024 * 1024  # a record with thousands of creators

@@ -8,11 +8,14 @@ from __future__ import annotations
 import mimetypes
 from functools import partial
 from typing import Literal
+from urllib.parse import quote
+from uuid import UUID
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from perdure.archives.model import Entry
+from perdure.doors.http import tus
 from perdure.doors.http.digest_fields import format_legacy_digest, format_repr_digest, stated_digests
 from perdure.doors.http.paths import TailPath, find_query_path
 from perdure.doors.http.receiving import receive_body, require_length
@@ -74,6 +77,64 @@ async def drop_by_link(path: TailPath, request: Request, visit: Visitor, service
     digests = await receive_body(request, size, await services.threads.run(begin), services.threads)
     told = {"path": display_path(path), "size": size, "digests": dict(digests)}
     return JSONResponse(told, 201, _present({"repr-digest": format_repr_digest(digests)}))
+
+
+@router.options("/s/{secret}/uploads")
+async def tell_options_by_link() -> Response:
+    return tus.tell_options()
+
+
+@router.post("/s/{secret}/uploads")
+def create_upload_by_link(
+    visit: Visitor,
+    services: Given,
+    upload_length: tus.Length = None,
+    upload_metadata: tus.Told = None,
+    tus_resumable: tus.TusVersion = None,
+) -> Response:
+    tus.require_version(tus_resumable)
+    wanted = tus.read_creation(upload_length, upload_metadata)
+    upload = services.sharing.visiting.create_upload(visit, wanted.path, wanted.size, wanted.attributes)
+    place = f"/s/{quote(visit.secret, safe='')}/uploads/{upload.id}"
+    return tus.tus_answer({"location": place, **tus.expiry(upload)}, 201)
+
+
+@router.head("/s/{secret}/uploads/{upload_id}")
+def probe_upload_by_link(
+    upload_id: UUID, visit: Visitor, services: Given, tus_resumable: tus.TusVersion = None
+) -> Response:
+    tus.require_version(tus_resumable)
+    return tus.tell_progress(services.sharing.visiting.settle_upload(visit, upload_id))
+
+
+@router.delete("/s/{secret}/uploads/{upload_id}")
+def abort_upload_by_link(
+    upload_id: UUID, visit: Visitor, services: Given, tus_resumable: tus.TusVersion = None
+) -> Response:
+    tus.require_version(tus_resumable)
+    services.sharing.visiting.abort_upload(visit, upload_id)
+    return tus.tus_answer({})
+
+
+@router.patch("/s/{secret}/uploads/{upload_id}")
+async def continue_upload_by_link(
+    upload_id: UUID,
+    request: Request,
+    visit: Visitor,
+    services: Given,
+    upload_offset: tus.Offset = None,
+    upload_checksum: tus.Checksum = None,
+    tus_resumable: tus.TusVersion = None,
+) -> Response:
+    tus.require_version(tus_resumable)
+    visiting = services.sharing.visiting
+    return await tus.take_chunk(
+        request,
+        services.threads,
+        (upload_offset, upload_checksum),
+        partial(visiting.get_upload, visit, upload_id),
+        partial(visiting.open_upload, visit, upload_id),
+    )
 
 
 def _headers_of(entry: Entry, want_digest: str | None) -> dict[str, str]:

@@ -20,6 +20,7 @@ from perdure.doors.ui.routes import SHOWN_ENTRIES, render
 from perdure.kernel.errors import PerdureError
 from perdure.kernel.paths import display_path
 from perdure.sharing.errors import LinkPasswordError
+from perdure.sharing.model import LinkKind
 from perdure.sharing.visiting import SharedPage, Visit
 
 router = APIRouter(include_in_schema=False)
@@ -27,6 +28,7 @@ router = APIRouter(include_in_schema=False)
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+_DROPPING = _POLICY.replace("style-src", "script-src 'self'; connect-src 'self'; style-src")
 _HEADERS = {"content-security-policy": _POLICY, "cache-control": "private, no-store", "vary": "Authorization, Cookie"}
 
 
@@ -60,7 +62,8 @@ def show_link(request: Request, visit: Visitor, services: Given, cursor: str | N
         page = services.sharing.visiting.show(visit, folder, limit=SHOWN_ENTRIES, cursor=position)
     except PerdureError as error:
         return _refuse(request, services, error)
-    return render(request, services, "link.html", _content(page, visit, services), 200, _HEADERS)
+    headers = {**_HEADERS, "content-security-policy": _DROPPING} if page.kind is LinkKind.DROP else _HEADERS
+    return render(request, services, "link.html", _content(page, visit, services), 200, headers)
 
 
 @router.post("/s/{secret}", dependencies=[GUESSABLE])
@@ -102,6 +105,7 @@ def _content(page: SharedPage, visit: Visit, services: Services) -> dict[str, An
         "next_url": f"{here}?{inside}{'&' if inside else ''}cursor={following}" if following else None,
         "download_url": rows[0].url if page.entry else f"{data}/zip{'?' + inside if inside else ''}",
         "data": f"{place.api_url}{here}" if page.has_password else data,
+        "uploads": f"{here}/uploads",
         "secret_url": f"{place.api_url}{here}",
     }
 

@@ -34,6 +34,7 @@ _ASSETS = {
     "style.css": "text/css; charset=utf-8",
     "mark.svg": "image/svg+xml",
     "passkeys.js": "text/javascript; charset=utf-8",
+    "drop.js": "text/javascript; charset=utf-8",
 }
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
