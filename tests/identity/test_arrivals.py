@@ -221,6 +221,9 @@ def test_claims_lead_into_groups_and_out_again(house: House) -> None:
     assert group.id not in own(house.identity.arrive(replace(ADA, entitlements=frozenset()), HERE)[1])
     house.identity.add_member(house.administrator, group.id, own_id(ada))
     assert group.id in own(house.identity.arrive(replace(ADA, entitlements=frozenset()), HERE)[1])
+    added = [event for event in house.told() if event.type == "group.member_added"]
+    house.identity.arrive(ADA, HERE)  # a place that somebody gave him stays, and there is nothing to tell
+    assert [event for event in house.told() if event.type == "group.member_added"] == added
     foreign = replace(ADA, subject=f"{ISSUER} eve", issuer="https://evil.example.org")
     assert group.id not in own(let_in(house, foreign))
 

@@ -172,6 +172,22 @@ def test_only_who_showed_a_moment_ago_who_he_is_changes_passkeys(ana: Owner) -> 
     identity.remove_passkey(anew, made.id)
 
 
+def test_ones_own_passkey_shows_once_more_who_one_is(ana: Owner) -> None:
+    ana.add()
+    identity = ana.house.identity
+    ana.house.add("ben")
+    for login, is_own in (("ana", True), ("ben", False)):
+        secret, _ = identity.log_in(login, PASSWORD)
+        ana.house.clock.move(timedelta(minutes=16))
+        answer, ticket = ana.begin()
+        if is_own:
+            identity.prove_by_passkey(identity.authenticate(secret), secret, ticket, answer, origin=ORIGIN)
+        else:
+            with pytest.raises(PasskeyRefusedError, match="not one of yours"):
+                identity.prove_by_passkey(identity.authenticate(secret), secret, ticket, answer, origin=ORIGIN)
+        assert (identity.authenticate(secret).proven_at == ana.house.clock.now()) is is_own
+
+
 def test_a_device_is_taken_once_and_names_are_told_apart(ana: Owner) -> None:
     ana.add()
     with pytest.raises(PerdureError):

@@ -40,6 +40,14 @@ def test_a_browser_logs_in_with_a_passkey(running: RunningApplication) -> None:
         browser.wait_for("This device has a passkey of yours already.")
         browser.click("summary")
         _look(browser, "passkeys")
+        with running.application.db.begin() as tx:
+            tx.exec_driver_sql("UPDATE sessions SET proven_at = NULL")
+        for page, before in (("/account", "needs a proof from the last"), ("/passkeys", "show once more")):
+            browser.open(running.url + page)
+            browser.wait_for(before)
+        _look(browser, "proof")
+        browser.click("form[action='/passkeys/prove'] button")
+        browser.wait_for("Add a passkey")
         browser.forget_cookies()
         browser.open(f"{running.url}/login?return_to=/passkeys")
         browser.click("form[data-passkey=get] button")
@@ -79,6 +87,10 @@ def test_a_program_makes_and_uses_one_by_http(running: RunningApplication) -> No
         assert opened.status_code == 200, opened.text
         headers = {"authorization": f"Bearer {opened.json()['secret']}"}
         assert api.get("/sessions", headers=headers).json()["items"][0]["proofs"] == ["passkey", "second_factor"]
+        begun, key.count = api.post("/login/passkey").json(), 2
+        body = {**begun_ticket(begun), "answer": key.sign(begun["options"])}
+        assert "until" in api.post("/me/proof/passkey", json=body, headers=headers).json()
+        assert api.post("/me/proof/passkey", json=body, headers=headers).json()["code"] == "passkey_refused"
         for answer in ({}, {"id": "AAAA"}, {"id": "AAAA", "response": {"userHandle": "!"}}):
             refused = api.post("/login/passkey/finish", json={**begun_ticket(begun), "answer": answer})
             assert (refused.status_code, refused.json()["code"]) == (401, "passkey_refused")

@@ -117,7 +117,7 @@ class Claims:
                 set_={**fresh, "is_manager": False},
                 where=or_(came, is_over),  # a place that somebody gave him, or another claim, stays as it is
             )
-            if tx.execute(put).rowcount:
+            if tx.execute(put.returning(group_members.c.group_id)).first() is not None:
                 self._tell(tx, facts.GROUP_MEMBER_ADDED, group_id, identity_id, **tell_dates(starts_at, ends_at))
         for group_id in sorted(brought.keys() - wanted.keys()):
             tx.execute(delete(group_members).where(group_members.c.group_id == group_id, mine, came))

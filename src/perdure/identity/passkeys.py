@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,14 @@ from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity import throttle
-from perdure.identity.callers import check_name, naming, require_fresh, require_self_management, require_self_reader
+from perdure.identity.callers import (
+    check_name,
+    naming,
+    require_fresh,
+    require_self_management,
+    require_self_reader,
+    require_session,
+)
 from perdure.identity.errors import PasskeyLimitError, PasskeyRefusedError, PasskeysUnavailableError
 from perdure.identity.model import PASSKEY, SECOND_FACTOR, Client, Passkey
 from perdure.identity.ports import NewPasskey, PasskeyReader
@@ -143,48 +151,54 @@ class Passkeys:
 
         An answer opens one session. A key whose count does not grow was copied, and is refused.
         """
+        with self._signed(ticket, answer, origin=origin) as (tx, owner_id):
+            proofs = {PASSKEY, SECOND_FACTOR}
+            return self._sessions.open_in(
+                tx, owner_id, client, proofs, accept_terms=accept_terms, proven_at=self._clock.now()
+            )
+
+    def prove(self, actor: Actor, secret: str, ticket: str, answer: Json, *, origin: str) -> datetime:
+        """Let a passkey of the owner of the session that `secret` opens show that it is him; the moment.
+
+        `ticket` is that of a login. Raises PasskeyRefusedError, also for the passkey of somebody else.
+        """
+        identity_id = require_session(actor)
+        with self._signed(ticket, answer, origin=origin) as (tx, owner_id):
+            if owner_id != identity_id:
+                raise PasskeyRefusedError("This passkey is not one of yours.")
+            return self._sessions.note_proof_in(tx, actor, secret, by=PASSKEY, at=self._clock.now())
+
+    @contextmanager
+    def _signed(self, ticket: str, answer: Json, *, origin: str) -> Iterator[tuple[Connection, UUID]]:
+        """The transaction in which the passkey's use is noted, and whose it is; a refusal is told."""
         challenge = bytes.fromhex(self._tickets.open(ticket, _LOGGING_IN)["challenge"])
         credential_id, handle = self._reader.read_identifier(answer)
         with self._db.begin() as tx:
             known = _find(tx, credential_id)
         try:
-            return self._open(known, handle, challenge, answer, client, origin=origin, accept_terms=accept_terms)
+            if known is None or known.state != "active" or handle != known.identity_id.bytes:
+                raise PasskeyRefusedError("This passkey is not known here.")
+            count = self._reader.read_assertion(
+                origin, answer, challenge=challenge, public_key=known.public_key, sign_count=known.sign_count
+            )
+            with self._db.begin() as tx:
+                self._use_once(tx, challenge)
+                self._note_use(tx, known, count)
+                yield tx, known.identity_id
         except PasskeyRefusedError:
             with self._db.begin() as tx:
                 self._sessions.tell_refusal_in(tx, known.identity_id if known else None)
             raise
 
-    def _open(
-        self,
-        known: Row[*tuple[Any, ...]] | None,  # Any: columns of many types
-        handle: bytes | None,
-        challenge: bytes,
-        answer: Json,
-        client: Client,
-        *,
-        origin: str,
-        accept_terms: int | None,
-    ) -> tuple[str, Actor]:
-        if known is None or known.state != "active" or handle != known.identity_id.bytes:
-            raise PasskeyRefusedError("This passkey is not known here.")
-        count = self._reader.read_assertion(
-            origin, answer, challenge=challenge, public_key=known.public_key, sign_count=known.sign_count
+    def _note_use(self, tx: Connection, known: Row[*tuple[Any, ...]], count: int) -> None:  # Any: columns of many types
+        used = (
+            update(passkeys)
+            .where(passkeys.c.id == known.id, passkeys.c.sign_count == known.sign_count)
+            .values(sign_count=count, last_used_at=self._clock.now())
         )
-        now = self._clock.now()
-        with self._db.begin() as tx:
-            self._use_once(tx, challenge)
-            used = (
-                update(passkeys)
-                .where(passkeys.c.id == known.id, passkeys.c.sign_count == known.sign_count)
-                .values(sign_count=count, last_used_at=now)
-            )
-            again = _find(tx, known.credential_id)
-            if again is None or again.state != "active" or tx.execute(used).rowcount != 1:
-                raise PasskeyRefusedError("This passkey was used or removed meanwhile.")
-            proofs = {PASSKEY, SECOND_FACTOR}
-            return self._sessions.open_in(
-                tx, known.identity_id, client, proofs, accept_terms=accept_terms, proven_at=now
-            )
+        again = _find(tx, known.credential_id)
+        if again is None or again.state != "active" or tx.execute(used).rowcount != 1:
+            raise PasskeyRefusedError("This passkey was used or removed meanwhile.")
 
     def _use_once(self, tx: Connection, challenge: bytes) -> None:
         if not throttle.use_once(tx, challenge.hex(), self._clock.now() + _LASTS):

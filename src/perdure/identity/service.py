@@ -137,6 +137,7 @@ class Identity:
         self.remove_passkey = keys.remove_passkey
         self.begin_passkey_login = keys.begin_login
         self.log_in_by_passkey = keys.log_in
+        self.prove_by_passkey = keys.prove
 
         self.make_lock = locks.make_lock
         self.open_lock = locks.open_lock

@@ -61,6 +61,13 @@ class PasskeyLoginForm(Form):
     accept_terms: TermsVersion | None = None
 
 
+class PasskeyProofForm(Form):
+    """`ticket` is that of the challenge for a login."""
+
+    ticket: Ticket
+    answer: Answer
+
+
 class NewPasskeyForm(Form):
     """`ticket` is that of the challenge."""
 

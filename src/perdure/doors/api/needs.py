@@ -54,7 +54,7 @@ _BY_NEED: Mapping[Need, str] = {
     Standing.ONESELF: "get_me set_password begin_second_factor confirm_second_factor renew_recovery_codes "
     "remove_second_factor list_sessions end_session list_tokens create_token revoke_token list_logins link_login "
     "unlink_login list_passkeys begin_passkey add_passkey rename_passkey remove_passkey create_group prove "
-    "list_transfers accept_transfer decline_transfer merge_own",
+    "prove_by_passkey list_transfers accept_transfer decline_transfer merge_own",
     Standing.OVER: "create_identity change_identity merge_identities remove_second_factor_of create_account "
     "create_service "
     "approve_application refuse_application approve_quota_request refuse_quota_request",

@@ -10,14 +10,15 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
 from perdure.doors.api.fields import Id
-from perdure.doors.api.forms import NewPasskeyForm, PasskeyLoginForm, PasskeyPatch
-from perdure.doors.api.session import SessionView, session_view
+from perdure.doors.api.forms import NewPasskeyForm, PasskeyLoginForm, PasskeyPatch, PasskeyProofForm
+from perdure.doors.api.session import ProofView, SessionView, session_view
 from perdure.doors.api.views import Page
-from perdure.doors.http.auth import GUESSABLE, KnownCaller, client_of
+from perdure.doors.http.auth import GUESSABLE, KnownCaller, client_of, find_secret
 from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given
 from perdure.identity import Passkey
+from perdure.identity.callers import FRESH_FOR
 
 router = APIRouter(tags=["session"], route_class=CreatingRoute)
 
@@ -73,6 +74,20 @@ def log_in_by_passkey(form: PasskeyLoginForm, request: Request, response: Respon
     )
     response.headers["cache-control"] = "no-store"
     return session_view(secret, actor, services)
+
+
+@router.post(
+    "/me/proof/passkey",
+    operation_id="prove_by_passkey",
+    dependencies=[GUESSABLE],
+    summary="Show once more that it is you: by a passkey, with the challenge for a login",
+    responses=problems(401, 403, 409),
+)
+def prove_by_passkey(form: PasskeyProofForm, request: Request, caller: KnownCaller, services: Given) -> ProofView:
+    at = services.identity.prove_by_passkey(
+        caller, find_secret(request) or "", form.ticket, form.answer, origin=services.place().api_url
+    )
+    return ProofView(until=at + FRESH_FOR)
 
 
 @router.get(

@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from perdure.doors.http.auth import GUESSABLE, Caller, KnownCaller
 from perdure.doors.http.cookies import find_session
 from perdure.doors.http.services import Given, Services
-from perdure.doors.ui.login import Sent, list_ways, render_form
+from perdure.doors.ui.login import Sent, begin_passkey, list_ways, render_form
 from perdure.doors.ui.routes import render
 from perdure.identity.callers import require_fresh
 from perdure.identity.errors import BadCodeError, BadCredentialsError, FreshLoginRequiredError, LoginThrottledError
@@ -103,6 +103,7 @@ def _show(request: Request, services: Services, caller: Actor, error: PerdureErr
         "is_fresh": is_fresh,
         "has_password": "password" in kinds,
         "links": _ways(services, "link") if is_fresh else [],
+        "proof": begin_passkey(services) if not is_fresh and services.identity.list_passkeys(caller) else None,
         "proofs": [] if is_fresh else _ways(services, "prove"),
     }
     return render_form(request, services, "account.html", content, error.status if error else 200)

@@ -282,7 +282,7 @@ def show_choice(
     """The ways to log in, with what became of the last try."""
     directory = form.get("provider", "")
     content = {
-        "passkey": None if directory else _begin_passkey(services),
+        "passkey": None if directory else begin_passkey(services),
         "error": error,
         "directory": directory,
         "place_of_password": _labels(services).get(directory),
@@ -330,7 +330,7 @@ def render_form(
     return render(request, services, template, content, status, headers)
 
 
-def _begin_passkey(services: Services) -> dict[str, str] | None:
+def begin_passkey(services: Services) -> dict[str, str] | None:
     """What a passkey is asked for by, where there can be any."""
     try:
         options, ticket = services.identity.begin_passkey_login(origin=services.place().api_url)

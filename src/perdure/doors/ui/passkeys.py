@@ -11,8 +11,9 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from perdure.doors.http.auth import GUESSABLE, Caller, client_of
+from perdure.doors.http.cookies import find_session
 from perdure.doors.http.services import Given, Services
-from perdure.doors.ui.login import Form, Sent, enter, read_version, render_form, show_choice
+from perdure.doors.ui.login import Form, Sent, begin_passkey, enter, read_version, render_form, show_choice
 from perdure.doors.ui.routes import render
 from perdure.identity.errors import (
     BadSealError,
@@ -52,6 +53,22 @@ def log_in_by_passkey(request: Request, form: Sent, caller: Caller, services: Gi
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
     return enter(request, services, secret, return_to)
+
+
+@router.post("/passkeys/prove", dependencies=[GUESSABLE])
+def prove(request: Request, form: Sent, caller: Caller, services: Given) -> Response:
+    """Show once more that it is you, and go on with the passkeys or where one came from."""
+    try:
+        services.identity.prove_by_passkey(
+            caller,
+            find_session(request) or "",
+            form.get("ticket", ""),
+            _read_answer(form),
+            origin=services.place().api_url,
+        )
+    except PerdureError as error:
+        return render(request, services, "problem.html", {"error": error}, error.status)
+    return RedirectResponse(check_return(form.get("return_to", "/")), 303, {"cache-control": "no-store"})
 
 
 @router.get("/passkeys")
@@ -122,12 +139,12 @@ def _show(request: Request, services: Services, caller: Actor, error: PerdureErr
 
 def _begin(services: Services, caller: Actor) -> dict[str, Any]:  # Any: as above
     """What a new passkey is made by, or why none can be made now."""
-    nothing = {"options": None, "ticket": "", "is_stale": False, "unavailable": ""}
+    nothing = {"options": None, "ticket": "", "is_stale": False, "unavailable": "", "proof": None}
     place = services.place()
     try:
         options, ticket = services.identity.begin_passkey(caller, origin=place.api_url, site=place.name)
     except FreshLoginRequiredError:
-        return {**nothing, "is_stale": True}
+        return {**nothing, "is_stale": True, "proof": begin_passkey(services)}
     except PasskeysUnavailableError as error:
         return {**nothing, "unavailable": f"{error.detail} {error.next_step}"}
     return {**nothing, "options": json.dumps(dict(options)), "ticket": ticket}
