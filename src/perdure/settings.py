@@ -23,7 +23,7 @@ from perdure.kernel.ids import parse_id
 from perdure.kernel.paths import find_path_problem
 
 PREFIX = "PERDURE_"
-SECRETS = frozenset({"database_url", "metrics_token"})
+SECRETS = frozenset({"database_url", "metrics_token", "smtp_password"})
 # Variables with our prefix that are no settings of the server: the client's, and those that choose settings or tests
 NOT_SETTINGS = frozenset(
     {"PERDURE_CONFIG", "PERDURE_URL", "PERDURE_TOKEN", "PERDURE_CREDENTIALS", "PERDURE_REQUIRE", "PERDURE_CRASH_AT"}
@@ -31,6 +31,7 @@ NOT_SETTINGS = frozenset(
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
 STORE_KINDS = ("posix",)
+SMTP_SECURITY = ("starttls", "tls", "plain")
 PROVIDER_KINDS = ("oidc", "proxy", "x509", "ldap")
 TOKEN_PROFILES = ("wlcg", "scitokens")
 
@@ -155,6 +156,15 @@ class Settings:
     rate_limit_identity: int = 30_000
     rate_limit_address: int = 60_000
     rate_limit_attempts: int = 120
+    smtp_host: str | None = None
+    smtp_port: int = 0
+    smtp_security: str = "starttls"
+    smtp_user: str | None = None
+    smtp_password: str | None = field(default=None, repr=False)
+    smtp_ca: Path | None = None
+    mail_from: str | None = None
+    invitation_days: int = 14
+    invited_guests: bool = True
 
     @property
     def web_process_count(self) -> int:
@@ -337,7 +347,19 @@ def _checked(settings: Settings) -> Settings:
         raise BadSettingError("metrics_port needs a port of its own.", key="metrics_port")
     if settings.metrics_port and not settings.metrics_token and not _is_loopback(settings.metrics_host):
         raise BadSettingError("metrics_host is open to others, so metrics_token must be set.", key="metrics_token")
+    _check_mail(settings)
     return settings
+
+
+def _check_mail(settings: Settings) -> None:
+    if settings.smtp_host and not settings.mail_from:
+        raise BadSettingError("Mail needs a sender: set mail_from, too.", key="mail_from")
+    if settings.smtp_password and not settings.smtp_user:
+        raise BadSettingError("smtp_password is that of a user: set smtp_user, too.", key="smtp_password")
+    if settings.smtp_user and settings.smtp_security == "plain" and not _is_loopback(settings.smtp_host or ""):
+        raise BadSettingError(
+            "A password does not go over a network in clear: choose starttls or tls.", key="smtp_user"
+        )
 
 
 def _is_loopback(host: str) -> bool:
@@ -422,6 +444,14 @@ def _url(key: str, value: object) -> str:
     if text and (urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc):
         raise BadSettingError(f"{key} must be an http or https URL.", key=key)
     return text
+
+
+def _optional_sender(key: str, value: object) -> str | None:
+    """An address, or a name and an address in angle brackets."""
+    text = _text(key, value)
+    if text and not (text.isprintable() and _SENDER.fullmatch(text)):
+        raise BadSettingError(f"{key} must be an address, or as in: Archive <archive@example.org>.", key=key)
+    return text or None
 
 
 def _stores(key: str, value: object) -> tuple[StoreSettings, ...]:
@@ -584,6 +614,7 @@ _PROVIDER_PARSERS: dict[str, Callable[[str, object], object]] = {
     "name_attributes": _texts,
     "timeout_seconds": _number(1, 60),
 }
+_SENDER = re.compile(r"[^<>@\s]+@[A-Za-z0-9.-]+|[^<>@\",]+ <[^<>@\s]+@[A-Za-z0-9.-]+>", re.ASCII)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")  # some servers take an underscore for a hyphen
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
@@ -624,6 +655,15 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "rate_limit_identity": _number(0, 10_000_000),
     "rate_limit_address": _number(0, 10_000_000),
     "rate_limit_attempts": _number(0, 10_000_000),
+    "smtp_host": _optional_text,
+    "smtp_port": _number(0, 65535),
+    "smtp_security": _one_of(SMTP_SECURITY),
+    "smtp_user": _optional_text,
+    "smtp_password": _optional_text,
+    "smtp_ca": _optional_path,
+    "mail_from": _optional_sender,
+    "invitation_days": _number(1, 365),
+    "invited_guests": _flag,
 }
 
 

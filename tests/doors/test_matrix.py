@@ -116,6 +116,9 @@ BODIES: dict[str, Any] = {
     "create_service_token": {"name": "changed"},
     "merge_own": {"session": "pds_" + "x" * 40},
     "merge_identities": {"identity_id": str(uuid4()), "reason": "Changed."},
+    "invite": {"email": "changed@example.org"},
+    "accept_invitation": {"key": "pdi_changed"},
+    "change_address": {"email": "changed@example.org"},
     "add_member": {},
     "add_claim_rule": {"issuer": "https://login.example.org", "entitlement": "urn:x"},
 }  # fmt: skip
@@ -236,7 +239,7 @@ def scene(running: RunningApplication, root: Caller) -> Iterator[Scene]:
             "name": "personal",
             "version": "1",
             **dict.fromkeys(("session_id", "token_id", "credential_id", "application_id"), str(uuid4())),
-            **dict.fromkeys(("request_id", "rule_id", "transfer_id", "service_id"), str(uuid4())),
+            **dict.fromkeys(("request_id", "rule_id", "transfer_id", "service_id", "invitation_id"), str(uuid4())),
         }
 
     owner_actor = identity.authenticate(tokens["owner"])

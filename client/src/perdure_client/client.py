@@ -210,6 +210,96 @@ class Client:
         """Who this client acts as."""
         return self._object(self._transport.json("GET", "/me"))
 
+    def set_password(self, old_password: str, new_password: str, *, revoke_tokens: bool = False) -> None:
+        """Replace one's password; needs a session, not a token, and ends all other sessions."""
+        body = {"old_password": old_password, "new_password": new_password, "revoke_tokens": revoke_tokens}
+        self._transport.request("PUT", "/me/password", json=body)
+
+    def ask_for_reset(self, name: str) -> None:
+        """Have a link for a new password sent to the confirmed address of a login name, or to that address."""
+        self._transport.request("POST", "/password/forgotten", json={"name": name})
+
+    def reset_password(self, key: str, password: str, *, revoke_tokens: bool = False) -> None:
+        """Set a new password by the key of a mail."""
+        body = {"key": key, "password": password, "revoke_tokens": revoke_tokens}
+        self._transport.request("POST", "/password/reset", json=body)
+
+    def address(self) -> dict[str, Any]:
+        """One's own e-mail address."""
+        return self._object(self._transport.json("GET", "/me/address"))
+
+    def change_address(self, email: str) -> None:
+        """Have a mail sent to a new address, which counts once it is confirmed; needs a session with a fresh proof."""
+        self._transport.request("PUT", "/me/address", json={"email": email})
+
+    def confirm_address(self, key: str) -> dict[str, Any]:
+        """Let the address count that the mail with this key went to."""
+        return self._object(self._transport.json("POST", "/address/confirm", json={"key": key}))
+
+    # Invitations
+
+    def invite(
+        self,
+        email: str,
+        *,
+        role: str | None = None,
+        archive_id: str | None = None,
+        account_id: str | None = None,
+        organisation_id: str | None = None,
+        role_until: str | None = None,
+        requires: Iterable[str] = (),
+        note: str = "",
+    ) -> dict[str, Any]:
+        """Invite an address: to a role on one thing, or without a role to a login of the organisation."""
+        named = {"archive_id": archive_id, "account_id": account_id, "organisation_id": organisation_id}
+        body = {"email": email, "role": role, "role_until": role_until, "note": note, **named}
+        wanted = {**_without_none(body), "requires": list(requires)}
+        return self._object(self._transport.json("POST", "/invitations", json=wanted, headers=_once()))
+
+    def list_invitations(
+        self, *, archive_id: str | None = None, account_id: str | None = None, organisation_id: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Invitations that one sent or may decide, or those on one thing."""
+        return self._pages(
+            "/invitations", archive_id=archive_id, account_id=account_id, organisation_id=organisation_id
+        )
+
+    def resend_invitation(self, invitation_id: str) -> dict[str, Any]:
+        """Send a new mail; the one before it ends."""
+        return self._object(self._transport.json("POST", f"/invitations/{invitation_id}/resend"))
+
+    def revoke_invitation(self, invitation_id: str) -> None:
+        self._transport.request("DELETE", f"/invitations/{invitation_id}")
+
+    def look_at_invitation(self, key: str) -> dict[str, Any]:
+        """What an invitation is about; `key` is the end of the address in the mail."""
+        return self._object(self._transport.json("POST", "/invitations/look", json={"key": key}))
+
+    def accept_invitation(self, key: str) -> dict[str, Any]:
+        """Take the role as who this client acts as."""
+        return self._object(self._transport.json("POST", "/invitations/accept", json={"key": key}))
+
+    def join_by_invitation(
+        self,
+        key: str,
+        *,
+        login: str | None = None,
+        password: str | None = None,
+        display_name: str | None = None,
+        ticket: str | None = None,
+        accept_terms: int | None = None,
+    ) -> dict[str, Any]:
+        """Make a login by an invitation, take the role, and open a session; the answer holds its `secret`."""
+        given = {
+            "login": login,
+            "password": password,
+            "display_name": display_name,
+            "ticket": ticket,
+            "accept_terms": accept_terms,
+        }
+        body = {"key": key, **_without_none(given)}
+        return self._object(self._transport.json("POST", "/invitations/join", json=body))
+
     def create_token(
         self,
         name: str,

@@ -20,6 +20,7 @@ from perdure.adapters.posix.store import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
 from perdure.adapters.sealing import FileSealer
 from perdure.adapters.signing import KEYS_NAME, FileSigner
+from perdure.adapters.smtp import SmtpMailer, SmtpSettings
 from perdure.app.metrics.facts import Facts
 from perdure.app.metrics.meters import Meters
 from perdure.archives.exporting import export_events, export_registry
@@ -40,6 +41,7 @@ from perdure.kernel.errors import PerdureError
 from perdure.kernel.ids import new_id
 from perdure.metadata.service import Metadata
 from perdure.settings import BadSettingError, ProviderSettings, Settings, StoreSettings
+from perdure.sharing.invitations import InvitationSettings
 from perdure.sharing.service import Sharing, make_sharing
 from perdure.storage.service import Storage
 
@@ -174,6 +176,7 @@ def _wire(
             longest_life=timedelta(days=settings.service_token_days),
             grace=timedelta(hours=settings.service_grace_hours),
         ),
+        url=settings.public_url,
     )
     identity = Identity(
         db,
@@ -185,10 +188,14 @@ def _wire(
         directories=[_make_directory(one) for one in settings.providers if one.kind == "ldap"],
         issuers=_make_issuers(settings, clock),
         passkeys=WebAuthn(),
+        jobs=jobs,
+        mailer=make_mailer(settings),
     )
     jobs.register_periodic("identity.forget_ended", timedelta(hours=24), identity.forget_ended)
     jobs.register_periodic("identity.forget_memberships", timedelta(hours=24), identity.forget_ended_memberships)
     jobs.register_periodic("identity.forget_refused", timedelta(hours=24), identity.forget_refused)
+    jobs.register_periodic("identity.forget_ended_mail", timedelta(hours=1), identity.forget_ended_mail)
+    jobs.register_periodic("identity.tell_deciders", timedelta(hours=1), identity.tell_deciders)
     storage = Storage(db, stores, clock, instance_id=instance_id, reserve_bytes=settings.disk_reserve_bytes)
     storage.prepare()
     signer = FileSigner(settings.keys_dir, clock)
@@ -211,7 +218,9 @@ def _wire(
         lifelines=Lifelines(settings.data_dir / "alive"),
     )
     archives = make_archives(context, signer)
-    sharing = make_sharing(archives)
+    sharing = make_sharing(
+        archives, InvitationSettings(timedelta(days=settings.invitation_days), with_guests=settings.invited_guests)
+    )
     meters.jobs.know(jobs.kinds(), receiving=[INGEST_JOB])
     return Application(
         settings=settings,
@@ -298,6 +307,23 @@ def _make_issuers(settings: Settings, clock: Clock) -> list[GridIssuer]:
         )
         for one in settings.token_issuers
     ]
+
+
+def make_mailer(settings: Settings) -> SmtpMailer | None:
+    """What sends mail; None where no server is set."""
+    if settings.smtp_host is None or settings.mail_from is None:
+        return None
+    return SmtpMailer(
+        SmtpSettings(
+            host=settings.smtp_host,
+            sender=settings.mail_from,
+            port=settings.smtp_port,
+            security=settings.smtp_security,
+            user=settings.smtp_user,
+            password=settings.smtp_password,
+            ca=settings.smtp_ca,
+        )
+    )
 
 
 def _make_store(store: StoreSettings, on_sync_failure: Callable[[], None] | None = None) -> PosixStore:

@@ -27,6 +27,7 @@ from perdure.doors.ui import (
     open_link_pages,
     open_login_pages,
     open_machine_pages,
+    open_mail_pages,
     open_pages,
     open_passkey_pages,
 )
@@ -43,6 +44,7 @@ _DOORS = {
         open_login_pages,
         open_account_page,
         open_machine_pages,
+        open_mail_pages,
     ),
 }
 _BACKLOG = 2048  # connections that wait to be taken; the server's own number

@@ -20,7 +20,13 @@ from perdure.archives.records import Context, load_all, require_archive, require
 from perdure.archives.searching import has_path_with
 from perdure.archives.tables import account_usage, archives, uploads
 from perdure.events import Event
-from perdure.identity.events import GRANT_GIVEN, GRANT_REVOKED
+from perdure.identity.events import (
+    GRANT_GIVEN,
+    GRANT_REVOKED,
+    INVITATION_ACCEPTED,
+    INVITATION_REVOKED,
+    INVITATION_SENT,
+)
 from perdure.identity.model import Action, InstanceThing, scope_actions
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
@@ -32,7 +38,8 @@ MAX_EVENTS = 1000
 MAX_WAIT_SECONDS = 60.0
 MAX_TEXT_CHARACTERS = 200
 _ABOUT_LINKS = (facts.LINK_MADE, facts.LINK_REVOKED, facts.LINK_USED, facts.ARCHIVE_READ)
-_ABOUT_ROLES = frozenset({GRANT_GIVEN, GRANT_REVOKED, facts.ARCHIVE_WITHDRAWN, *_ABOUT_LINKS})
+_ABOUT_INVITATIONS = (INVITATION_SENT, INVITATION_REVOKED, INVITATION_ACCEPTED)
+_ABOUT_ROLES = frozenset({GRANT_GIVEN, GRANT_REVOKED, facts.ARCHIVE_WITHDRAWN, *_ABOUT_LINKS, *_ABOUT_INVITATIONS})
 
 
 @dataclass(frozen=True, slots=True)

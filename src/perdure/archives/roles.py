@@ -47,15 +47,37 @@ def grant(
 ) -> Grant:
     """Give a role, to one's own rank at most; giving it again sets its end, what it requires and its limit anew."""
     with ctx.changing(archive_id) as tx:
-        archive = require_archive(tx, ctx, actor, Action.MANAGE, archive_id, lock=True)
-        require_state(archive, *_GRANTABLE)
-        before = grant_documents(tx, ctx, archive_id)
-        given = ctx.identity.grant_in(
-            tx, actor, archive.thing(), to, role, expires_at=expires_at, requires=requires, pass_on=pass_on
-        )
-        key = str(given.id)
-        save_grant_change(tx, ctx, actor, archive, {key: before.get(key)}, {key: render_grant(given)})
+        return grant_in(tx, ctx, actor, archive_id, to, role, expires_at=expires_at, requires=requires, pass_on=pass_on)
+
+
+def grant_in(
+    tx: Connection,
+    ctx: Context,
+    actor: Actor,
+    archive_id: UUID,
+    to: Grantee,
+    role: Role,
+    *,
+    expires_at: datetime | None = None,
+    requires: Iterable[str] = (),
+    pass_on: PassOnLimit | None = None,
+) -> Grant:
+    """As `grant`, in a transaction that changes the archive."""
+    archive = require_grantable(tx, ctx, actor, archive_id, lock=True)
+    before = grant_documents(tx, ctx, archive_id)
+    given = ctx.identity.grant_in(
+        tx, actor, archive.thing(), to, role, expires_at=expires_at, requires=requires, pass_on=pass_on
+    )
+    key = str(given.id)
+    save_grant_change(tx, ctx, actor, archive, {key: before.get(key)}, {key: render_grant(given)})
     return given
+
+
+def require_grantable(tx: Connection, ctx: Context, actor: Actor, archive_id: UUID, *, lock: bool = False) -> Archive:
+    """The archive, if the actor manages it and roles may be given on it in its state."""
+    archive = require_archive(tx, ctx, actor, Action.MANAGE, archive_id, lock=lock)
+    require_state(archive, *_GRANTABLE)
+    return archive
 
 
 def revoke(ctx: Context, actor: Actor, archive_id: UUID, grant_id: UUID) -> None:

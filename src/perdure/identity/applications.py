@@ -5,6 +5,7 @@ Nothing of a person is kept before he has accepted the terms and asked for it hi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -15,8 +16,11 @@ from sqlalchemy.dialects.postgresql import insert
 from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity import events as facts
+from perdure.identity.addresses import Addresses
 from perdure.identity.callers import check_name, naming
+from perdure.identity.deciders import find_managers_in
 from perdure.identity.errors import ApplicationDecidedError, CredentialTakenError, NameTakenError
+from perdure.identity.letters import write_digest, write_refusal
 from perdure.identity.model import (
     Action,
     Application,
@@ -28,10 +32,12 @@ from perdure.identity.model import (
     OrganisationThing,
     fold_name,
 )
+from perdure.identity.names import check_address
 from perdure.identity.passwords import Passwords
 from perdure.identity.people import NewPerson, People, check_login
+from perdure.identity.post import Post
 from perdure.identity.rights import Rights
-from perdure.identity.tables import applications, credentials
+from perdure.identity.tables import applications, credentials, organisations
 from perdure.identity.terms import TermsOfUse
 from perdure.kernel.actor import ANONYMOUS, Actor, ActorKind
 from perdure.kernel.clock import Clock
@@ -41,6 +47,7 @@ from perdure.kernel.ids import new_id
 _LONGEST_REASON = 2000
 _MOST_PENDING = 10_000  # whoever floods us with applications shall not fill the database
 _FORGET_REFUSED = timedelta(days=90)
+_MOST_TOLD = 1000  # in one hour
 
 
 class Applications:
@@ -55,6 +62,8 @@ class Applications:
         people: People,
         passwords: Passwords,
         terms: TermsOfUse,
+        addresses: Addresses,
+        post: Post,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -63,6 +72,8 @@ class Applications:
         self._people = people
         self._passwords = passwords
         self._terms = terms
+        self._addresses = addresses
+        self._post = post
 
     def apply_with_password(
         self,
@@ -77,8 +88,9 @@ class Applications:
     ) -> Application:
         """Ask for a local account; it can be used once the application is approved."""
         login = check_login(login)
+        address = None if email is None else check_address(email)
         secret = self._passwords.hash_new(password, login)
-        arrival = Arrival(CredentialKind.PASSWORD, fold_name(login), check_name(display_name, "display name"), email)
+        arrival = Arrival(CredentialKind.PASSWORD, fold_name(login), check_name(display_name, "display name"), address)
         return self._put(arrival, reason, organisation_id, accept_terms, secret=secret)
 
     def apply_from_outside(
@@ -93,6 +105,7 @@ class Applications:
         """Ask to be let in as who somebody from outside was shown to be; raises CredentialTakenError for who is."""
         named = arrival if display_name is None else arrival.called(display_name)
         arrival = named.called(check_name(named.display_name or named.subject, "display name"))
+        arrival = replace(arrival, email=_find_address(arrival.email))
         return self._put(arrival, reason, organisation_id, accept_terms, secret=None)
 
     def find_application_in(self, tx: Connection, kind: CredentialKind, subject: str) -> Application | None:
@@ -137,6 +150,8 @@ class Applications:
             self._people.create_in(tx, actor, person, quota_bytes)
             self._people.note_terms_in(tx, card.id, row.accepted_terms, row.applied_at)
             self._decide(tx, actor, row.id, ApplicationState.APPROVED, None, card.id)
+            if _find_address(row.email) is not None:
+                self._addresses.tell_approval_in(tx, card.id, row.display_name, row.email)
         return card
 
     def refuse_application(self, actor: Actor, application_id: UUID, *, note: str) -> None:
@@ -146,6 +161,39 @@ class Applications:
         with self._db.begin() as tx:
             row = self._require_pending(tx, actor, application_id, None)
             self._decide(tx, actor, row.id, ApplicationState.REFUSED, note, None)
+            if _find_address(row.email) is not None:
+                self._post.send_in(tx, write_refusal(self._post.url, row.email, row.display_name, note))
+
+    def tell_deciders(self) -> int:
+        """Tell those who may decide of the applications that came since the last time; for an hourly job.
+
+        One mail for each of them, at their confirmed address. What nobody can be told of waits. Returns how many mails.
+        """
+        if not self._post.is_open:
+            return 0
+        pending = (applications.c.state == ApplicationState.PENDING.value, applications.c.told_at.is_(None))
+        query = (
+            select(applications.c.id, applications.c.organisation_id, applications.c.display_name, organisations.c.name)
+            .outerjoin(organisations, organisations.c.id == applications.c.organisation_id)
+            .where(*pending)
+            .order_by(applications.c.id)
+            .limit(_MOST_TOLD)
+            .with_for_update(of=applications, skip_locked=True)
+        )
+        with self._db.begin() as tx:
+            now = self._clock.now()
+            told: dict[str, dict[str, list[str]]] = {}
+            rows = tx.execute(query).all()
+            managers = {home: find_managers_in(tx, home, now) for home in {row.organisation_id for row in rows}}
+            for row in rows:
+                for address in managers[row.organisation_id]:
+                    home = row.name or "For no organisation"
+                    told.setdefault(address, {}).setdefault(home, []).append(row.display_name)
+            for address, waiting in told.items():
+                self._post.send_in(tx, write_digest(self._post.url, address, list(waiting.items())))
+            reached = [row.id for row in rows if managers[row.organisation_id]]
+            tx.execute(update(applications).where(applications.c.id.in_(reached)).values(told_at=now))
+        return len(told)
 
     def forget_refused(self) -> int:
         """Remove refusals after a quarter of a year, so that one may ask again; for a daily job."""
@@ -257,6 +305,14 @@ class Applications:
 def _is_taken(tx: Connection, kind: CredentialKind, subject: str) -> bool:
     same = (credentials.c.kind == kind.value) & (credentials.c.subject == subject)
     return tx.execute(select(credentials.c.id).where(same)).first() is not None
+
+
+def _find_address(text: str | None) -> str | None:
+    """The address that somebody, or a provider, named; None for what none is: nobody is refused for it."""
+    try:
+        return None if text is None else check_address(text)
+    except BadInputError:
+        return None
 
 
 def _application(row: Row[Any]) -> Application:  # Any: all columns

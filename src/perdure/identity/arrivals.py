@@ -40,6 +40,7 @@ from perdure.identity.model import (
     CredentialKind,
 )
 from perdure.identity.names import MAX_SUBJECT_CHARACTERS, name_of
+from perdure.identity.notices import Notices
 from perdure.identity.people import People
 from perdure.identity.sessions import Sessions
 from perdure.identity.tables import credentials, identities
@@ -64,6 +65,7 @@ class Arrivals:
         sessions: Sessions,
         applications: Applications,
         claims: Claims,
+        notices: Notices,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -72,6 +74,7 @@ class Arrivals:
         self._sessions = sessions
         self._applications = applications
         self._claims = claims
+        self._notices = notices
 
     def arrive(
         self, arrival: Arrival, client: Client, *, accept_terms: int | None = None, code: str | None = None
@@ -165,6 +168,8 @@ class Arrivals:
                 self._people.add_credential_in(tx, identity_id, arrival.kind, arrival.subject, None)
                 told = {"identity": str(identity_id), "kind": arrival.kind.value}
                 self._events.record(tx, facts.CREDENTIAL_LINKED, None, actor, told)
+                said = f"A further way to log in as you was linked: {_say_way(arrival)}."
+                self._notices.tell_in(tx, identity_id, "A login was linked to you", said)
             return _list(tx, identity_id, arrival)[0]
 
     def unlink(self, actor: Actor, credential_id: UUID) -> None:
@@ -200,6 +205,11 @@ class Arrivals:
         mine = select(func.count()).where(credentials.c.identity_id == identity_id)
         if tx.execute(mine).scalar_one() >= MOST_CREDENTIALS:
             raise CredentialTakenError(f"An identity has at most {MOST_CREDENTIALS} logins.")
+
+
+def _say_way(arrival: Arrival) -> str:
+    place = f" at {arrival.issuer}" if arrival.issuer else ""
+    return f"{arrival.kind.value}{place}"
 
 
 def _find(tx: Connection, kind: CredentialKind, subject: str) -> Row[*tuple[Any, ...]] | None:  # Any: three columns

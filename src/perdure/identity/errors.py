@@ -291,3 +291,39 @@ class LastAdministratorError(ConflictError):
     code = "last_administrator"
     title = "The instance keeps at least one active administrator"
     next_step = "Make somebody else an administrator first."
+
+
+class MailNotConfiguredError(ConflictError):
+    code = "mail_not_configured"
+    title = "This installation sends no mail"
+    next_step = "Ask the operator to set smtp_host and mail_from; without mail, those who manage the organisation help."
+
+
+class MailUnavailableError(TryAgainError):
+    """No address and no content: it stands in logs and with the job."""
+
+    code = "mail_unavailable"
+    title = "The mail server does not take mail at this moment"
+    next_step = "`perdure doctor` says what is wrong with it; mail that waits is sent by itself."
+
+
+class MailRefusedError(BadInputError):
+    """No address and no content, likewise."""
+
+    code = "mail_refused"
+    title = "The mail server refuses this mail"
+    next_step = "Check the address, and mail_from of the settings."
+
+
+class MailKeyEndedError(NotFoundError):
+    """One answer for what was used, has ended, was replaced, or never was."""
+
+    code = "mail_key_ended"
+    title = "This link was used, has ended, or never was"
+    next_step = "Ask for a new mail; only the newest one is good, and only once."
+
+
+class NoAddressError(NotFoundError):
+    code = "no_address"
+    title = "You have no confirmed e-mail address here"
+    next_step = "Set one: `perdure address set ADDRESS`."

@@ -26,6 +26,14 @@ APPLICATION_APPROVED = "application.approved"
 APPLICATION_REFUSED = "application.refused"
 PASSWORD_CHANGED = "password.changed"  # noqa: S105  # a type of event, no password
 
+PASSWORD_RESET_ASKED = "password.reset_asked"  # noqa: S105  # a type of event, no password
+PASSWORD_RESET = "password.reset"  # noqa: S105  # a type of event, no password
+ADDRESS_CONFIRMED = "address.confirmed"
+INVITATION_SENT = "invitation.sent"
+INVITATION_REVOKED = "invitation.revoked"
+INVITATION_ACCEPTED = "invitation.accepted"
+MAIL_FAILED = "mail.failed"
+
 SESSION_OPENED = "session.opened"
 SESSION_PROVEN = "session.proven"
 SESSION_CLOSED = "session.closed"

@@ -45,6 +45,8 @@ from perdure.kernel.clock import Clock, format_time
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 from perdure.kernel.ids import new_id
 
+_STRANGER = "email somebody"  # no credential: nobody is known by it
+
 
 class Grants:
     """Grants add up: the strongest one in force counts. Functions with `_in` take part in the caller's transaction."""
@@ -93,12 +95,7 @@ class Grants:
         if to.named is not None:
             kind, _, subject = to.named.partition(" ")
             to = Grantee(named=check_named(kind, subject))
-        if role not in roles_on(kind_of(on)):
-            known = ", ".join(one.value for one in roles_on(kind_of(on)))
-            raise BadInputError(f"A role on an {kind_of(on)} is one of {known}.", field="role")
-        if expires_at is not None and (expires_at.tzinfo is None or expires_at <= self._clock.now()):
-            raise BadInputError("The grant's end needs a time zone and lies in the future.", field="expires_at")
-        demands = frozenset(map(check_requirement, requires))
+        demands = self._check_terms(on, role, expires_at, requires)
         if (to.named or "").startswith(f"{ENTITLEMENT} ") and not any(one.startswith("issuer ") for one in demands):
             told = "Every provider may say this of anybody: require its issuer, as 'issuer https://login.example.org'."
             raise BadInputError(told, field="requires")
@@ -128,6 +125,25 @@ class Grants:
             raise PassingOnError("Your role here may be passed on to some only, and a link opens to everybody.")
         if free and not any(lasts_as_long(one, until) for one in free):
             _raise_too_long(free)
+
+    def check_grant_in(
+        self,
+        tx: Connection,
+        actor: Actor,
+        on: GrantedThing,
+        role: Role,
+        *,
+        expires_at: datetime | None = None,
+        requires: Iterable[str] = (),
+    ) -> frozenset[str]:
+        """Return what is demanded of logins when the actor may give this role to a stranger; gives none.
+
+        Raises as `grant_in`.
+        """
+        self._require_giver(tx, actor, on, role)
+        demands = self._check_terms(on, role, expires_at, requires)
+        self._require_source(tx, actor, on, role, expires_at, demands, Grantee(named=_STRANGER))
+        return demands
 
     def give_first_owner_in(self, tx: Connection, actor: Actor, on: GrantedThing, owner_id: UUID) -> Grant:
         """The owner of a thing that the calling domain just made; the only grant given without a right to give."""
@@ -223,6 +239,17 @@ class Grants:
         own = self._rights.find_roles(tx, actor, on)
         if not is_role_grantable(own, role, is_administrator=is_administrator):
             raise NotAllowedError(f"Only who is {role.value} gives or takes this role.", role=role.value)
+
+    def _check_terms(
+        self, on: GrantedThing, role: Role, expires_at: datetime | None, requires: Iterable[str]
+    ) -> frozenset[str]:
+        """What is demanded of logins; raises BadInputError for a role, an end or a demand that cannot be."""
+        if role not in roles_on(kind_of(on)):
+            known = ", ".join(one.value for one in roles_on(kind_of(on)))
+            raise BadInputError(f"A role on an {kind_of(on)} is one of {known}.", field="role")
+        if expires_at is not None and (expires_at.tzinfo is None or expires_at <= self._clock.now()):
+            raise BadInputError("The grant's end needs a time zone and lies in the future.", field="expires_at")
+        return frozenset(map(check_requirement, requires))
 
     @staticmethod
     def _is_unlimited(actor: Actor) -> bool:

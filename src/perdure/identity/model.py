@@ -228,6 +228,24 @@ class Arrival:
         return replace(self, display_name=display_name)
 
 
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A mail in plain text; `kind` is what sort it is, for logs and events."""
+
+    kind: str
+    to: str
+    subject: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One's own e-mail address; None `confirmed_at`: somebody said so, and no mail has proven it."""
+
+    address: str
+    confirmed_at: datetime | None
+
+
 class ApplicationState(StrEnum):
     PENDING = "pending"
     APPROVED = "approved"

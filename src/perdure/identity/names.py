@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
+import idna
 from cryptography import x509
 
 from perdure.identity.model import ENTITLEMENT, NAMEABLE, PASSKEY, SECOND_FACTOR, WAYS, CredentialKind
@@ -12,6 +14,8 @@ from perdure.kernel.errors import BadInputError
 MAX_SUBJECT_CHARACTERS = 1000
 _ISSUER = "issuer "
 _DIRECTORY = "ldap:"
+_LONGEST_ADDRESS = 254  # RFC 5321, section 4.5.3.1.3, without its brackets
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")  # a dot-atom
 
 
 def name_of(kind: str, subject: str) -> str:
@@ -108,6 +112,27 @@ def check_issuer(text: str) -> str:
     if not parts.hostname or parts.scheme not in ("https", "http") or (parts.scheme == "http" and not is_here):
         raise BadInputError("An issuer is an https address.", field="subject")
     return text
+
+
+def check_address(text: str, *, field: str = "email") -> str:
+    """An e-mail address as it is sent to: an ASCII local part, and a domain as DNS has it (IDNA 2008).
+
+    Raises BadInputError.
+    """
+    local, at, domain = text.strip().rpartition("@")
+    try:
+        plain = idna.encode(domain, uts46=True).decode() if at else ""
+    except idna.IDNAError:
+        plain = ""
+    is_right = len(local) <= 64 and _LOCAL_PART.fullmatch(local) and "." in plain.strip(".")
+    if not is_right or plain.endswith(".") or len(local) + 1 + len(plain) > _LONGEST_ADDRESS:
+        raise BadInputError("This is not an e-mail address such as ada@example.org.", field=field)
+    return f"{local}@{plain}"
+
+
+def fold_address(address: str) -> str:
+    """The form in which checked addresses are compared."""
+    return address.casefold()
 
 
 def _second_word(subject: str, what: str) -> str:

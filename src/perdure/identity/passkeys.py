@@ -25,6 +25,7 @@ from perdure.identity.callers import (
 )
 from perdure.identity.errors import PasskeyLimitError, PasskeyRefusedError, PasskeysUnavailableError
 from perdure.identity.model import PASSKEY, SECOND_FACTOR, Client, Passkey
+from perdure.identity.notices import Notices
 from perdure.identity.ports import NewPasskey, PasskeyReader
 from perdure.identity.sessions import Sessions
 from perdure.identity.tables import identities, passkeys
@@ -46,7 +47,14 @@ class Passkeys:
     """`origin` is our public address, which every key and every answer is bound to."""
 
     def __init__(
-        self, db: Database, clock: Clock, events: EventLog, sessions: Sessions, tickets: Tickets, reader: PasskeyReader
+        self,
+        db: Database,
+        clock: Clock,
+        events: EventLog,
+        sessions: Sessions,
+        tickets: Tickets,
+        reader: PasskeyReader,
+        notices: Notices,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -54,6 +62,7 @@ class Passkeys:
         self._sessions = sessions
         self._tickets = tickets
         self._reader = reader
+        self._notices = notices
 
     # One's own
 
@@ -102,6 +111,8 @@ class Passkeys:
             }
             tx.execute(insert(passkeys).values(row))
             self._tell(tx, facts.PASSKEY_ADDED, actor, made.id)
+            said = f"A passkey with the name {name} was added: a further way to log in as you."
+            self._notices.tell_in(tx, identity_id, "A passkey was added to you", said)
         return made
 
     def list_passkeys(self, actor: Actor) -> list[Passkey]:

@@ -19,6 +19,7 @@ from perdure.identity import throttle
 from perdure.identity.accounts import Accounts
 from perdure.identity.callers import MAX_NAME_CHARACTERS, check_name, naming, require_reader, require_session
 from perdure.identity.errors import BadCredentialsError, LastAdministratorError
+from perdure.identity.mail_keys import KeyKind, end_keys
 from perdure.identity.model import (
     WAYS,
     Account,
@@ -32,6 +33,8 @@ from perdure.identity.model import (
     fold_name,
     has_administrator_powers,
 )
+from perdure.identity.names import check_address
+from perdure.identity.notices import Notices
 from perdure.identity.passwords import Passwords
 from perdure.identity.rights import Rights, things_granted
 from perdure.identity.sessions import end_sessions
@@ -70,6 +73,7 @@ class People:
         rights: Rights,
         accounts: Accounts,
         passwords: Passwords,
+        notices: Notices,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -77,6 +81,7 @@ class People:
         self._rights = rights
         self._accounts = accounts
         self._passwords = passwords
+        self._notices = notices
 
     def bootstrap_administrator(
         self, login: str, password: str | None = None, *, organisation: str = "Local organisation"
@@ -142,7 +147,8 @@ class People:
         card = IdentityCard(
             new_id(), home, ActorKind.PERSON, check_name(display_name, "display name"), orcid, True, is_administrator
         )
-        person = NewPerson(card, email, check_login(login), self._passwords.hash_new(password, login))
+        address = None if email is None else check_address(email)
+        person = NewPerson(card, address, check_login(login), self._passwords.hash_new(password, login))
         with naming("login name"), self._db.begin() as tx:
             return card, self.create_in(tx, actor, person, quota_bytes)
 
@@ -174,7 +180,11 @@ class People:
                 self._rights.require_over(tx, actor, identity_id)
             tx.execute(update(credentials).where(_IS_PASSWORD, mine).values(secret=secret))
             end_sessions(tx, identity_id, kept=kept_session)
+            end_keys(tx, identity_id, KeyKind.RESET)
             self._events.record(tx, facts.PASSWORD_CHANGED, None, actor, {"identity": str(identity_id)})
+            if identity_id != actor.identity_id:
+                said = f"The password of {login} was set anew by who manages your organisation here."
+                self._notices.tell_in(tx, identity_id, "Your password was set", said)
             revoked = revoke_tokens_of(tx, identity_id, self._clock.now()) if revoke_tokens else []
             for token_id in revoked:
                 self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(token_id)})

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from perdure.identity.grid_scopes import GridPlaces, GridProfile
-from perdure.identity.model import Arrival, CredentialKind
+from perdure.identity.model import Arrival, CredentialKind, Letter
 
 
 class Sealer(Protocol):
@@ -141,4 +141,16 @@ class Provider(Protocol):
 
     def accept_token(self, token: str) -> Arrival:
         """Whose token a machine brings."""
+        ...
+
+
+class Mailer(Protocol):
+    """Hands mail to a server. Raises MailRefusedError for what it will never take, MailUnavailableError else."""
+
+    def deliver(self, letter: Letter, mail_id: UUID) -> None:
+        """Hand it over; of the same `mail_id` sent twice a reader can tell that it is the same mail."""
+        ...
+
+    def check(self) -> None:
+        """Connect and log in, and send nothing."""
         ...

@@ -21,6 +21,7 @@ from perdure.identity import throttle
 from perdure.identity.callers import require_fresh, require_session
 from perdure.identity.errors import BadCodeError, SecondFactorExistsError
 from perdure.identity.model import CredentialKind
+from perdure.identity.notices import Notices
 from perdure.identity.ports import Sealer
 from perdure.identity.rights import Rights
 from perdure.identity.tables import credentials, identities
@@ -42,12 +43,15 @@ _OWN_SESSION = "own session"  # stands where the throttle has an address
 class SecondFactor:
     """Turned on by its owner, who proves with a first code that his device works."""
 
-    def __init__(self, db: Database, clock: Clock, events: EventLog, sealer: Sealer, rights: Rights) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, events: EventLog, sealer: Sealer, rights: Rights, notices: Notices
+    ) -> None:
         self._db = db
         self._clock = clock
         self._events = events
         self._sealer = sealer
         self._rights = rights
+        self._notices = notices
 
     def begin_second_factor(self, actor: Actor, *, issuer: str) -> tuple[str, str]:
         """A fresh key for the owner's device, as text and as an `otpauth` address; not in force until confirmed.
@@ -110,6 +114,9 @@ class SecondFactor:
             mine = credentials.c.identity_id == identity_id
             if tx.execute(delete(credentials).where(mine, credentials.c.kind.in_(kinds))).rowcount:
                 self._events.record(tx, facts.SECOND_FACTOR_REMOVED, None, actor, {"identity": str(identity_id)})
+                by = "you" if identity_id == actor.identity_id else "those who manage your organisation here"
+                said = f"Your second factor was turned off by {by}. A login needs the password only."
+                self._notices.tell_in(tx, identity_id, "Your second factor was turned off", said)
 
     def has_second_factor_in(self, tx: Connection, identity_id: UUID) -> bool:
         """Whether a log-in of this identity needs a code beside the password."""

@@ -6,6 +6,7 @@ import secrets
 from hashlib import sha256
 
 SESSION_PREFIX = "pds_"
+MAIL_PREFIX = "pdm_"
 TOKEN_PREFIX = "pdt_"  # noqa: S105  # what every token begins with, no secret
 _SHOWN_CHARACTERS = 10
 

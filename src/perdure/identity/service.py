@@ -10,6 +10,7 @@ from perdure.db import Database
 from perdure.events import EventLog
 from perdure.identity.access import Access
 from perdure.identity.accounts import Accounts
+from perdure.identity.addresses import Addresses
 from perdure.identity.applications import Applications
 from perdure.identity.arrivals import Arrivals
 from perdure.identity.claims import Claims
@@ -18,13 +19,17 @@ from perdure.identity.federation import Federation
 from perdure.identity.grants import Grants
 from perdure.identity.grid import GridTokens
 from perdure.identity.groups import Groups
+from perdure.identity.joining import Joining
 from perdure.identity.locks import Locks
 from perdure.identity.merging import Merging
+from perdure.identity.notices import Notices
 from perdure.identity.passkeys import NoPasskeys, Passkeys
 from perdure.identity.passwords import PasswordCost, Passwords
 from perdure.identity.people import People
-from perdure.identity.ports import Directory, PasskeyReader, Provider, Sealer, TokenIssuer
+from perdure.identity.ports import Directory, Mailer, PasskeyReader, Provider, Sealer, TokenIssuer
+from perdure.identity.post import Post
 from perdure.identity.quotas import Quotas
+from perdure.identity.recovery import Recovery
 from perdure.identity.registry import Registry
 from perdure.identity.rights import Rights
 from perdure.identity.second_factor import SecondFactor
@@ -33,6 +38,7 @@ from perdure.identity.sessions import Sessions
 from perdure.identity.terms import TermsOfUse
 from perdure.identity.tickets import Tickets
 from perdure.identity.tokens import Tokens
+from perdure.jobs import Jobs
 from perdure.kernel.clock import Clock
 
 
@@ -45,10 +51,14 @@ class IdentitySettings:
     longest_token_lifetime: timedelta = timedelta(days=2 * 365)
     password_cost: PasswordCost = field(default_factory=PasswordCost)
     services: ServiceLimits = field(default_factory=ServiceLimits)
+    url: str = "http://localhost"  # where the pages are that mails lead to, without a slash at its end
 
 
 class Identity:
-    """Who is calling and what he may do; safe to share between threads."""
+    """Who is calling and what he may do; safe to share between threads.
+
+    Mail is sent where there are both a queue and a mailer.
+    """
 
     def __init__(
         self,
@@ -62,25 +72,32 @@ class Identity:
         directories: Sequence[Directory] = (),
         issuers: Sequence[TokenIssuer] = (),
         passkeys: PasskeyReader | None = None,
+        jobs: Jobs | None = None,
+        mailer: Mailer | None = None,
     ) -> None:
         settings = settings or IdentitySettings()
         passwords = Passwords(settings.password_cost)
         rights = Rights(clock)
+        post = Post(db, clock, events, sealer, jobs, mailer, settings.url)
+        notices = Notices(post)
         grants = Grants(db, clock, events, rights)
         accounts = Accounts(db, clock, events, rights, grants)
-        people = People(db, clock, events, rights, accounts, passwords)
-        second_factor = SecondFactor(db, clock, events, sealer, rights)
+        people = People(db, clock, events, rights, accounts, passwords, notices)
+        second_factor = SecondFactor(db, clock, events, sealer, rights, notices)
         terms = TermsOfUse(db, clock, events, rights)
         sessions = Sessions(db, clock, events, passwords, second_factor, terms, settings.session_lifetime)
         tokens = Tokens(db, clock, events, settings.token_lifetime, settings.longest_token_lifetime)
         groups = Groups(db, clock, events, rights)
-        applications = Applications(db, clock, events, rights, people, passwords, terms)
+        addresses = Addresses(db, clock, events, post)
+        recovery = Recovery(db, clock, events, passwords, post, notices, jobs)
+        joining = Joining(clock, people, passwords, terms, sessions, addresses)
+        applications = Applications(db, clock, events, rights, people, passwords, terms, addresses, post)
         claims = Claims(db, clock, events, rights, groups)
-        arrivals = Arrivals(db, clock, events, people, sessions, applications, claims)
+        arrivals = Arrivals(db, clock, events, people, sessions, applications, claims, notices)
         grid = GridTokens(db, clock, sessions, issuers)
         tickets = Tickets(clock, sealer)
         federation = Federation(clock, tickets, providers)
-        keys = Passkeys(db, clock, events, sessions, tickets, passkeys or NoPasskeys())
+        keys = Passkeys(db, clock, events, sessions, tickets, passkeys or NoPasskeys(), notices)
         at_directories = Directories(db, clock, sessions, directories)
         registry = Registry(grants)
         quotas = Quotas(db, clock, events, rights, accounts)
@@ -178,6 +195,24 @@ class Identity:
         self.refuse_application = applications.refuse_application
         self.forget_refused = applications.forget_refused
 
+        self.get_address = addresses.get_address
+        self.change_address = addresses.change_address
+        self.confirm_address = addresses.confirm_address
+        self.require_address_key = addresses.require_key
+        self.ask_for_reset = recovery.ask_for_reset
+        self.require_reset_key = recovery.require_key
+        self.reset_password = recovery.reset_password
+        self.joins_with_password = joining.joins_with_password
+        self.joins_from_outside = joining.joins_from_outside
+        self.join_in = joining.join_in
+        self.tell_deciders = applications.tell_deciders
+        self.require_post = post.require_open
+        self.send_mail_in = post.send_in
+        self.drop_mail_in = post.drop_about_in
+        self.find_mail_troubles_in = post.find_troubles_in
+        self.send_test_mail = post.send_test
+        self.forget_ended_mail = post.forget_ended
+
         self.publish_terms = terms.publish_terms
         self.get_terms = terms.get_terms
 
@@ -222,6 +257,7 @@ class Identity:
         self.require_passing_on_in = grants.require_passing_on_in
         self.require_giver_in = grants.require_giver_in
         self.hand_over_in = grants.hand_over_in
+        self.check_grant_in = grants.check_grant_in
         self.give_first_owner_in = grants.give_first_owner_in
         self.revoke_grant = grants.revoke_grant
         self.revoke_grant_in = grants.revoke_grant_in

@@ -46,6 +46,8 @@ identities = Table(
     Column("is_administrator", Boolean, nullable=False, server_default="false"),
     Column("accepted_terms", Integer),
     Column("accepted_at", _moment),
+    Column("email_folded", Text),  # of a confirmed address only
+    Column("email_confirmed_at", _moment),
     Column("merged_into", Uuid, ForeignKey("identities.id"), index=True),
     Column("ended_at", _moment),  # of who is there in history only
     Column("ended_by", Uuid),
@@ -53,6 +55,8 @@ identities = Table(
     CheckConstraint("kind IN ('person', 'service')", name="kind"),
     CheckConstraint("state IN ('active', 'disabled', 'merged', 'erased')", name="state"),
     CheckConstraint("(state = 'merged') = (merged_into IS NOT NULL)", name="merged"),
+    CheckConstraint("(email_folded IS NULL) = (email_confirmed_at IS NULL)", name="email"),
+    Index("ix_identities_email_folded", "email_folded"),
 )
 
 credentials = Table(
@@ -218,8 +222,35 @@ applications = Table(
     Column("decided_by", Uuid),
     Column("note", Text),
     Column("identity_id", Uuid, ForeignKey("identities.id")),
+    Column("told_at", _moment),  # when those who may decide were told by mail
     UniqueConstraint("kind", "subject"),
     CheckConstraint("state IN ('pending', 'approved', 'refused')", name="state"),
+)
+
+# Mail that waits to be sent, whole and sealed; a row goes when its mail is sent, at the latest when it ends.
+mails = Table(
+    "mails",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("about", Uuid, index=True),
+    Column("sealed", Text, nullable=False),
+    Column("problem", Text),  # why it was given up; nothing of it is kept then
+    Column("created_at", _moment, nullable=False),
+    Column("expires_at", _moment, nullable=False, index=True),
+)
+
+# What was sent by mail to prove an address or to reset a password; a row goes when it is used.
+mail_keys = Table(
+    "mail_keys",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("identity_id", Uuid, ForeignKey("identities.id"), nullable=False, index=True),
+    Column("address", Text, nullable=False),
+    Column("created_at", _moment, nullable=False),
+    Column("expires_at", _moment, nullable=False, index=True),
+    CheckConstraint("kind IN ('reset', 'address')", name="kind"),
 )
 
 accounts = Table(

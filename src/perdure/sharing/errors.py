@@ -1,8 +1,11 @@
-"""What can go wrong with links. Unknown, ended, revoked and used up are one answer: it tells a guesser nothing."""
+"""What can go wrong with links and invitations.
+
+Unknown, ended, revoked and used up are one answer: it tells a guesser nothing.
+"""
 
 from __future__ import annotations
 
-from perdure.kernel.errors import BadInputError, ConflictError, NotAllowedError, NotFoundError
+from perdure.kernel.errors import BadInputError, ConflictError, NotAllowedError, NotFoundError, TryAgainError
 
 
 class LinkNotFoundError(NotFoundError):
@@ -52,3 +55,42 @@ class DropRefusedError(ConflictError):
     code = "drop_refused"
     title = "A file of this name cannot be put here"
     next_step = "Give it another name."
+
+
+class InvitationNotFoundError(NotFoundError):
+    code = "invitation_not_found"
+    title = "There is no such invitation, or you may not see it"
+    next_step = "List those that you may see: `perdure invite list`."
+
+
+class InvitationEndedError(NotFoundError):
+    """For who has its key: revoked, accepted, replaced by a newer mail, too late, or never was."""
+
+    code = "invitation_ended"
+    title = "This invitation was used, has ended, or never was"
+    next_step = "Ask who invited you for a new one; only the newest mail is good."
+
+
+class InvitationDecidedError(ConflictError):
+    code = "invitation_decided"
+    title = "This invitation is accepted or revoked"
+    next_step = "Read its state in the list of invitations; make a new one if it is needed."
+
+
+class KnownAlreadyError(ConflictError):
+    code = "known_already"
+    title = "You are known here already"
+    next_step = "There is nothing to accept. To make another identity, log out first."
+
+
+class GuestsNotTakenError(NotAllowedError):
+    code = "guests_not_taken"
+    title = "This invitation makes no new identity"
+    next_step = "Log in as who you are here, or apply to be let in; then open the invitation again."
+
+
+class TooManyInvitationsError(TryAgainError):
+    code = "too_many_invitations"
+    status = 429
+    title = "You sent many invitations today"
+    next_step = "Send the others tomorrow."

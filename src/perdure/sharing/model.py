@@ -1,4 +1,4 @@
-"""What a link is, what its kinds let their bearers do, and when it opens (pure)."""
+"""What links and invitations are, what kinds of links let their bearers do, and when they open (pure)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from perdure.identity.model import Action
+from perdure.identity.model import Action, OnKind, Role
 from perdure.kernel.actor import LinkScope
 
 PASS_LIFETIME = timedelta(hours=12)  # of a password that was typed into the page
@@ -91,3 +91,58 @@ def find_kind_problem(
     if is_pinned and only_when_closed:
         return "it is kept as it is now, and an open archive is not what it will be when it is closed"
     return None
+
+
+class InvitationState(StrEnum):
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REVOKED = "revoked"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A mail that lets whoever has its key accept a role, or become an identity of the organisation (no `role`).
+
+    `trouble` tells of the mail: `waiting`, why it was given up, or None when it was sent.
+    """
+
+    id: UUID
+    address: str
+    organisation_id: UUID
+    on_kind: OnKind | None
+    on_id: UUID | None
+    label: str
+    role: Role | None
+    role_until: datetime | None
+    requires: frozenset[str]
+    note: str
+    by_manager: bool
+    quota_bytes: int | None
+    invited_by: UUID
+    invited_at: datetime
+    sent_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+    accepted_at: datetime | None
+    accepted_by: UUID | None
+    trouble: str | None = None
+
+    def state(self, now: datetime) -> InvitationState:
+        """How it stands."""
+        if self.accepted_at is not None:
+            return InvitationState.ACCEPTED
+        if self.revoked_at is not None:
+            return InvitationState.REVOKED
+        ends = [self.expires_at, *([self.role_until] if self.role_until else [])]
+        return InvitationState.ENDED if min(ends) <= now else InvitationState.PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationCard:
+    """What whoever has the key of an invitation is shown."""
+
+    invitation: Invitation
+    organisation: str
+    inviter: str
+    may_join: bool  # whether it makes an identity for who has none here

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from perdure.archives.service import Archives
+from perdure.sharing.invitations import Invitations, InvitationSettings
 from perdure.sharing.links import Links
 from perdure.sharing.upkeep import register_upkeep
 from perdure.sharing.visiting import Visiting
@@ -12,13 +14,17 @@ from perdure.sharing.visiting import Visiting
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Links for who manages archives, and for who visits by them; safe to call from any thread."""
+    """Links for who manages archives, and for who visits by them; invitations. Safe to call from any thread."""
 
     links: Links
     visiting: Visiting
+    invitations: Invitations
 
 
-def make_sharing(archives: Archives) -> Sharing:
+def make_sharing(archives: Archives, settings: InvitationSettings | None = None) -> Sharing:
     """Put the use cases together and name their periodic work; once for each queue."""
-    register_upkeep(archives.context)
-    return Sharing(Links(archives.context, archives.reading), Visiting(archives))
+    ctx = archives.context
+    register_upkeep(ctx)
+    invitations = Invitations(ctx, settings or InvitationSettings())
+    ctx.jobs.register_periodic("sharing.forget_invitations", timedelta(hours=24), invitations.forget_decided)
+    return Sharing(Links(ctx, archives.reading), Visiting(archives), invitations)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Date,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     PrimaryKeyConstraint,
     Table,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 
 from perdure.db import metadata
 
@@ -73,4 +74,40 @@ link_starts = Table(
     Column("key", LargeBinary, nullable=False),  # a digest of what, and of from where
     Column("at", _moment, nullable=False),
     PrimaryKeyConstraint("link_id", "key"),
+)
+
+# Who was invited by mail, to be an identity of the organisation or to a role, and has not come yet or came lately.
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("organisation_id", Uuid, nullable=False),  # where an identity would be made
+    Column("on_kind", Text),
+    Column("on_id", Uuid),
+    Column("label", Text, nullable=False),  # what it is on, as it was called then
+    Column("role", Text),
+    Column("role_until", _moment),
+    Column("requires", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("note", Text, nullable=False),
+    Column("by_manager", Boolean, nullable=False),  # who invited manages the organisation
+    Column("quota_bytes", BigInteger),
+    Column("invited_by", Uuid, nullable=False),
+    Column("proofs", ARRAY(Text), nullable=False, server_default="{}"),  # of the login of who invited
+    Column("entitlements", ARRAY(Text), nullable=False, server_default="{}"),  # which it brought
+    Column("invited_at", _moment, nullable=False),
+    Column("sent_at", _moment, nullable=False),
+    Column("sent", Integer, nullable=False),
+    Column("expires_at", _moment, nullable=False),
+    Column("revoked_at", _moment),
+    Column("accepted_at", _moment),
+    Column("accepted_by", Uuid),
+    UniqueConstraint("digest"),
+    CheckConstraint("on_kind IN ('archive', 'account', 'organisation')", name="on_kind"),
+    CheckConstraint("num_nonnulls(on_kind, on_id, role) IN (0, 3)", name="role"),
+    CheckConstraint("(accepted_at IS NULL) = (accepted_by IS NULL)", name="accepted"),
+    Index("ix_invitations_on_id", "on_id"),
+    Index("ix_invitations_organisation_id", "organisation_id"),
+    Index("ix_invitations_invited_by", "invited_by", "sent_at"),
 )

@@ -59,10 +59,11 @@ def grant_list(ctx: click.Context, thing: str, on: str, as_json: bool) -> None:
 @click.option(
     "--as",
     "kind",
-    type=click.Choice(["login", "service", "group", "oidc", "saml", "x509", "orcid", "ldap", "entitlement"]),
+    type=click.Choice(["login", "service", "group", "oidc", "saml", "x509", "orcid", "ldap", "entitlement", "email"]),
     default="login",
     show_default=True,
-    help="What WHOM is. Of oidc, saml and ldap it is two words: the issuer, and the person there.",
+    help="What WHOM is. To an email an invitation is sent. Of oidc, saml and ldap it is two words: the issuer, and the "
+    "person there.",
 )
 @click.option(
     "--requires",
@@ -94,6 +95,14 @@ def grant_give(
     WHOM is a login name, the identifier of a group or a service account, or what somebody is known by
     elsewhere, who need not have been here.
     """
+    if kind == "email":
+        from perdure_client.cli.invite import show_invited
+
+        named = {f"{on}_id": thing}
+        ending = end_of(until)
+        made = make_client(ctx).invite(whom, role=role, role_until=ending, requires=requires, **named)
+        show_invited(made, as_json=as_json)
+        return
     made = make_client(ctx).grant(
         thing,
         role,
@@ -176,7 +185,7 @@ def who(ctx: click.Context, archive_id: str, as_json: bool) -> None:
 def _whom(way: dict[str, Any]) -> str:
     if way["credential"]:
         return _named(way)
-    if way["identity_id"] or way["through"] == "access_class":
+    if way["identity_id"] or way["through"] in ("access_class", "invitation"):
         return way["name"] or (way["identity_id"] and str(way["identity_id"])) or "everybody"
     named = [member["name"] for member in way["members"]]
     more = way["member_count"] - len(named)
@@ -195,6 +204,7 @@ _REASONS = {
     "account": "a role on its account",
     "organisation": "a role on its organisation",
     "access_class": "it is public",
+    "invitation": "invited, and has not accepted yet",
     "administrator": "they look after the installation",
 }
 

@@ -124,7 +124,7 @@ def _go_on(visitor: Client, error: ApiError, accept_terms: int | None) -> dict[s
     """After a login that was confirmed, and not enough: accept the terms, or apply."""
     ticket = str(error.extra.get("ticket") or "")
     if error.code == "terms_not_accepted" and ticket:
-        return visitor.log_in_with_ticket(ticket, accept_terms=accept_terms or _ask_for_terms(visitor, error))
+        return visitor.log_in_with_ticket(ticket, accept_terms=accept_terms or ask_for_terms(visitor, error))
     if error.code != "unknown_person" or not ticket:
         raise error
     click.echo("You are not known here yet.", err=True)
@@ -136,11 +136,11 @@ def _go_on(visitor: Client, error: ApiError, accept_terms: int | None) -> dict[s
     except ApiError as second:
         if second.code != "terms_not_accepted":
             raise
-        visitor.apply(ticket, reason=reason, accept_terms=_ask_for_terms(visitor, second))
+        visitor.apply(ticket, reason=reason, accept_terms=ask_for_terms(visitor, second))
     raise UsageError("Your application is sent.", next_step="Log in again once it has been approved.")
 
 
-def _ask_for_terms(visitor: Client, error: ApiError) -> int:
+def ask_for_terms(visitor: Client, error: ApiError) -> int:
     """Show the terms of use; their version, once they are accepted."""
     terms = visitor.terms(error.extra.get("version"))  # type: ignore[arg-type]  # a number, as the server sends it
     click.echo(f"{terms['text'].rstrip()}\n", err=True)
@@ -161,7 +161,7 @@ def _open_session(
             if error.code == "second_factor_needed" and code is None:
                 code = click.prompt("Code of your device", err=True)
             elif error.code == "terms_not_accepted" and accept_terms is None:
-                accept_terms = _ask_for_terms(visitor, error)
+                accept_terms = ask_for_terms(visitor, error)
             else:
                 raise
     raise AssertionError("each is asked for once")

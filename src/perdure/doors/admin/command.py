@@ -49,6 +49,7 @@ def make_admin_group(installation: Installation) -> click.Group:
     group.add_command(_account_command(installation))
     group.add_command(_rebuild_command(installation))
     group.add_command(_rotate_command(installation))
+    group.add_command(_mail_command(installation))
     return group
 
 
@@ -165,3 +166,17 @@ def _rotate_command(installation: Installation) -> click.Command:
             click.echo(f"From here on the key {services.rotate_key()} signs.")
 
     return rotate_command
+
+
+def _mail_command(installation: Installation) -> click.Command:
+    @click.command("mail")
+    @click.argument("address")
+    @data_dir_option
+    @plainly
+    def mail_command(address: str, data_dir: Path | None) -> None:
+        """Send a test mail to ADDRESS at once, past the queue. `perdure doctor` looks at the server and sends none."""
+        with installation.services(data_dir) as services:
+            services.identity.send_test_mail(address)
+        click.echo(f"The mail server took a test mail to {address}. Look whether it arrives.")
+
+    return mail_command

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -43,18 +44,25 @@ class Finding:
     mend: str = ""
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at everything, one thing after the other; a look that itself breaks is a finding, too."""
-    for name, look in _LOOKS.items():
+def examine(settings: Settings, check_mail: Callable[[], None] | None = None) -> Iterator[Finding]:
+    """Look at everything, one thing after the other; a look that itself breaks is a finding, too.
+
+    `check_mail` talks to the mail server where one is set, and raises what is wrong.
+    """
+    looks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
+        **_LOOKS,
+        "mail": partial(_look_at_mail, check=check_mail),
+    }
+    for name, look in looks.items():
         try:
             yield from look(settings)
         except (PerdureError, OSError) as error:
             yield Finding(name, False, str(error), getattr(error, "next_step", "See the message."))
 
 
-def report(settings: Settings, *, as_json: bool) -> bool:
+def report(settings: Settings, *, as_json: bool, check_mail: Callable[[], None] | None = None) -> bool:
     """Print the findings, as lines or as one JSON document; whether all is well."""
-    findings = list(examine(settings))
+    findings = list(examine(settings, check_mail))
     well = all(finding.is_well for finding in findings)
     if as_json:
         click.echo(json.dumps({"well": well, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -155,6 +163,22 @@ def _look_at_certificate(settings: Settings) -> Iterator[Finding]:
     key = settings.tls_key or settings.tls_cert
     mode = stat.S_IMODE(key.stat().st_mode)
     yield Finding("certificate's key", not mode & 0o007, f"mode {mode:04o}", f"chmod o-rwx {key}")
+
+
+def _look_at_mail(settings: Settings, *, check: Callable[[], None] | None) -> Iterator[Finding]:
+    if check is None:
+        yield Finding("mail", True, "none is sent, as no smtp_host is set")
+        return
+    place = f"{settings.smtp_host} ({settings.smtp_security})"
+    try:
+        check()
+    except PerdureError as error:
+        mend = (
+            "Look at smtp_host, smtp_port, smtp_security, smtp_user and smtp_ca; then try `perdure admin mail ADDRESS`."
+        )
+        yield Finding("mail", False, f"{place}: {error.detail}", mend)
+        return
+    yield Finding("mail", True, f"{place} takes mail from {settings.mail_from}")
 
 
 _LOOKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {

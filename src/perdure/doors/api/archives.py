@@ -21,7 +21,7 @@ from perdure.doors.api.forms import (
     OpenForm,
     ProfileChoiceForm,
 )
-from perdure.doors.api.granting import access_view, grant_views, grantee_of, pass_on_of
+from perdure.doors.api.granting import access_view, grant_views, grantee_of, pass_on_of, pending_view
 from perdure.doors.api.profiles import profile_view
 from perdure.doors.api.views import AccessView, ArchiveRecord, CreatorView, GrantView, Page
 from perdure.doors.http.auth import Caller, FindCaller, KnownCaller
@@ -307,7 +307,7 @@ def revoke(archive_id: ArchiveId, grant_id: Annotated[Id, Path()], caller: Known
     operation_id="explain_access",
     summary="Who reaches the archive, as what and why",
     description="First everybody and the administrators, where they do, then the grants in force on the archive and on "
-    "its account, oldest first.",
+    "its account, oldest first; at the end invitations that were not accepted yet.",
     responses=problems(403),
 )
 def explain_access(
@@ -317,7 +317,8 @@ def explain_access(
     found = services.archives.life.explain_access(caller, archive_id, after=UUID(after) if after else None, limit=limit)
     given = [reach.grant.id for reach in found if reach.grant is not None]
     following = encode_cursor("access", str(given[-1]) if len(given) == limit else None)
-    return Page(items=[access_view(reach) for reach in found], next_cursor=following)
+    waiting = [] if following else services.sharing.invitations.list_pending(caller, archive_id)
+    return Page(items=[*map(access_view, found), *map(pending_view, waiting)], next_cursor=following)
 
 
 @router.get(

@@ -164,6 +164,57 @@ class ApprovalForm(Form):
     quota_bytes: Count | None = None
 
 
+MailKey = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+class ForgottenForm(Form):
+    """`name` is a login name, or an address that its owner has confirmed."""
+
+    name: Annotated[Line, Field(min_length=1)]
+
+
+class ResetForm(Form):
+    """`key` is what the mail has; `revoke_tokens` ends all of one's tokens too, as after a theft."""
+
+    key: MailKey
+    password: Secret
+    revoke_tokens: bool = False
+
+
+class AddressForm(Form):
+    email: Line
+
+
+class KeyForm(Form):
+    """`key` is what the mail has, at the end of its address."""
+
+    key: MailKey
+
+
+class InvitationForm(Form):
+    """To be an identity of the organisation, or, with a role, to that on one archive, account or organisation."""
+
+    email: Line
+    organisation_id: Id | None = None
+    archive_id: Id | None = None
+    account_id: Id | None = None
+    role: RoleName | None = None
+    role_until: Moment | None = None
+    requires: Annotated[list[Line], Field(max_length=10)] = Field(default_factory=list)
+    note: Annotated[Text, Field(max_length=500)] = ""
+
+
+class JoinForm(Form):
+    """By a login name and a password of one's choice, or by the `ticket` of a login that is not known here."""
+
+    key: MailKey
+    login: Line | None = None
+    password: Secret | None = None
+    display_name: Line | None = None
+    ticket: Ticket | None = None
+    accept_terms: TermsVersion | None = None
+
+
 class RefusalForm(Form):
     note: Reason = ""
 

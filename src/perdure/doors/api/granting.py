@@ -12,6 +12,7 @@ from perdure.identity import Grant, Grantee, PassOn, PassOnLimit, Reach
 from perdure.identity.names import name_of
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
+from perdure.sharing.model import Invitation
 
 
 def grantee_of(form: GrantForm, caller: Actor, services: Services) -> Grantee:
@@ -50,6 +51,25 @@ def access_view(reach: Reach) -> AccessView:
         requires=sorted(reach.grant.requires) if reach.grant else [],
         member_count=reach.member_count,
         members=[NamedView(identity_id=member.id, name=member.name) for member in reach.members],
+    )
+
+
+def pending_view(one: Invitation) -> AccessView:
+    """An invitation that waits, among the ways into an archive."""
+    return AccessView(
+        through="invitation",
+        identity_id=None,
+        group_id=None,
+        credential=None,
+        name=one.address,
+        role=one.role.value if one.role else None,
+        actions=[],
+        grant_id=None,
+        expires_at=one.role_until,
+        requires=sorted(one.requires),
+        member_count=0,
+        members=[],
+        invitation_id=one.id,
     )
 
 

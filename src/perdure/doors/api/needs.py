@@ -17,6 +17,7 @@ class Standing(StrEnum):
     OVER = "to manage the organisation of the person or thing that it names"
     ASKING = f"the right `{Action.OPEN_ARCHIVE.value}` or `{Action.MANAGE_ACCOUNT.value}`"
     ANSWERING = "to answer for the service account, or to manage its organisation"
+    INVITING = "to manage what it invites to: an archive, an account or an organisation; one's own may be ended"
     GROUP = "to manage the group, or the organisation of the group"
 
 
@@ -45,20 +46,23 @@ _BY_NEED: Mapping[Need, str] = {
     Standing.ANYBODY: "get_instance list_keys list_errors log_in log_out list_providers begin_device_login "
     "poll_device_login log_in_with_token log_in_with_ticket log_in_by_hop begin_passkey_login "
     "log_in_by_passkey get_terms get_terms_version apply "
-    "apply_with_password get_upload_options get_options_of_upload",
+    "apply_with_password get_upload_options get_options_of_upload ask_for_reset reset_password confirm_address "
+    "look_at_invitation join_by_invitation",
     Standing.ANSWERING: "get_service change_service list_service_reach list_service_tokens create_service_token "
     "rotate_service_token revoke_service_token",
     Standing.SHOWN: "list_archives list_services list_events list_jobs list_identities get_identity list_groups "
     "get_group list_organisations list_accounts list_claim_rules list_profiles get_profile list_applications "
-    "list_quota_requests report_usage search_audit_trail",
+    "list_quota_requests report_usage search_audit_trail list_invitations",
     Standing.ONESELF: "get_me set_password begin_second_factor confirm_second_factor renew_recovery_codes "
     "remove_second_factor list_sessions end_session list_tokens create_token revoke_token list_logins link_login "
     "unlink_login list_passkeys begin_passkey add_passkey rename_passkey remove_passkey create_group prove "
-    "prove_by_passkey list_transfers accept_transfer decline_transfer merge_own",
+    "prove_by_passkey list_transfers accept_transfer decline_transfer merge_own get_address change_address "
+    "accept_invitation",
     Standing.OVER: "create_identity change_identity merge_identities remove_second_factor_of create_account "
     "create_service "
     "approve_application refuse_application approve_quota_request refuse_quota_request",
     Standing.ASKING: "request_quota",
+    Standing.INVITING: "invite resend_invitation revoke_invitation",
     Standing.GROUP: "add_member remove_member add_claim_rule remove_claim_rule",
 }
 

@@ -66,8 +66,9 @@ class NamedView(BaseModel):
 class AccessView(BaseModel):
     """One way into an archive: whom it lets in (nobody named: everybody, or all administrators), as what and why."""
 
-    through: Literal["archive", "account", "organisation", "access_class", "administrator"] = Field(
-        description="A grant on the archive or what it belongs to, its access class, or the powers of administrators."
+    through: Literal["archive", "account", "organisation", "access_class", "administrator", "invitation"] = Field(
+        description="A grant on the archive or what it belongs to, its access class, the powers of administrators, or "
+        "an invitation that was not accepted yet and lets nobody in until it is; `name` is its address then."
     )
     identity_id: UUID | None
     group_id: UUID | None
@@ -80,6 +81,7 @@ class AccessView(BaseModel):
     requires: list[str]
     member_count: int = Field(description="Of a group and of administrators: how many people it lets in.")
     members: list[NamedView] = Field(description="The first of them by name, where the caller may know them.")
+    invitation_id: UUID | None = None
 
 
 class CreatorView(BaseModel):

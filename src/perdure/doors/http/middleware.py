@@ -45,7 +45,7 @@ _SAFE_HEADERS = (
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
 )
-# for all below the address of a link, which lets in whoever has it
+# for all below the address of a link, also of one that a mail has, which lets in whoever has it
 _OF_LINKS = (
     (b"cache-control", b"private, no-store"),
     (b"x-robots-tag", b"noindex, nofollow"),
@@ -76,7 +76,7 @@ class Threshold:
             return
         scope["archive.request_id"] = _choose_request_id(Headers(scope=scope))
         set_tail_aside(scope)
-        headers = (*self._headers, *(_OF_LINKS if raw_path_of(scope).startswith(b"/s/") else ()))
+        headers = (*self._headers, *(_OF_LINKS if raw_path_of(scope).startswith((b"/s/", b"/mail/")) else ()))
         outcome = _Outcome(scope, receive, send, self._clock, headers)
         counting = start_counting(outcome.tally)
         self._watch.began()

@@ -46,6 +46,7 @@ _LARGEST_FORM = 256 * 1024
 _TRY_AGAIN = (BadCredentialsError, BadCodeError, SecondFactorNeededError, LoginThrottledError)
 _COOKIE_LASTS = timedelta(days=90)  # the session itself ends sooner
 Form = dict[str, str]
+INVITATIONS = "/mail/invitation/"
 
 
 def open_login_pages(app: FastAPI) -> None:
@@ -90,7 +91,7 @@ def log_in(request: Request, form: Sent, caller: Caller, services: Given) -> Res
     except (*_TRY_AGAIN, ProviderUnavailableError) as error:
         return show_choice(request, services, caller, form, error, return_to=return_to)
     except TermsNotAcceptedError as error:
-        return show_choice(request, services, caller, form, error, return_to=return_to, terms=_terms(services))
+        return show_choice(request, services, caller, form, error, return_to=return_to, terms=find_terms(services))
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
     return enter(request, services, secret, return_to)
@@ -117,7 +118,9 @@ def _log_in_at(
         secret, _ = services.identity.arrive(
             arrival, client_of(request), accept_terms=read_version(form), code=form.get("code") or None
         )
-    except UnknownPersonError as error:
+    except (UnknownPersonError, ApplicationPendingError) as error:
+        if isinstance(error, ApplicationPendingError) and not return_to.startswith(INVITATIONS):
+            raise
         return _meet(request, services, arrival, return_to, error)
     return enter(request, services, secret, return_to)
 
@@ -236,7 +239,9 @@ def _arrive(
 ) -> Response:
     try:
         secret, _ = services.identity.arrive(arrival, client_of(request), accept_terms=accept_terms)
-    except (UnknownPersonError, TermsNotAcceptedError) as error:
+    except (UnknownPersonError, ApplicationPendingError, TermsNotAcceptedError) as error:
+        if isinstance(error, ApplicationPendingError) and not return_to.startswith(INVITATIONS):
+            return render(request, services, "problem.html", {"error": error}, error.status)
         return _meet(request, services, arrival, return_to, error)
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
@@ -248,7 +253,7 @@ def _meet(
     services: Services,
     arrival: Arrival,
     return_to: str,
-    error: UnknownPersonError | TermsNotAcceptedError,
+    error: UnknownPersonError | ApplicationPendingError | TermsNotAcceptedError,
 ) -> Response:
     """What a login meets that was confirmed, and is not enough."""
     content = {
@@ -256,14 +261,15 @@ def _meet(
         "is_known": isinstance(error, TermsNotAcceptedError),
         "ticket": services.identity.seal_arrival(arrival),
         "name": arrival.display_name,
-        "terms": _terms(services),
+        "terms": find_terms(services),
         "return_to": return_to,
+        "invitation": return_to if return_to.startswith(INVITATIONS) else None,
     }
     return render_form(request, services, "first_login.html", content, 200)
 
 
 def enter(request: Request, services: Services, secret: str, return_to: str) -> Response:
-    """Give the browser its session."""
+    """Give the browser its session and send it on."""
     answer = RedirectResponse(return_to, 303, {"cache-control": "no-store"})
     keep_session(request, answer, secret, services.clock.now() + _COOKIE_LASTS)
     return answer
@@ -277,7 +283,7 @@ def show_choice(
     error: PerdureError | None,
     *,
     return_to: str,
-    terms: Any = None,  # Any: see `_terms`
+    terms: Any = None,  # Any: see `find_terms`
 ) -> Response:
     """The ways to log in, with what became of the last try."""
     directory = form.get("provider", "")
@@ -339,7 +345,8 @@ def begin_passkey(services: Services) -> dict[str, str] | None:
     return {"options": json.dumps(dict(options)), "ticket": ticket}
 
 
-def _terms(services: Services) -> Any:  # Any: what the template is given
+def find_terms(services: Services) -> Any:  # Any: what the template is given
+    """The terms of use in force, None without any."""
     try:
         return services.identity.get_terms()
     except PerdureError:
