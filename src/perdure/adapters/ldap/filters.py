@@ -92,6 +92,8 @@ def _starred(attribute: str, value: str) -> Filter:
     if value == "*":
         present = octets(attribute.encode(), _PRESENT)
         return lambda values: present
+    if _PLACE.search(value):
+        raise BadFilterError(f"what is put in its place is compared whole, not beside a star: {value!r}")
     pieces = [_value(piece, frozenset())({}) for piece in value.split("*")]
     middle = [octets(piece, 0x81) for piece in pieces[1:-1] if piece]
     first = [octets(pieces[0], 0x80)] if pieces[0] else []
