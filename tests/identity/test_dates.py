@@ -31,7 +31,7 @@ def test_a_place_in_a_group_counts_between_its_dates(house: House) -> None:
     def sees() -> bool:
         with house.db.begin() as tx:
             may = identity.can(tx, ana, Action.READ, archive)
-            (each,) = identity.actions_on_each(tx, ana, [archive])
+            (each,) = identity.actions_on_each(tx, identity.survey(tx, ana), [archive])
             named = any(
                 own_id(ana) in {one.id for one in way.members} for way in identity.explain_access_in(tx, root, archive)
             )

@@ -43,7 +43,9 @@ def test_many_archives_at_once_are_as_each_by_itself(house: House) -> None:
         for actor in (ada, bob, eve, narrow, proven, house.administrator, ANONYMOUS, SYSTEM):
             with house.db.begin() as tx:
                 each = [identity.actions(tx, actor, thing) for thing in things]
-                assert identity.actions_on_each(tx, actor, things) == each
+                survey = identity.survey(tx, actor)
+                assert identity.actions_on_each(tx, survey, things) == each
+                assert identity.actions_on_each(tx, replace(survey, roles=None), things) == each
         house.clock.move(timedelta(days=2))
     with house.db.begin() as tx:
-        assert identity.actions_on_each(tx, bob, []) == []
+        assert identity.actions_on_each(tx, identity.survey(tx, bob), []) == []

@@ -28,6 +28,7 @@ from perdure.identity.events import (
     INVITATION_SENT,
 )
 from perdure.identity.model import Action, InstanceThing, scope_actions
+from perdure.identity.rights import Survey
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError
 from perdure.kernel.ids import parse_id, short_form
@@ -166,7 +167,7 @@ def list_archives(
     Discarded archives are listed only when asked for by their state.
     """
     limit = max(1, min(limit, MAX_PAGE))
-    conditions = [visible_to(ctx, actor)]
+    conditions = []
     if state is None:
         conditions.append(archives.c.state != ArchiveState.DISCARDED.value)
     else:
@@ -175,12 +176,13 @@ def list_archives(
         conditions.append(archives.c.account_id == account_id)
     if cursor is not None:
         conditions.append(archives.c.id < _read_cursor(cursor))
-    if text:
-        conditions.append(_has_text(ctx, actor, text))
     with ctx.db.begin() as tx:
-        found = load_all(tx, *conditions, limit=limit + 1)
+        survey = ctx.identity.survey(tx, actor)
+        if text:
+            conditions.append(_has_text(ctx, actor, text, survey))
+        found = load_all(tx, visible_to(ctx, actor, survey=survey), *conditions, limit=limit + 1)
         shown = found[:limit]
-        allowed = ctx.identity.actions_on_each(tx, actor, [archive.thing() for archive in shown])
+        allowed = ctx.identity.actions_on_each(tx, survey, [archive.thing() for archive in shown])
         views = tuple(map(_list_one, shown, allowed))
     return ArchivePage(views, short_form(views[-1].archive.id) if len(found) > limit else None)
 
@@ -364,7 +366,7 @@ def _no_page(identifier: str) -> ArchiveNotFoundError:
     return ArchiveNotFoundError(f"There is nothing under {identifier[:200]!r}, or you may not see it.")
 
 
-def _has_text(ctx: Context, actor: Actor, text: str) -> ColumnElement[bool]:
+def _has_text(ctx: Context, actor: Actor, text: str, survey: Survey) -> ColumnElement[bool]:
     """In the record and the metadata in whatever case, in paths as it is typed.
 
     What files are called and what is said of them finds an archive only for those who may read it.
@@ -377,7 +379,7 @@ def _has_text(ctx: Context, actor: Actor, text: str) -> ColumnElement[bool]:
         archives.c.identifier == text,
         archives.c.id.in_(ctx.metadata.find_things(text, with_files=False)),
         and_(
-            visible_to(ctx, actor, Action.READ),
+            visible_to(ctx, actor, Action.READ, survey=survey),
             or_(archives.c.id.in_(ctx.metadata.find_things(text)), has_path_with(text)),
         ),
     )

@@ -45,7 +45,7 @@ from perdure.db import Database, Question
 from perdure.events import EventLog
 from perdure.formats.canonical import canonical_json
 from perdure.identity.model import Action
-from perdure.identity.rights import role_parameters, select_roles
+from perdure.identity.rights import Survey, role_parameters, select_roles
 from perdure.identity.service import Identity
 from perdure.jobs import Jobs, Lifelines
 from perdure.kernel.actor import Actor
@@ -211,7 +211,9 @@ def list_descendants(tx: Connection, archive_id: UUID) -> list[UUID]:
     return list(tx.execute(live.order_by(archives.c.id)).scalars())
 
 
-def visible_to(ctx: Context, actor: Actor, action: Action = Action.SEE) -> ColumnElement[bool]:
+def visible_to(
+    ctx: Context, actor: Actor, action: Action = Action.SEE, *, survey: Survey | None = None
+) -> ColumnElement[bool]:
     """The condition on the table that the actor may see the archive, or may read it."""
     return ctx.identity.visible(
         actor,
@@ -222,6 +224,7 @@ def visible_to(ctx: Context, actor: Actor, action: Action = Action.SEE) -> Colum
         access=archives.c.access,
         embargo_until=archives.c.embargo_until,
         is_closed=archives.c.state.in_([ArchiveState.CLOSED.value, ArchiveState.WITHDRAWN.value]),
+        survey=survey,
     )
 
 

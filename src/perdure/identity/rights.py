@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -63,7 +64,23 @@ _NAMES = bindparam("role_names", type_=ARRAY(Text))
 _BROUGHT = bindparam("role_brought", type_=ARRAY(Uuid))
 _PROOFS = bindparam("role_proofs", type_=ARRAY(Text))
 _FEW_GROUPS = 100
+_FEW_GRANTS = 1000
 _NO_ROLES: frozenset[tuple[str, str]] = frozenset()
+_Roles = Mapping[UUID, frozenset[tuple[str, str]]]  # by the thing: on what kind it is, and which
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The roles that an actor has at a moment on all that he has any on; None where they are too many to carry."""
+
+    actor: Actor
+    now: datetime
+    roles: _Roles | None
+
+    def things(self, on_kind: OnKind, roles: Collection[Role]) -> list[UUID]:
+        """What of this kind he has any of these roles on."""
+        wanted = {(on_kind, role.value) for role in roles}
+        return [on_id for on_id, held in (self.roles or {}).items() if not wanted.isdisjoint(held)]
 
 
 class Rights:
@@ -103,16 +120,24 @@ class Rights:
             raise _refusal(actor, action, thing, allowed)
         return allowed
 
-    def actions_on_each(self, tx: Connection, actor: Actor, things: Sequence[ArchiveThing]) -> list[frozenset[Action]]:
-        """All that the actor may do with each of these archives, by one query."""
+    def survey(self, tx: Connection, actor: Actor) -> Survey:
+        """What a listing asks of the grants, asked once for the whole of it."""
         now = self._clock.now()
-        roles: dict[UUID, frozenset[tuple[str, str]]] = {}
-        if actor.identity_id is not None and things:
+        if actor.identity_id is None:
+            return Survey(actor, now, {})
+        found = tx.execute(_ALL_ROLES, role_parameters(actor, now)).all()
+        return Survey(actor, now, _by_thing(found) if len(found) <= _FEW_GRANTS else None)
+
+    def actions_on_each(
+        self, tx: Connection, survey: Survey, things: Sequence[ArchiveThing]
+    ) -> list[frozenset[Action]]:
+        """All that the actor may do with each of these archives, by one query at most."""
+        actor, now = survey.actor, survey.now
+        roles = survey.roles
+        if roles is None:
             places = {place for thing in things for place in places_of(thing)}
             there = grants.c.on_id == any_(literal(list(places), ARRAY(Uuid())))
-            found = select_grants(actor, now, [grants.c.on_id, grants.c.on_kind, grants.c.role], there)
-            for on_id, on_kind, role in tx.execute(found):
-                roles[on_id] = roles.get(on_id, _NO_ROLES) | {(on_kind, role)}
+            roles = _by_thing(tx.execute(select_grants(actor, now, _ROLE_ON, there)).all())
         known: dict[object, frozenset[Action]] = {}  # many archives of a listing are alike
         is_limited = actor.scope.archives is not None or actor.paths is not None or actor.kind is ActorKind.LINK
 
@@ -168,11 +193,12 @@ class Rights:
         embargo_until: ColumnElement[date | None],
         is_closed: ColumnElement[bool],
         action: Action = Action.SEE,
+        survey: Survey | None = None,
     ) -> ColumnElement[bool]:
         """The rows of archives that the actor may see, or may read, as a condition for the listing's own query.
 
         Equal to `can(…, action, …)` row by row, but for links, which list nothing. It holds for the moment of the call:
-        build it for each query.
+        build it for each query. With a `survey` of the actor's roles it asks for them no more.
         """
         assert action in PUBLIC_ACTIONS
         if actor.kind is ActorKind.SYSTEM:
@@ -189,18 +215,15 @@ class Rights:
             "account": account_id,
             "organisation": organisation_id,
         }
-        visible = (
-            true()
-            if has_administrator_powers(actor)
-            else or_(
-                and_(is_closed, _is_public(access, embargo_until, now.date())),
-                *(
-                    place.in_(things_granted(actor, kind, now, roles=_roles_giving(action, kind)))
-                    for kind, place in places.items()
-                    if _roles_giving(action, kind)
-                ),
-            )
-        )
+        giving = {kind: roles for kind in places if (roles := _roles_giving(action, kind))}
+        ways: list[ColumnElement[bool]]
+        if survey is None or survey.roles is None:
+            ways = [places[kind].in_(things_granted(actor, kind, now, roles=roles)) for kind, roles in giving.items()]
+        else:
+            known = {kind: survey.things(kind, roles) for kind, roles in giving.items()}
+            ways = [places[kind] == any_(literal(ids, ARRAY(Uuid()))) for kind, ids in known.items() if ids]
+        is_open = and_(is_closed, _is_public(access, embargo_until, now.date()))
+        visible = true() if has_administrator_powers(actor) else or_(is_open, *ways)
         return visible if actor.scope.archives is None else and_(visible, archive_id.in_(actor.scope.archives))
 
 
@@ -230,17 +253,19 @@ def select_roles(
     The query is run with `role_parameters`. It does not fit a query that locks: one that waited for its lock would
     answer with the roles from before the wait.
     """
-    me = bindparam("role_identity", type_=Uuid())
-    lasting = or_(grants.c.expires_at.is_(None), grants.c.expires_at > bindparam("role_moment"))
     places = [archive_id, account_id, organisation_id]
-    found = select(grants.c.on_kind + literal(" ") + grants.c.role).where(
-        grants.c.on_id.in_(places), lasting, grants.c.requires.contained_by(_PROOFS)
-    )
+    found = select(grants.c.on_kind + literal(" ") + grants.c.role).where(grants.c.on_id.in_(places))
     found = found.correlate(*(place.table for place in places if isinstance(place, Column)))
+    return func.array(_of_parameters(found).scalar_subquery(), type_=ARRAY(Text))
+
+
+def _of_parameters(found: Select[Any]) -> CompoundSelect[Any]:  # Any: the columns that were selected
+    """Those of the grants in force that name who `role_parameters` tells of."""
+    me, now = bindparam("role_identity", type_=Uuid()), bindparam("role_moment", type_=TIMESTAMP(timezone=True))
+    lasting = or_(grants.c.expires_at.is_(None), grants.c.expires_at > now)
+    found = found.where(lasting, grants.c.requires.contained_by(_PROOFS))
     by_name = or_(grants.c.named == any_(_NAMES), grants.c.group_id == any_(_BROUGHT))
-    now = bindparam("role_moment", type_=TIMESTAMP(timezone=True))
-    each = [found.where(or_(_names(me, now), by_name)), found.where(_names_one_of_many_groups(me, now))]
-    return func.array(union_all(*each).scalar_subquery(), type_=ARRAY(Text))
+    return union_all(found.where(or_(_names(me, now), by_name)), found.where(_names_one_of_many_groups(me, now)))
 
 
 def role_parameters(actor: Actor, now: datetime) -> dict[str, object]:
@@ -308,6 +333,13 @@ def _names_one_of_many_groups(me: ColumnElement[UUID], now: ColumnElement[dateti
     return and_(are_many, exists().where(mine))
 
 
+def _by_thing(found: Iterable[Any]) -> _Roles:  # Any: rows of _ROLE_ON
+    roles: dict[UUID, frozenset[tuple[str, str]]] = {}
+    for on_id, on_kind, role in found:
+        roles[on_id] = roles.get(on_id, _NO_ROLES) | {(on_kind, role)}
+    return roles
+
+
 def _roles_giving(action: Action, on_kind: OnKind) -> list[Role]:
     """The roles that let their bearer do this with archives, when granted on a thing of this kind."""
     table = ORGANISATION_ROLE_ACTIONS if on_kind == "organisation" else ROLE_ACTIONS
@@ -356,3 +388,7 @@ def _is_own_home(actor: Actor, thing: Thing) -> bool:
 
 def _words(action: Action) -> str:
     return action.value.replace("_", " ")
+
+
+_ROLE_ON = (grants.c.on_id, grants.c.on_kind, grants.c.role)
+_ALL_ROLES = _of_parameters(select(*_ROLE_ON)).limit(_FEW_GRANTS + 1)

@@ -110,6 +110,7 @@ class Identity:
         self.require_with = rights.require_with
         self.can = rights.can
         self.actions = rights.actions
+        self.survey = rights.survey
         self.actions_on_each = rights.actions_on_each
         self.find_roles = rights.find_roles
         self.visible = rights.visible
