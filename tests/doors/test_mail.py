@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from sqlalchemy import text
 
+from perdure.identity import Arrival, CredentialKind
 from perdure.identity.secrets import digest_secret
 from perdure.testing.app import RunningApplication, start_application
 from perdure_client.cli.main import perdure
@@ -275,6 +276,34 @@ def test_managers_invite_to_a_login_and_others_do_not(
     mine = town.bear(joined.json()["secret"])
     account = mine.get(f"/accounts/{mine.get('/me').json()['personal_account_id']}").json()
     assert account["quota_bytes"] is None
+
+
+def test_who_is_known_elsewhere_joins_by_that_login_and_by_no_address(
+    mailing: RunningApplication, town: Town, owner: Caller, stranger: Caller, page: httpx.Client, box: LetterBox
+) -> None:
+    first, second = owner.open(), owner.open()
+    for archive in (first, second):
+        owner.post("/invitations", json={"email": "wanda@example.org", "archive_id": archive, "role": "reader"})
+    keys: list[str] = []
+    for _ in range(2):
+        letter = box.wait_for("wanda@example.org")
+        card = stranger.post("/invitations/look", json={"key": key_in(letter)}).json()
+        assert card["role"] == "reader"
+        keys.append(key_in(letter))
+    identity = mailing.application.identity
+    claimed = Arrival(CredentialKind.OIDC, "https://login.example.org wanda", "Wanda", email="wanda@example.org")
+    ticket = identity.seal_arrival(claimed)
+    refused = stranger.post("/login/ticket", json={"ticket": ticket})
+    assert refused.json()["code"] == "unknown_person", "an address that a provider says of somebody is no invitation"
+    form = {"ticket": ticket, "display_name": "Wanda"}
+    joined = page.post(f"/mail/invitation/{keys[0]}/join", data=form)
+    assert joined.status_code == 303, joined.text
+    me = page.get("/api/v1/me").json()["identity"]
+    again = stranger.post("/invitations/join", json={"key": keys[1], "ticket": identity.seal_arrival(claimed)})
+    assert again.json()["identity"]["id"] == me["id"]
+    wanda = town.bear(again.json()["secret"])
+    assert [wanda.get(f"/archives/{archive}").status_code for archive in (first, second)] == [200, 200]
+    assert [one["kind"] for one in wanda.get("/me/logins").json()["items"]] == ["oidc"]
 
 
 def test_where_guests_are_not_taken_an_invitation_makes_no_login(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.identity.names import check_dn, check_named, check_orcid, check_requirement
+from perdure.identity.names import check_address, check_dn, check_named, check_orcid, check_requirement, fold_address
 from perdure.kernel.errors import BadInputError
 
 
@@ -86,3 +86,30 @@ def test_a_requirement_is_a_way_a_factor_or_an_institution() -> None:
     for text in ("", "issuer ", "issuer a b", "telephone", "totp"):
         with pytest.raises(BadInputError):
             check_requirement(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ada@example.org", "ada@example.org"),
+        (" Ada.Love+x@EXAMPLE.org ", "Ada.Love+x@example.org"),
+        ("ada@bücher.example", "ada@xn--bcher-kva.example"),
+        ("o'neil@a-b.example", "o'neil@a-b.example"),
+    ],
+)
+def test_an_address_has_one_form(text: str, expected: str) -> None:
+    assert check_address(text) == expected
+    assert fold_address(check_address(text.upper())) == fold_address(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ada", "@example.org", "ada@", "ada@host", "a@b@example.org", ".a@example.org", "a..b@example.org",
+     "a b@example.org", "a@exa mple.org", "a@example.org\nBcc: b@example.org", "a,b@example.org", "<a@example.org>",
+     '"a"@example.org', "a@[127.0.0.1]", "a@-x.example", "a@example..org", "ä@example.org", "a@example.org\0",
+     "a" * 65 + "@example.org", "a@" + "b" * 64 + ".example", "a@" + "b." * 130 + "example"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        check_address(text)
+    assert caught.value.extra["field"] == "email"

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, literal, or_, select
 
+from perdure.identity.memberships import is_member_at
 from perdure.identity.model import Role
 from perdure.identity.tables import credentials, grants, group_members, identities
 
@@ -26,7 +27,8 @@ def find_managers_in(tx: Connection, organisation_id: UUID | None, now: datetime
             )
             .cte("given")
         )
-        in_group = select(group_members.c.identity_id).join(given, given.c.group_id == group_members.c.group_id)
+        present = given.c.group_id == group_members.c.group_id
+        in_group = select(group_members.c.identity_id).join(given, present).where(is_member_at(now))
         name = credentials.c.kind + literal(" ") + credentials.c.subject
         named = select(credentials.c.identity_id).join(given, given.c.named == name)
         meant = or_(*(identities.c.id.in_(found) for found in (select(given.c.identity_id), in_group, named)))
