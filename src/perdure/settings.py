@@ -139,6 +139,8 @@ class Settings:
     log_level: str = "info"
     log_format: str = "auto"
     session_hours: int = 12
+    refused_application_days: int = 90
+    pending_application_days: int = 180
     service_token_days: int = 365
     service_grace_hours: int = 7 * 24
     web_processes: int = 0
@@ -638,6 +640,8 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
     "session_hours": _number(1, 24 * 90),
+    "refused_application_days": _number(1, 3650),
+    "pending_application_days": _number(1, 3650),
     "service_token_days": _number(1, 3650),
     "service_grace_hours": _number(0, 90 * 24),
     "web_processes": _number(0, 64),

@@ -114,6 +114,8 @@ BODIES: dict[str, Any] = {
     "create_service": {"name": "changed", "purpose": "Changes."},
     "change_service": {"purpose": "Changes."},
     "create_service_token": {"name": "changed"},
+    "erase_own": {},
+    "erase_identity": {"reason": "Changed."},
     "merge_own": {"session": "pds_" + "x" * 40},
     "merge_identities": {"identity_id": str(uuid4()), "reason": "Changed."},
     "invite": {"email": "changed@example.org"},

@@ -168,3 +168,29 @@ def test_two_identities_become_one_after_the_plan_was_shown(running: RunningAppl
     assert (dry["is_done"], dry["gone_name"]) == (False, "Three")
     by_token = root.post(f"/identities/{ids['twin']}/merge", json={"identity_id": third, "reason": "One person."})
     assert by_token.status_code == 403
+
+
+def test_what_is_kept_of_one_is_written_to_a_file_and_erased(
+    running: RunningApplication, root: Caller, nobody: Caller, tmp_path: Path
+) -> None:
+    password = "correct horse battery"
+    form = {"login": "fleeting", "display_name": "Fleeting", "password": password, "email": "f@example.org"}
+    made = root.post("/identities", json=form).json()["id"]
+    secret = nobody.post("/login", json={"login": "fleeting", "password": password}).json()["secret"]
+    kept = tmp_path / "me.json"
+    environment = {**os.environ, "PERDURE_URL": running.url, "PERDURE_TOKEN": secret}
+    for expected in (0, 2):
+        words = [str(_PROGRAM), "identity", "export", str(kept)]
+        ran = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == expected, ran.stderr
+    assert json.loads(kept.read_text())["identity"]["email"] == "f@example.org"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    words = [str(_PROGRAM), "identity", "erase", "--login", "fleeting"]
+    asked = {"env": environment, "capture_output": True, "text": True, "check": False}
+    shy = subprocess.run(words, input=f"{password}\nno\n", **asked)  # type: ignore[call-overload]
+    assert "Nothing was erased" in shy.stderr
+    done = subprocess.run(words, input=f"{password}\nerase you\n", **asked)  # type: ignore[call-overload]
+    assert done.stdout == "Erased.\n", done.stderr
+    seen = root.get(f"/identities/{made}").json()
+    assert (seen["is_erased"], "Fleeting" in seen["display_name"]) == (True, False)
+    assert nobody.post("/login", json={"login": "fleeting", "password": password}).status_code == 401

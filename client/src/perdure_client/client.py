@@ -184,6 +184,19 @@ class Client:
         body = {"identity_id": gone_id, "reason": reason, "dry_run": dry_run}
         return self._object(self._transport.json("POST", f"/identities/{kept_id}/merge", json=body))
 
+    def export_own(self) -> dict[str, Any]:
+        """All that the server keeps of you, without any secret."""
+        return self._object(self._transport.json("GET", "/me/export"))
+
+    def erase_own(self, *, dry_run: bool = False) -> None:
+        """Remove for ever what is personal of you; needs a session of this moment."""
+        self._transport.json("POST", "/me/erase", json={"dry_run": dry_run})
+
+    def erase_identity(self, identity_id: str, *, reason: str, dry_run: bool = False) -> None:
+        """Remove for ever what is personal of somebody; for those who manage his organisation."""
+        body = {"reason": reason, "dry_run": dry_run}
+        self._transport.json("POST", f"/identities/{identity_id}/erase", json=body)
+
     def find_identity(self, login: str) -> dict[str, Any]:
         """Who has this login name."""
         return self.identity(self._find_person(login))

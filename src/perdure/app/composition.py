@@ -172,6 +172,8 @@ def _wire(
     events = EventLog(db, clock)
     chosen = IdentitySettings(
         session_lifetime=timedelta(hours=settings.session_hours),
+        forget_refused=timedelta(days=settings.refused_application_days),
+        forget_pending=timedelta(days=settings.pending_application_days),
         services=ServiceLimits(
             longest_life=timedelta(days=settings.service_token_days),
             grace=timedelta(hours=settings.service_grace_hours),

@@ -17,7 +17,7 @@ from perdure.archives.model import ArchiveState
 from perdure.archives.records import Context, require_archive, require_state
 from perdure.archives.tables import archives
 from perdure.identity.model import Action
-from perdure.kernel.actor import Actor, ActorKind
+from perdure.kernel.actor import Actor, without_name
 from perdure.kernel.ids import short_form
 from perdure.kernel.paths import check_path, display_path
 from perdure.metadata.history import Change
@@ -70,7 +70,7 @@ class Describing:
                 path,
                 patch,
                 form=form,
-                actor=actor,
+                actor=without_name(actor),
                 now=self._ctx.clock.now(),
                 expected_revision=expected_revision,
             )
@@ -90,8 +90,8 @@ class Describing:
             found = self._ctx.metadata.history(
                 tx, archive_id, path, after_sequence=after, limit=max(1, min(limit, MAX_HISTORY))
             )
-        is_named = actor.kind not in (ActorKind.ANONYMOUS, ActorKind.LINK)
-        return found if is_named else [replace(one, actor_name="") for one in found]
+        names = self._ctx.identity.find_names(actor, {one.actor_id for one in found if one.actor_id})
+        return [one if one.actor_id is None else replace(one, actor_name=names.get(one.actor_id, "")) for one in found]
 
     def _require_entry(self, tx: Connection, archive_id: UUID, path: bytes) -> None:
         if path and check_path(path) not in find_visible(tx, list_layers(tx, archive_id), [path]):

@@ -43,6 +43,7 @@ REGISTRY_FILES = (
 REGISTRY_FOLDER = "registry/"
 EVENTS_FOLDER = "events/"
 _READ_EVERY = timedelta(days=30)
+RENEW_JOB = "archives.renew_registry"
 POSITION_NAME = "position.json"  # in each store: the last event that was numbered when it was written
 
 
@@ -65,6 +66,21 @@ def export_registry(ctx: Context) -> int:
         tables = {**ctx.identity.export_registry(tx), "profiles": _export_profiles(tx)}
     changes = {f"{REGISTRY_FOLDER}{name}.ndjson": _lines(tables[name]) for name in REGISTRY_FILES}
     return _write(ctx, registry_id(ctx.settings.instance_id), ObjectKind.REGISTRY, changes, "Registry")
+
+
+def renew_registry(ctx: Context) -> int:
+    """Write the registry anew without its earlier versions, which name who was erased since; returns the version.
+
+    A job; it may stop anywhere and run again.
+    """
+    object_id = object_uri(registry_id(ctx.settings.instance_id))
+    with ctx.db.begin() as tx:
+        is_there = ctx.storage.find_object(tx, object_id) is not None
+    if is_there:
+        ctx.storage.remove_object(object_id)
+        with ctx.db.begin() as tx:
+            ctx.storage.forget_objects(tx, [object_id])
+    return export_registry(ctx)
 
 
 def export_events(ctx: Context) -> int:

@@ -39,8 +39,11 @@ MAX_EVENTS = 1000
 MAX_WAIT_SECONDS = 60.0
 MAX_TEXT_CHARACTERS = 200
 _ABOUT_LINKS = (facts.LINK_MADE, facts.LINK_REVOKED, facts.LINK_USED, facts.ARCHIVE_READ)
+_ABOUT_OWNERS = (facts.ROLES_MOVED, facts.TRANSFER_OFFERED, facts.ARCHIVE_TRANSFERRED)
 _ABOUT_INVITATIONS = (INVITATION_SENT, INVITATION_REVOKED, INVITATION_ACCEPTED)
-_ABOUT_ROLES = frozenset({GRANT_GIVEN, GRANT_REVOKED, facts.ARCHIVE_WITHDRAWN, *_ABOUT_LINKS, *_ABOUT_INVITATIONS})
+_ABOUT_ROLES = frozenset(
+    {GRANT_GIVEN, GRANT_REVOKED, facts.ARCHIVE_WITHDRAWN, *_ABOUT_LINKS, *_ABOUT_INVITATIONS, *_ABOUT_OWNERS}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +236,8 @@ def record_history(
         archive = require_archive(tx, ctx, actor, Action.SEE, archive_id)
         may_manage = _may_manage(tx, ctx, actor, archive)
         rows = list_record_changes(tx, archive_id, after=_read_number(cursor), limit=limit + 1)
-    changes = tuple(_to_change(row, with_grants=may_manage) for row in rows[:limit])
+    names = ctx.identity.find_names(actor, {row.actor_id for row in rows if row.actor_id})
+    changes = tuple(_to_change(row, names, with_grants=may_manage) for row in rows[:limit])
     return RecordPage(changes, str(changes[-1].revision) if len(rows) > limit else None)
 
 
@@ -436,9 +440,12 @@ def _head(ctx: Context, after: int) -> int:
         return max(after, ctx.events.head(tx)[0])
 
 
-def _to_change(row: Row[Any], *, with_grants: bool) -> RecordChange:  # Any: a row of record_changes
+def _to_change(
+    row: Row[Any], names: Mapping[UUID, str], *, with_grants: bool
+) -> RecordChange:  # Any: a row of record_changes
     before, after = dict(row.before), dict(row.after)
     if not with_grants:
         before.pop("grants", None)
         after.pop("grants", None)
-    return RecordChange(row.revision, row.at, row.actor_id, row.actor_name, before, after)
+    name = row.actor_name if row.actor_id is None else names.get(row.actor_id, "")
+    return RecordChange(row.revision, row.at, row.actor_id, name, before, after)

@@ -37,7 +37,7 @@ from perdure.archives.rules import check_access, check_description, check_keep_u
 from perdure.identity.callers import require_identity
 from perdure.identity.grants import render_grant
 from perdure.identity.model import Account, Action
-from perdure.kernel.actor import Actor
+from perdure.kernel.actor import Actor, without_name
 from perdure.kernel.ids import new_id
 from perdure.storage.crash_points import crash_point
 
@@ -149,7 +149,7 @@ def _write_child(tx: Connection, ctx: Context, actor: Actor, parent: Archive, ch
     ctx.identity.copy_grants(tx, parent.id, child.id)
     grants = {str(grant.id): render_grant(grant) for grant in ctx.identity.list_grants_in(tx, child.id)}
     insert_archive(tx, ctx, actor, child, grants)
-    ctx.metadata.copy(tx, parent.id, child.id, actor=actor, now=child.opened_at)
+    ctx.metadata.copy(tx, parent.id, child.id, actor=without_name(actor), now=child.opened_at)
     ctx.events.record(tx, events.ARCHIVE_OPENED, child.id, actor, _told(child))
 
 

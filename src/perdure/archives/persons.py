@@ -11,20 +11,30 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, or_, select, update
 
 from perdure.archives import events
-from perdure.archives.model import ArchiveState
-from perdure.archives.records import Context, load, save_grant_change
-from perdure.archives.roles import grant_documents
-from perdure.archives.tables import archives, transfers, withdrawals
-from perdure.identity.callers import require_fresh
+from perdure.archives.exporting import RENEW_JOB
+from perdure.archives.model import Archive, ArchiveState
+from perdure.archives.records import Context, load, load_all, save_grant_change
+from perdure.archives.roles import grant_documents, require_mandatory_roles
+from perdure.archives.tables import archives, idempotency_keys, record_changes, transfers, withdrawals
+from perdure.events import Search, render_cloudevent, search_events
+from perdure.identity.callers import require_fresh, require_self_reader
+from perdure.identity.errors import ErasureRefusedError
 from perdure.identity.merging import MergePlan
 from perdure.kernel.actor import Actor
+from perdure.kernel.clock import format_time
 from perdure.kernel.errors import BadInputError, NotAllowedError, TryAgainError
+from perdure.kernel.ids import short_form
 
 MAX_REASON_CHARACTERS = 2000
+EXPORT_FORMAT = "person-1"
 _MOST_TRIES = 5
+_MOST_NAMED = 100
+_MOST_EVENTS = 10_000
+_SOURCE = "/api/v1/events"
+_KEPT_STATES = (ArchiveState.OPEN, ArchiveState.CLOSING, ArchiveState.CLOSED)
 _Result = TypeVar("_Result")
 
 
@@ -33,6 +43,8 @@ class Persons:
 
     def __init__(self, context: Context) -> None:
         self._ctx = context
+        self._parts: dict[str, Callable[[Connection, UUID], object]] = {}
+        self._forgetting: list[Callable[[Connection, list[UUID]], None]] = []
 
     def plan_own_merge(self, actor: Actor, other: Actor) -> MergePlan:
         """What becoming one with the other identity of oneself would do; both have shown who they are just now."""
@@ -59,6 +71,119 @@ class Persons:
             self._require_over_both(tx, actor, kept_id, gone_id)
         require_fresh(actor, self._ctx.clock.now())
         return self._merge(actor, kept_id, gone_id, check_reason(reason))
+
+    def export_own(self, actor: Actor) -> dict[str, object]:
+        """All that is kept of the caller, JSON-ready, without any secret: for him alone.
+
+        Of events the newest are told, as many as `events_told` says.
+        """
+        identity_id = require_self_reader(actor)
+        with self._ctx.db.begin() as tx:
+            told: dict[str, object] = {
+                "format": EXPORT_FORMAT,
+                "exported_at": format_time(self._ctx.clock.now()),
+                **self._ctx.identity.export_person_in(tx, identity_id),
+                "archives": self._list_archives_of(tx, identity_id),
+                "transfers": self._list_transfers_of(tx, identity_id),
+            }
+            for name, part in self._parts.items():
+                told[name] = part(tx, identity_id)
+            aliases = self._ctx.identity.list_aliases_in(tx, identity_id)
+            done = search_events(tx, Search(actor=identity_id, aliases=aliases, limit=_MOST_EVENTS))
+            about = search_events(tx, Search(about=identity_id, limit=_MOST_EVENTS))
+        told["events_told"] = _MOST_EVENTS
+        told["events"] = [render_cloudevent(event, source=_SOURCE) for event in done]
+        mine = {event.number for event in done}
+        told["events_about"] = [render_cloudevent(event, source=_SOURCE) for event in about if event.number not in mine]
+        return told
+
+    def add_part(self, name: str, part: Callable[[Connection, UUID], object]) -> None:
+        """Let another domain tell in exports what it keeps of a person."""
+        self._parts[name] = part
+
+    def add_forgetting(self, forget: Callable[[Connection, list[UUID]], None]) -> None:
+        """Let another domain remove what it keeps of persons who are erased."""
+        self._forgetting.append(forget)
+
+    def erase(self, actor: Actor, identity_id: UUID, reason: str = "", *, dry_run: bool = False) -> None:
+        """Remove what is personal of an identity for ever: one's own, or one of the organisations that one manages.
+
+        Its id stays in history, under a pseudonym. With `dry_run` only the refusals are told: ErasureRefusedError names
+        what needs another owner first. Raises LastAdministratorError, FreshLoginRequiredError.
+        """
+        ctx = self._ctx
+        if identity_id != actor.identity_id:
+            with ctx.db.begin() as tx:
+                ctx.identity.require_over(tx, actor, identity_id)
+            reason = check_reason(reason)
+        require_fresh(actor, ctx.clock.now())
+
+        def erase(tx: Connection, archive_ids: list[UUID]) -> None:
+            self._require_nothing_left(tx, identity_id)
+            if dry_run:
+                return
+            for archive_id in archive_ids:
+                drop = partial(ctx.identity.drop_grants_of_in, tx, identity_id, archive_id)
+                archive = self._change_grants(tx, actor, archive_id, drop)
+                if archive.state in _KEPT_STATES:
+                    require_mandatory_roles(tx, ctx, archive, archive.profile)
+                ctx.events.record(tx, events.ROLES_TAKEN, archive_id, actor, {"from": str(identity_id)})
+            aliases = ctx.identity.list_aliases_in(tx, identity_id)
+            ctx.identity.erase_in(tx, actor, identity_id, reason)
+            forget_person(tx, ctx, [identity_id, *aliases])
+            for forget in self._forgetting:
+                forget(tx, [identity_id, *aliases])
+            ctx.jobs.defer(tx, RENEW_JOB, {}, lock=RENEW_JOB, queueing_lock=RENEW_JOB)
+
+        self._with_archives_of(identity_id, [identity_id], erase)
+
+    def _require_nothing_left(self, tx: Connection, identity_id: UUID) -> None:
+        """Raises ErasureRefusedError while there is something that nobody else would answer for."""
+        identity = self._ctx.identity
+        home = identity.get_personal_account_in(tx, identity_id).id
+        own = (archives.c.account_id == home) & archives.c.state.in_([state.value for state in _KEPT_STATES])
+        held = load_all(tx, own, limit=_MOST_NAMED)
+        left = {
+            "archives": [(one.id, one.description.title or short_form(one.id)) for one in held],
+            "accounts": identity.find_sole_accounts_in(tx, identity_id)[:_MOST_NAMED],
+            "services": identity.find_services_in(tx, identity_id)[:_MOST_NAMED],
+        }
+        if any(left.values()):
+            named = [name for found in left.values() for _, name in found]
+            raise ErasureRefusedError(
+                f"Nobody else would answer for: {', '.join(named[:10])}{' and more' if len(named) > 10 else ''}.",
+                **{kind: [{"id": str(one), "name": name} for one, name in found] for kind, found in left.items()},
+            )
+
+    def _list_archives_of(self, tx: Connection, identity_id: UUID) -> list[dict[str, object]]:
+        """The archives on which somebody himself has a role, and those that he opened."""
+        named = self._ctx.identity.find_granted_archives_in(tx, identity_id)
+        mine = or_(archives.c.id.in_(named), archives.c.opened_by == identity_id)
+        return [
+            {
+                "id": str(one.id),
+                "short_id": short_form(one.id),
+                "title": one.description.title,
+                "state": one.state.value,
+                "opened_by_you": one.opened_by == identity_id,
+            }
+            for one in load_all(tx, mine)
+        ]
+
+    def _list_transfers_of(self, tx: Connection, identity_id: UUID) -> list[dict[str, object]]:
+        t = transfers.c
+        mine = select(transfers).where(or_(t.from_id == identity_id, t.to_id == identity_id)).order_by(t.id)
+        return [
+            {
+                "id": str(row.id),
+                "archive": str(row.archive_id),
+                "from": str(row.from_id),
+                "to": str(row.to_id),
+                "state": row.state,
+                "offered_at": format_time(row.offered_at),
+            }
+            for row in tx.execute(mine)
+        ]
 
     def _require_both_mine(self, actor: Actor, other: Actor) -> tuple[UUID, UUID]:
         now = self._ctx.clock.now()
@@ -105,14 +230,14 @@ class Persons:
             return result
         raise TryAgainError("Roles of this person are being given at this moment.")
 
-    def _change_grants(self, tx: Connection, actor: Actor, archive_id: UUID, act: Callable[[], object]) -> None:
+    def _change_grants(self, tx: Connection, actor: Actor, archive_id: UUID, act: Callable[[], object]) -> Archive:
         """Let something change the roles on an archive that is held, and its record tell of it."""
         before = grant_documents(tx, self._ctx, archive_id)
         act()
         after = grant_documents(tx, self._ctx, archive_id)
         changed = {key for key in (*before, *after) if before.get(key) != after.get(key)}
         old, new = ({key: side.get(key) for key in changed} for side in (before, after))
-        save_grant_change(tx, self._ctx, actor, load(tx, archive_id), old, new)
+        return save_grant_change(tx, self._ctx, actor, load(tx, archive_id), old, new)
 
     def _move_answers(self, tx: Connection, kept_id: UUID, gone_id: UUID) -> None:
         """Approvals and offers that wait are the kept one's: of two by the same person one counts."""
@@ -127,6 +252,20 @@ class Persons:
             tx.execute(update(transfers).where(pending, column == gone_id).values({column.name: kept_id}))
         to_himself = update(transfers).where(pending, t.from_id == t.to_id)
         tx.execute(to_himself.values(state="taken_back", decided_at=self._ctx.clock.now()))
+
+
+def forget_person(tx: Connection, ctx: Context, identity_ids: list[UUID]) -> None:
+    """Remove what is personal of these identities from the tables; safe to call twice.
+
+    What was signed or chained stays as it is: it tells of them by their ids.
+    """
+    ctx.identity.repeat_erasures_in(tx, identity_ids)
+    mine = record_changes.c.actor_id.in_(identity_ids) & (record_changes.c.actor_name != "")
+    tx.execute(update(record_changes).where(mine).values(actor_name=""))
+    tx.execute(delete(idempotency_keys).where(idempotency_keys.c.identity_id.in_(identity_ids)))
+    t = transfers.c
+    waiting = (t.state == "pending") & or_(t.from_id.in_(identity_ids), t.to_id.in_(identity_ids))
+    tx.execute(update(transfers).where(waiting).values(state="taken_back", decided_at=ctx.clock.now()))
 
 
 def check_reason(reason: str) -> str:

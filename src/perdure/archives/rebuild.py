@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from io import BytesIO
 from itertools import zip_longest
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, func, insert, select, text, update
@@ -29,15 +30,18 @@ from perdure.archives.errors import StoresNotEmptyError
 from perdure.archives.exporting import EVENTS_FOLDER, REGISTRY_FOLDER, keep_position, segment_range
 from perdure.archives.heads import ARCHIVE_FILE, METADATA_HISTORY, RECORD_HISTORY
 from perdure.archives.model import Archive, ArchiveState, PartState
+from perdure.archives.persons import forget_person
 from perdure.archives.rebuild_found import FoundObject, RebuildReport, to_entry
 from perdure.archives.rebuild_staged import restore_staged
 from perdure.archives.records import Context, to_row
 from perdure.archives.tables import account_usage, archives, export_state, parts, profiles, record_changes, superseded
 from perdure.db import Database
 from perdure.db import metadata as all_tables
+from perdure.events import Search, search_events
 from perdure.formats import ocfl
 from perdure.formats.canonical import parse_json_object
 from perdure.formats.manifest import MANIFEST_NAME, iter_manifest, line_to_superseded
+from perdure.identity.events import IDENTITY_ERASED
 from perdure.kernel.clock import parse_time
 from perdure.kernel.digests import digest_bytes
 from perdure.kernel.errors import DamagedError
@@ -59,7 +63,7 @@ Tell = Callable[[str], None]
 # Tables that the stores give back, each with the columns that they do not: what was given out, waited for or measured.
 DERIVED: Mapping[str, tuple[str, ...]] = {
     "organisations": (),
-    "identities": ("email", "ended_reason"),
+    "identities": ("email", "email_folded", "email_confirmed_at", "ended_reason"),
     "service_accounts": (),
     "terms": (),
     "groups": (),
@@ -85,6 +89,7 @@ DERIVED: Mapping[str, tuple[str, ...]] = {
 }
 _SUPERSEDED = "superseded.ndjson"
 _MARK = "rebuild"  # stands among the exports as long as the database is not whole
+_ERASED_AT_ONCE = 1000
 _UNFINISHED = export_state.c.name == _MARK
 _EMPTY_UNLESS = {"account_usage": "byte_count", "metadata_state": "sequence"}  # a row that says "nothing" is none
 
@@ -124,6 +129,7 @@ def rebuild(ctx: Context, tell: Tell = lambda line: None) -> RebuildReport:
     _report_strays(ctx, found, report)
     _count_usage(ctx)
     _restore_events(ctx, found, report)
+    _repeat_erasures(ctx)
     report.objects = len(found)
     keep_position(ctx, is_rebuilt=True)
     with ctx.db.begin() as tx:
@@ -506,6 +512,21 @@ def _restore_events(ctx: Context, found: Mapping[str, FoundObject], report: Rebu
                 report.events += ctx.events.restore_segment(tx, ctx.storage.read_head_file(object_id, path))
         except DamagedError as error:
             report.problems.append(f"{path} of {object_id}: {error.detail}")
+
+
+def _repeat_erasures(ctx: Context) -> None:
+    """Who was erased is in no table again, whatever older copies in the stores tell of him."""
+    after = 0
+    while True:
+        with ctx.db.begin() as tx:
+            wanted = Search(type=IDENTITY_ERASED, after=after, is_newest_first=False, limit=_ERASED_AT_ONCE)
+            found = search_events(tx, wanted)
+            for event in found:
+                aliases = [str(one) for one in cast("list[object]", event.data["aliases"])]
+                forget_person(tx, ctx, [UUID(one) for one in (str(event.data["identity"]), *aliases)])
+        if len(found) < _ERASED_AT_ONCE:
+            return
+        after = found[-1].number
 
 
 # Comparing

@@ -48,7 +48,7 @@ from perdure.identity.model import Action
 from perdure.identity.rights import Survey, role_parameters, select_roles
 from perdure.identity.service import Identity
 from perdure.jobs import Jobs, Lifelines
-from perdure.kernel.actor import Actor
+from perdure.kernel.actor import Actor, without_name
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import NotFoundError, PerdureError
 from perdure.kernel.ids import short_form
@@ -369,7 +369,7 @@ def _insert_change(
             revision=revision,
             at=ctx.clock.now(),
             actor_id=actor.identity_id,
-            actor_name=actor.name,
+            actor_name=without_name(actor).name,
             before=before,
             after=after,
         )

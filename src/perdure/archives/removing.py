@@ -28,7 +28,7 @@ from perdure.archives.tables import files
 from perdure.archives.union import after, end_of_folder, start_of_folder
 from perdure.formats.manifest import SupersededEntry, entry_to_line, staged_line
 from perdure.identity.model import Action
-from perdure.kernel.actor import Actor
+from perdure.kernel.actor import Actor, without_name
 from perdure.kernel.paths import check_path, common_folder, display_path, iter_ancestors
 from perdure.storage.crash_points import crash_point
 
@@ -131,7 +131,7 @@ def _remove_some(
 
 def _drop_metadata(tx: Connection, ctx: Context, actor: Actor, archive_id: UUID, paths: Sequence[bytes]) -> bool:
     """What was said of a file goes with it, as a change like any other; whether anything was said."""
-    dropped = ctx.metadata.drop_values(tx, archive_id, paths, actor=actor, now=ctx.clock.now())
+    dropped = ctx.metadata.drop_values(tx, archive_id, paths, actor=without_name(actor), now=ctx.clock.now())
     if dropped:
         note_metadata(tx, ctx, archive_id, dropped[-1].sequence)
     return bool(dropped)

@@ -6,7 +6,14 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from perdure.archives.exporting import export_events, export_registry, keep_exports, keep_position
+from perdure.archives.exporting import (
+    RENEW_JOB,
+    export_events,
+    export_registry,
+    keep_exports,
+    keep_position,
+    renew_registry,
+)
 from perdure.archives.heads import Heads
 from perdure.archives.lifetime import warn_of_ends
 from perdure.archives.records import Context, forget_answers
@@ -31,6 +38,10 @@ def register_life_jobs(ctx: Context, heads: Heads) -> None:
     def place(job: JobContext, payload: dict[str, Any]) -> dict[str, Json]:  # Any: see jobs.Handler
         return keep_copies(ctx, job, UUID(payload["archive"]))
 
+    def renew(job: JobContext, payload: dict[str, Any]) -> dict[str, Json]:  # Any: see jobs.Handler
+        return {"version": renew_registry(ctx)}
+
+    ctx.jobs.register(RENEW_JOB, renew, max_attempts=100)
     ctx.jobs.register(REGISTER_JOB, register, max_attempts=100)
     ctx.jobs.register(COPIES_JOB, place, max_attempts=100)
     ctx.jobs.register(WITHDRAW_JOB, withdraw)

@@ -39,14 +39,13 @@ from perdure.identity.post import Post
 from perdure.identity.rights import Rights
 from perdure.identity.tables import applications, credentials, organisations
 from perdure.identity.terms import TermsOfUse
-from perdure.kernel.actor import ANONYMOUS, Actor, ActorKind
+from perdure.kernel.actor import ANONYMOUS, SYSTEM, Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import BadInputError, NotFoundError, TryAgainError
 from perdure.kernel.ids import new_id
 
 _LONGEST_REASON = 2000
 _MOST_PENDING = 10_000  # whoever floods us with applications shall not fill the database
-_FORGET_REFUSED = timedelta(days=90)
 _MOST_TOLD = 1000  # in one hour
 
 
@@ -64,7 +63,12 @@ class Applications:
         terms: TermsOfUse,
         addresses: Addresses,
         post: Post,
+        *,
+        forget_refused: timedelta = timedelta(days=90),
+        forget_pending: timedelta = timedelta(days=180),
     ) -> None:
+        self._forget_refused = forget_refused
+        self._forget_pending = forget_pending
         self._db = db
         self._clock = clock
         self._events = events
@@ -196,11 +200,14 @@ class Applications:
         return len(told)
 
     def forget_refused(self) -> int:
-        """Remove refusals after a quarter of a year, so that one may ask again; for a daily job."""
-        old = self._clock.now() - _FORGET_REFUSED
-        refused = applications.c.state == ApplicationState.REFUSED.value
+        """Remove refusals after some time, so that one may ask again, and what nobody decided; for a daily job."""
+        now, c = self._clock.now(), applications.c
+        refused = (c.state == ApplicationState.REFUSED.value) & (c.decided_at < now - self._forget_refused)
+        left = (c.state == ApplicationState.PENDING.value) & (c.applied_at < now - self._forget_pending)
         with self._db.begin() as tx:
-            return tx.execute(delete(applications).where(refused, applications.c.decided_at < old)).rowcount
+            for one in tx.execute(delete(applications).where(left).returning(c.id)).scalars().all():
+                self._events.record(tx, facts.APPLICATION_FORGOTTEN, None, SYSTEM, {"application": str(one)})
+            return tx.execute(delete(applications).where(refused)).rowcount
 
     def _put(
         self,

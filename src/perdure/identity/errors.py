@@ -273,6 +273,17 @@ class MergeRefusedError(ConflictError):
     next_step = "Change what the detail names, then merge them."
 
 
+class ErasureRefusedError(ConflictError):
+    """`archives`, `accounts` and `services` name what needs another owner first, by id and name."""
+
+    code = "erasure_refused"
+    title = "Somebody else has to answer for this first"
+    next_step = (
+        "Hand over what is named (`perdure archive transfer`, `perdure account transfer`, `perdure service`), or "
+        "withdraw or discard it; then erase."
+    )
+
+
 class PassingOnError(NotAllowedError):
     """`until` is the latest end that what is given may have, where that is what is wrong."""
 

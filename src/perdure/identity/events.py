@@ -9,6 +9,7 @@ IDENTITY_RENAMED = "identity.renamed"
 IDENTITY_DISABLED = "identity.disabled"
 IDENTITY_ENABLED = "identity.enabled"
 IDENTITY_MERGED = "identity.merged"
+IDENTITY_ERASED = "identity.erased"
 ADMINISTRATOR_NAMED = "administrator.named"
 ADMINISTRATOR_DISMISSED = "administrator.dismissed"
 LOGIN_GIVEN = "login.given"
@@ -24,6 +25,7 @@ TERMS_ACCEPTED = "terms.accepted"
 APPLICATION_RECEIVED = "application.received"
 APPLICATION_APPROVED = "application.approved"
 APPLICATION_REFUSED = "application.refused"
+APPLICATION_FORGOTTEN = "application.forgotten"
 PASSWORD_CHANGED = "password.changed"  # noqa: S105  # a type of event, no password
 
 PASSWORD_RESET_ASKED = "password.reset_asked"  # noqa: S105  # a type of event, no password

@@ -168,6 +168,11 @@ class Grants:
             tx.execute(update(grants).where(grants.c.id == row.id).values(identity_id=to_id))
         return len(rows)
 
+    def drop_grants_of_in(self, tx: Connection, identity_id: UUID, on_id: UUID) -> int:
+        """Take away every role that somebody himself has on a thing; the caller records why."""
+        mine = (grants.c.identity_id == identity_id) & (grants.c.on_id == on_id)
+        return tx.execute(delete(grants).where(mine)).rowcount
+
     def require_giver_in(self, tx: Connection, actor: Actor, on: GrantedThing, to: Grantee, role: Role) -> None:
         """Return for who may give this role without an end to this somebody; raises what `grant_in` raises."""
         self._require_giver(tx, actor, on, role)

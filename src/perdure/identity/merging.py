@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 from perdure.events import EventLog
 from perdure.identity import events as facts
 from perdure.identity.arrivals import MOST_CREDENTIALS
+from perdure.identity.erasing import NO_ADDRESS, forget_mail_of
 from perdure.identity.errors import MergeRefusedError
 from perdure.identity.grants import Grants
 from perdure.identity.model import WAYS, CredentialKind, IdentityState
@@ -130,7 +131,8 @@ class Merging:
         own = update(identities).where(identities.c.id == kept_id)
         tx.execute(own.values(orcid=func.coalesce(identities.c.orcid, orcid)))
         ended = {"state": IdentityState.MERGED.value, "merged_into": kept_id, "ended_at": self._clock.now()}
-        ended |= {"ended_by": actor.identity_id, "ended_reason": reason, "email": None, "is_administrator": False}
+        ended |= {"ended_by": actor.identity_id, "ended_reason": reason, "is_administrator": False, **NO_ADDRESS}
+        forget_mail_of(tx, gone_id)
         tx.execute(update(identities).where(identities.c.id == gone_id).values(**ended))
         told = {"identity": str(kept_id), "merged": str(gone_id), "roles": plan.roles, "tokens": plan.tokens}
         told |= {"groups": plan.groups, "accounts": [str(one) for one, _ in plan.accounts]}

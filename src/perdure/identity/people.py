@@ -394,14 +394,14 @@ class People:
         **values: object,
     ) -> None:
         with self._db.begin() as tx:
-            _lock_administrators(tx)
+            lock_administrators(tx)
             require(tx, actor, identity_id)
             differs = or_(*(identities.c[name] != value for name, value in values.items()))
             if not tx.execute(
                 update(identities).where(identities.c.id == identity_id, differs).values(**values)
             ).rowcount:
                 return
-            _require_administrator(tx)
+            require_administrator(tx)
             if values.get("state") == "disabled":
                 end_sessions(tx, identity_id)
             self._events.record(tx, event_type, None, actor, {"identity": str(identity_id)})
@@ -467,12 +467,14 @@ def _find_restored_administrator(tx: Connection, login: str) -> UUID | None:
     return found
 
 
-def _lock_administrators(tx: Connection) -> None:
+def lock_administrators(tx: Connection) -> None:
+    """Hold off everybody else who names or dismisses administrators."""
     # Of two administrators who dismiss each other at once, the second waits and finds himself refused.
     tx.execute(select(identities.c.id).where(identities.c.is_administrator).order_by(identities.c.id).with_for_update())
 
 
-def _require_administrator(tx: Connection) -> None:
+def require_administrator(tx: Connection) -> None:
+    """Raises LastAdministratorError when nobody is left."""
     active = select(identities.c.id).where(identities.c.is_administrator, identities.c.state == "active").limit(1)
     if tx.execute(active).first() is None:
         raise LastAdministratorError("This would leave the instance without an active administrator.")

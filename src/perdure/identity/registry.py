@@ -84,8 +84,8 @@ class Registry:
     def export_standing(self, tx: Connection, *, archive_id: UUID, account_id: UUID) -> dict[str, Rows]:
         """What one archive stands on: its account and organisation, and whom the grants on them and on itself name.
 
-        An archive that carries this comes back whatever else is lost. Groups come without members: the registry has
-        them.
+        An archive that carries this comes back whatever else is lost. Groups come without members and people without
+        names: the registry has them, which is written anew when somebody is erased, as no version of a head is.
         """
         account = _export(tx, accounts, _ACCOUNT, {str(account_id)})
         above = [UUID(str(row["organisation_id"])) for row in account]
@@ -97,9 +97,9 @@ class Registry:
         homes = {str(row["organisation_id"]) for row in (*account, *named, *bands)}
         return {
             "organisations": _export(tx, organisations, _ORGANISATION, homes),
-            "identities": named,
+            "identities": [{**row, "display_name": "", "orcid": None} for row in named],
             "groups": [{**group, "members": [], "rules": []} for group in bands],
-            "accounts": account,
+            "accounts": [{**row, "name": ""} if row["kind"] == "personal" else row for row in account],
             "grants": shared,
         }
 
@@ -111,9 +111,9 @@ class Registry:
         """
         for table, name, columns in _STANDING:
             for row in standing[name]:
-                values = _take({**_LATER.get(name, {}), **row}, columns)
+                values = _take({**_LATER.get(name, {}), **_with_pseudonym(table, row)}, columns)
                 if table is not organisations and table is not identities:
-                    values["name_folded"] = fold_name(str(row["name"]))
+                    values["name_folded"] = fold_name(str(values["name"]))
                 tx.execute(insert(table).values(values).on_conflict_do_nothing())
         for row in () if is_registry_known else standing["grants"]:
             tx.execute(insert(grants).values(_grant(row)).on_conflict_do_nothing())
@@ -249,6 +249,12 @@ def _dated(row: Mapping[str, object]) -> dict[str, object]:
 
 def _ids(row: Mapping[str, object]) -> dict[str, object]:
     return {name: UUID(str(value)) if value is not None and _is_id(name) else value for name, value in row.items()}
+
+
+def _with_pseudonym(table: Table, row: Mapping[str, object]) -> dict[str, object]:
+    """What a head says of a person or his account names nobody."""
+    field = "display_name" if table is identities else "name"
+    return {**row, field: row[field] or f"unknown person {row['owner_id'] if table is accounts else row['id']}"}
 
 
 def _is_id(name: str) -> bool:

@@ -15,6 +15,7 @@ from perdure.identity.applications import Applications
 from perdure.identity.arrivals import Arrivals
 from perdure.identity.claims import Claims
 from perdure.identity.directories import Directories
+from perdure.identity.erasing import Erasing
 from perdure.identity.federation import Federation
 from perdure.identity.grants import Grants
 from perdure.identity.grid import GridTokens
@@ -52,6 +53,8 @@ class IdentitySettings:
     password_cost: PasswordCost = field(default_factory=PasswordCost)
     services: ServiceLimits = field(default_factory=ServiceLimits)
     url: str = "http://localhost"  # where the pages are that mails lead to, without a slash at its end
+    forget_refused: timedelta = timedelta(days=90)
+    forget_pending: timedelta = timedelta(days=180)
 
 
 class Identity:
@@ -91,7 +94,19 @@ class Identity:
         addresses = Addresses(db, clock, events, post)
         recovery = Recovery(db, clock, events, passwords, post, notices, jobs)
         joining = Joining(clock, people, passwords, terms, sessions, addresses)
-        applications = Applications(db, clock, events, rights, people, passwords, terms, addresses, post)
+        applications = Applications(
+            db,
+            clock,
+            events,
+            rights,
+            people,
+            passwords,
+            terms,
+            addresses,
+            post,
+            forget_refused=settings.forget_refused,
+            forget_pending=settings.forget_pending,
+        )
         claims = Claims(db, clock, events, rights, groups)
         arrivals = Arrivals(db, clock, events, people, sessions, applications, claims, notices)
         grid = GridTokens(db, clock, sessions, issuers)
@@ -105,6 +120,7 @@ class Identity:
         locks = Locks(db, clock, passwords, sealer)
         services = ServiceAccounts(db, clock, events, rights, people, tokens, settings.services)
         merging = Merging(clock, events, grants)
+        erasing = Erasing(clock, events)
 
         self.require = rights.require
         self.require_with = rights.require_with
@@ -141,6 +157,12 @@ class Identity:
         self.list_aliases_in = merging.list_aliases_in
         self.find_granted_archives_in = merging.find_granted_archives_in
         self.move_grants_in = grants.move_grants_in
+        self.drop_grants_of_in = grants.drop_grants_of_in
+        self.export_person_in = erasing.export_person_in
+        self.find_sole_accounts_in = erasing.find_sole_accounts_in
+        self.find_services_in = erasing.find_services_in
+        self.erase_in = erasing.erase_in
+        self.repeat_erasures_in = erasing.repeat_erasures_in
         self.require_over = rights.require_over
 
         self.begin_second_factor = second_factor.begin_second_factor

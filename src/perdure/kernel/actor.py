@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -107,6 +107,11 @@ class Actor:
     paths: tuple[PathScope, ...] | None = None
     brought_groups: frozenset[UUID] = field(default_factory=frozenset)
     responsible_id: UUID | None = None
+
+
+def without_name(actor: Actor) -> Actor:
+    """The actor for what is written for ever: who has an id is told by it, and can take his name away."""
+    return actor if actor.identity_id is None else replace(actor, name="")
 
 
 ANONYMOUS = Actor(ActorKind.ANONYMOUS, name="anonymous")

@@ -38,6 +38,7 @@ from perdure.identity.model import (
 from perdure.identity.names import check_address, fold_address
 from perdure.identity.secrets import digest_secret, new_secret
 from perdure.kernel.actor import SYSTEM, Actor
+from perdure.kernel.clock import format_time
 from perdure.kernel.errors import BadInputError, ConflictError, NotAllowedError, NotFoundError
 from perdure.kernel.ids import new_id
 from perdure.sharing.errors import (
@@ -529,3 +530,26 @@ def _check_note(note: str) -> str:
     if len(note) > _LONGEST_NOTE or "\0" in note:
         raise BadInputError(f"The note has at most {_LONGEST_NOTE} characters.", field="note")
     return note
+
+
+def list_invitations_of(tx: Connection, identity_id: UUID) -> list[dict[str, object]]:
+    """The invitations that somebody sent or accepted, oldest first, for his export."""
+    mine = or_(invitations.c.invited_by == identity_id, invitations.c.accepted_by == identity_id)
+    return [
+        {
+            "id": str(row.id),
+            "address": row.address if row.accepted_by == identity_id else None,  # that of another is not told
+            "label": row.label,
+            "role": row.role,
+            "sent_by_you": row.invited_by == identity_id,
+            "sent_at": format_time(row.sent_at),
+            "accepted_at": format_time(row.accepted_at) if row.accepted_at else None,
+        }
+        for row in tx.execute(select(invitations).where(mine).order_by(invitations.c.id))
+    ]
+
+
+def forget_invitations_of(tx: Connection, identity_ids: list[UUID]) -> None:
+    """Remove the addresses to which persons who are erased were invited."""
+    came = invitations.c.accepted_by.in_(identity_ids)
+    tx.execute(update(invitations).where(came).values(address="", note=""))

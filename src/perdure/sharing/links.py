@@ -150,6 +150,21 @@ def _find_version(archive: Archive, kind: LinkKind) -> int:
     return archive.revision
 
 
+def list_links_made_by(tx: Connection, identity_id: UUID) -> list[dict[str, object]]:
+    """The links that somebody made, oldest first, for his export."""
+    rows = tx.execute(select(links).where(links.c.made_by == identity_id).order_by(links.c.id))
+    return [
+        {
+            **_told(link),
+            "name": link.name,
+            "archive": str(link.archive_id),
+            "created_at": format_time(link.created_at),
+            "is_revoked": link.revoked_at is not None,
+        }
+        for link in map(to_link, rows)
+    ]
+
+
 def _told(link: Link) -> dict[str, object]:
     return {
         "link": str(link.id),

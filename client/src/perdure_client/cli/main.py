@@ -21,7 +21,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {  # name: (module and attribute, short 
     "logins": ("session:logins", "The ways in which you log in: link and unlink them."),
     "passkey": ("session:passkey", "List, rename and remove your passkeys."),
     "second-factor": ("session:second_factor", "Turn your second factor on or off."),
-    "identity": ("persons:identity", "Merge identities of one person, and show one."),
+    "identity": ("persons:identity", "Merge two identities of yours, export what is kept of you, erase it."),
     "password": ("invite:password", "Change your password, or reset it by mail when you forgot it."),
     "address": ("invite:address", "Your e-mail address: show, set and confirm it."),
     "account": ("people:account", "List, show and make accounts, the spaces that own archives."),

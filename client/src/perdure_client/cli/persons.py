@@ -1,7 +1,10 @@
-"""A person as a whole on the command line: two identities become one."""
+"""A person as a whole on the command line: two identities become one, exports, erasure."""
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +19,7 @@ from perdure_client.progress import format_count
 
 @click.group()
 def identity() -> None:
-    """Persons as a whole: who somebody is, and two identities of one person that become one."""
+    """Persons as a whole: who somebody is, two identities that become one, all that is kept of you, erasure."""
 
 
 @identity.command("show")
@@ -83,6 +86,62 @@ def identity_merge(
             raise UsageError("Say why these two are one person.", next_step="Add --reason.")
         kept_id, gone_id = _identity_id(client, kept), _identity_id(client, gone)
         _merge(lambda dry: client.merge_identities(kept_id, gone_id, reason=reason, dry_run=dry), yes, as_json)
+
+
+@identity.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.pass_context
+def identity_export(ctx: click.Context, file: Path | None) -> None:
+    """Write all that the server keeps of you to FILE as JSON, or to standard output. FILE must not be there yet."""
+    told = json.dumps(make_client(ctx).export_own(), ensure_ascii=False, indent=2) + "\n"
+    if file is None:
+        click.echo(told, nl=False)
+        return
+    try:
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as kept:
+            kept.write(told)
+    except FileExistsError:
+        raise UsageError(f"{file} is there already.", next_step="Name another file.") from None
+    click.echo(f"Written to {file}, readable by you only.")
+
+
+@identity.command("erase")
+@click.argument("whom", required=False)
+@fresh_options
+@click.option("--reason", help="For those who manage organisations: why; it is kept.")
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@click.pass_context
+def identity_erase(
+    ctx: click.Context, whom: str | None, name: str | None, at: str | None, reason: str | None, yes: bool
+) -> None:
+    """Remove for ever what is personal of you, or of WHOM (a login name or an identifier).
+
+    What is named in closed archives and what was done stays, under a pseudonym. What somebody else has to answer for is
+    to be handed over first.
+    """
+    if whom is not None and reason is None:
+        raise UsageError("Say why.", next_step="Add --reason.")
+    with in_session(ctx, name, at) as client:
+        if whom is None:
+            client.erase_own(dry_run=True)
+            _require_yes("you", yes)
+            client.erase_own()
+        else:
+            identity_id = _identity_id(client, whom)
+            client.erase_identity(identity_id, reason=reason or "", dry_run=True)
+            _require_yes(whom, yes)
+            client.erase_identity(identity_id, reason=reason or "")
+    click.echo("Erased.")
+
+
+def _require_yes(whom: str, yes: bool) -> None:
+    if yes:
+        return
+    told = f"Logins, sessions, tokens, addresses and the name of {whom} are removed, and every role ends."
+    click.echo(f"{told} There is no way back.", err=True)
+    typed = click.prompt(f"Type `erase {whom}` to do it", err=True)
+    if typed != f"erase {whom}":
+        raise UsageError("Nothing was erased.")
 
 
 def _merge(act: Any, yes: bool, as_json: bool) -> None:  # Any: a function of whether nothing is to be done

@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -478,7 +478,8 @@ def in_session(ctx: click.Context, name: str | None, at: str | None = None) -> I
         try:
             yield client
         finally:
-            client.log_out()
+            with suppress(ApiError):  # it may have ended by what was done
+                client.log_out()
 
 
 def open_session_as(url: str, name: str | None, at: str | None) -> Session:

@@ -395,6 +395,18 @@ class MergeForm(Form):
     dry_run: bool = False
 
 
+class OwnErasureForm(Form):
+    """With `dry_run` nothing is done: what stands in the way is told as an error."""
+
+    dry_run: bool = False
+
+
+class ErasureForm(OwnErasureForm):
+    """Why, which stays with the pseudonym."""
+
+    reason: Reason = ""
+
+
 class _ToForm(Form):
     login: Line | None = None
     identity_id: Id | None = None

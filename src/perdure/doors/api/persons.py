@@ -1,16 +1,16 @@
-"""Two identities of one person become one."""
+"""A person as a whole: two identities become one, all that is kept is told, and it is removed."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel
 
 from perdure.doors.api.fields import Id
-from perdure.doors.api.forms import MergeForm, OwnMergeForm
-from perdure.doors.http.auth import GUESSABLE, KnownCaller
+from perdure.doors.api.forms import ErasureForm, MergeForm, OwnErasureForm, OwnMergeForm
+from perdure.doors.http.auth import GUESSABLE, KnownCaller, identity_of
 from perdure.doors.http.openapi import problems
 from perdure.doors.http.services import Given
 from perdure.identity.merging import MergePlan
@@ -74,6 +74,41 @@ def merge_identities(identity_id: IdentityId, form: MergeForm, caller: KnownCall
     else:
         plan = persons.merge(caller, identity_id, form.identity_id, form.reason)
     return _merge_view(plan, is_done=not form.dry_run)
+
+
+@router.get(
+    "/me/export",
+    operation_id="export_own",
+    summary="All that is kept of oneself, without any secret",
+    description="Profile, ways in, groups, roles, accounts, sessions, tokens, terms, applications, archives, links, "
+    "and the events that one did or that are about one.",
+    responses=problems(403),
+)
+def export_own(caller: KnownCaller, services: Given, response: Response) -> dict[str, Any]:  # Any: free form
+    response.headers["cache-control"] = "no-store"
+    return services.archives.persons.export_own(caller)
+
+
+@router.post(
+    "/me/erase",
+    operation_id="erase_own",
+    summary="Remove for ever what is personal of oneself",
+    status_code=204,
+    responses=problems(403, 409),
+)
+def erase_own(form: OwnErasureForm, caller: KnownCaller, services: Given) -> None:
+    services.archives.persons.erase(caller, identity_of(caller), dry_run=form.dry_run)
+
+
+@router.post(
+    "/identities/{identity_id}/erase",
+    operation_id="erase_identity",
+    summary="Remove for ever what is personal of somebody (managers of the organisation)",
+    status_code=204,
+    responses=problems(403, 409),
+)
+def erase_identity(identity_id: IdentityId, form: ErasureForm, caller: KnownCaller, services: Given) -> None:
+    services.archives.persons.erase(caller, identity_id, form.reason, dry_run=form.dry_run)
 
 
 def _merge_view(plan: MergePlan, *, is_done: bool) -> MergeView:
