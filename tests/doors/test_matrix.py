@@ -202,9 +202,11 @@ def scene(running: RunningApplication, root: Caller) -> Iterator[Scene]:
     with Caller(running, tokens["member"]) as caller:
         member = caller.get("/me").json()["identity"]["id"]
     assert owner.put(f"/groups/{group}/members/{member}", json={}).status_code in (200, 204)
+    of_home: list[str] = []
     for login, role in (("mx-boss", "manager"), ("mx-warden", "curator")):
         given = root.post(f"/organisations/{home}/grants", json={"login": login, "role": role})
         assert given.status_code == 201, given.text
+        of_home.append(given.json()["id"])
 
     scene = Scene({}, {}, {})
     for kind, fields in KINDS.items():
@@ -273,6 +275,8 @@ def scene(running: RunningApplication, root: Caller) -> Iterator[Scene]:
                     is_for_anybody = {} in told.get("security", [])
                     scene.operations.append(Operation(told["operationId"], verb, url, template, is_for_anybody))
     yield scene
+    for grant in of_home:  # others ask who has a role on everybody's organisation
+        assert root.delete(f"/organisations/{home}/grants/{grant}").status_code in (200, 204)
     for client in [owner, *scene.callers.values(), *(one for links in scene.links.values() for one in links.values())]:
         client.close()
 

@@ -59,8 +59,8 @@ def _show(event: dict[str, Any], *, as_json: bool) -> int:
         print_json(event)
     else:
         who = event["actor_name"] or event["actor_id"] or event["actor_kind"]
-        if event.get("responsible_id"):
-            who = f"{who} (responsible: {event['responsible_name'] or event['responsible_id']})"
+        if event["actor_kind"] == "service" and "responsible" in event["data"]:
+            who = f"{who} (responsible: {event['responsible_name'] or event['data']['responsible']})"
         what = f"{event['type']}  {event['subject'] or ''}".rstrip()
         data = json.dumps(event["data"], ensure_ascii=False)
         click.echo(printable(f"{event['number']}  {show_time(event['recorded_at'])}  {who}  {what}  {data}"))

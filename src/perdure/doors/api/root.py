@@ -62,8 +62,9 @@ class EventView(BaseModel):
     actor_kind: str
     actor_id: UUID | None
     actor_name: str | None = Field(description="The actor's present name; the event itself holds none.")
-    responsible_id: UUID | None = Field(description="Who was responsible for the service account that acted.")
-    responsible_name: str | None
+    responsible_name: str | None = Field(
+        description="The present name of who answered for the service account that acted: `responsible` in `data`."
+    )
     recorded_at: str = Field(json_schema_extra={"format": "date-time"}, description="As the chain has it.")
     numbered_at: str = Field(json_schema_extra={"format": "date-time"}, description="As the chain has it.")
     data: dict[str, Any]  # Any: each type of event has its own
@@ -194,7 +195,6 @@ def _event_view(event: Event, names: Mapping[UUID, str]) -> EventView:
         actor_kind=event.actor_kind.value,
         actor_id=event.actor_id,
         actor_name=names.get(event.actor_id) if event.actor_id else None,
-        responsible_id=responsible,
         responsible_name=names.get(responsible) if responsible else None,
         recorded_at=format_time(event.recorded_at),
         numbered_at=format_time(event.numbered_at),
