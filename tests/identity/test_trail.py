@@ -27,7 +27,7 @@ ARRIVAL = Arrival(CredentialKind.X509, SUBJECT, "Ada Private", MAIL)
 NEW_PASSWORD = "seven quiet lanterns here"
 # in no event: names, logins, addresses, secrets, words that somebody wrote
 PRIVATE = [
-    "ada",
+    "lotte",
     "eve",
     ADDRESS,
     "browser",
@@ -73,7 +73,7 @@ def act(event_type: str, prepare: Callable[[Stage], None] | None = None) -> Call
 
 @act("session.opened")
 def log_in(stage: Stage) -> tuple[Actor | None, UUID | None]:
-    secret, actor = stage.house.identity.log_in("ada", PASSWORD, CLIENT)
+    secret, actor = stage.house.identity.log_in("lotte", PASSWORD, CLIENT)
     stage.secrets.append(secret)
     return actor, stage.house.identity.list_sessions(actor)[0].id
 
@@ -81,7 +81,7 @@ def log_in(stage: Stage) -> tuple[Actor | None, UUID | None]:
 @act("session.refused")
 def log_in_with_a_wrong_password(stage: Stage) -> tuple[Actor | None, UUID | None]:
     with pytest.raises(BadCredentialsError):
-        stage.house.identity.log_in("ada", NEW_PASSWORD, CLIENT)
+        stage.house.identity.log_in("lotte", NEW_PASSWORD, CLIENT)
     return None, stage.ada_id
 
 
@@ -93,7 +93,7 @@ def log_in_as_nobody(stage: Stage) -> tuple[Actor | None, UUID | None]:
 
 
 def _open_session(stage: Stage) -> None:
-    secret, _ = stage.house.identity.log_in("ada", PASSWORD, CLIENT)
+    secret, _ = stage.house.identity.log_in("lotte", PASSWORD, CLIENT)
     stage.secrets.append(secret)
     stage.made["session"] = stage.house.identity.list_sessions(stage.ada)[0].id
 
@@ -293,7 +293,7 @@ def publish_terms(stage: Stage) -> tuple[Actor | None, UUID | None]:
 def accept_terms(stage: Stage) -> tuple[Actor | None, UUID | None]:
     stage.made["others"] = {"session.opened"}
     version = stage.made["terms"].version
-    secret, actor = stage.house.identity.log_in("ada", PASSWORD, CLIENT, accept_terms=version)
+    secret, actor = stage.house.identity.log_in("lotte", PASSWORD, CLIENT, accept_terms=version)
     stage.secrets.append(secret)
     return actor, stage.ada_id
 
@@ -364,7 +364,7 @@ def rotate_the_token_of_a_machine(stage: Stage) -> tuple[Actor | None, UUID | No
 @pytest.mark.parametrize("name", ACTS)
 def test_an_act_leaves_one_event_that_names_who_and_what_and_nothing_private(house: House, name: str) -> None:
     event_type, prepare, do = ACTS[name]
-    stage = Stage(house, house.join("ada"))
+    stage = Stage(house, house.join("lotte"))
     if prepare is not None:
         prepare(stage)
     told = house.told()
@@ -379,7 +379,7 @@ def test_an_act_leaves_one_event_that_names_who_and_what_and_nothing_private(hou
 
 
 def test_a_log_out_of_what_has_ended_is_not_told_again(house: House) -> None:
-    stage = Stage(house, house.join("ada"))
+    stage = Stage(house, house.join("lotte"))
     _open_session(stage)
     log_out(stage)
     before = house.told()[-1].number
