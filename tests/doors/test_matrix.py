@@ -141,7 +141,7 @@ CONTENTS = {
 }
 # What tells of one archive when it is asked for it
 ASKED_FOR_ONE = {"list_events": Action.SEE, "list_jobs": Action.READ}
-REFUSALS = {"not_logged_in", "not_allowed", "token_too_narrow", "archive_not_found", "unknown_upload", "not_found"}
+REFUSALS = {"not_logged_in", "not_allowed", "token_too_narrow", "archive_not_found", "upload_unknown", "not_found"}
 SAFE_POSTS = {"read_batch", "plan_upload"}
 
 

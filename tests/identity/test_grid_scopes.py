@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from uuid import UUID
 
 import pytest
 
@@ -21,7 +22,7 @@ from perdure.identity.model import (
 from perdure.kernel.actor import Actor, ActorKind, PathAct, PathScope
 from perdure.kernel.ids import new_id, short_form
 
-A, B = new_id(), new_id()
+A, B = UUID("01a22cea-4088-7225-8c26-0e761844a26c"), UUID("01a22cea-4088-7225-8c26-0e761844a26d")
 WLCG, SCITOKENS = GridProfile.WLCG, GridProfile.SCITOKENS
 
 
