@@ -39,6 +39,7 @@ ENDING = {
     "list_events",
     "publish_terms",
 }
+MARK = "Zq7-private-mark"
 # Bodies of bytes, which no schema describes: tests/doors/test_bytes.py has them.
 BYTES = {"put_batch", "continue_upload", "put_file"}
 
@@ -101,14 +102,22 @@ def test_every_path_parameter_is_described(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_strange_requests_get_documented_answers(
-    running: RunningApplication, root: Caller, document: dict[str, Any]
+def test_strange_requests_get_documented_answers_and_tell_nobody_of_others(
+    running: RunningApplication, root: Caller, ada: Caller, document: dict[str, Any]
 ) -> None:
-    """No answer is a 500, of another type, or of another form than the document says."""
+    """No answer is a 500, of another type, or of another form than the document says; what is private stays so.
+
+    Whatever a stranger and somebody without login ask of a person's private archive, no answer has the mark that stands
+    in its record, metadata, names, links and roles.
+    """
     archive = root.open(title="For strange requests")
     root.put_file(archive, "f.txt", b"content")
     schema = schemathesis.openapi.from_dict(document)
-    token = {"Authorization": f"Bearer {running.token()}"}
+    callers = [
+        (archive, {"Authorization": f"Bearer {running.token()}"}),
+        (private := _make_marked(ada), {"Authorization": f"Bearer {running.person('stranger-to-strange')}"}),
+        (private, {}),
+    ]
     tried = 0
     for found in schema.get_all_operations():
         assert isinstance(found, Ok), found
@@ -117,12 +126,25 @@ def test_strange_requests_get_documented_answers(
         if name in ENDING | BYTES or not operation.path.startswith("/api"):
             continue
         is_data = "data" in operation.definition.raw.get("tags", ())
-        _try(operation.as_strategy(), archive, running.data_url if is_data else running.url, token)
+        _try(operation.as_strategy(), running.data_url if is_data else running.url, callers)
         tried += 1
     assert tried > 60
 
 
-def _try(cases: st.SearchStrategy[Any], archive: str, url: str, token: dict[str, str]) -> None:
+def _make_marked(owner: Caller) -> str:
+    private = owner.open(title=MARK, description=MARK, tags=[MARK], access="private")
+    assert owner.put_file(private, f"{MARK}/f.txt", MARK.encode()).status_code == 201
+    patch = {"content-type": "application/merge-patch+json"}
+    assert owner.patch(f"/archives/{private}/metadata", json={MARK: MARK}, headers=patch).status_code == 200
+    assert owner.post("/groups", json={"name": MARK}).status_code == 201
+    link = owner.post(f"/archives/{private}/links", json={"kind": "read", "name": MARK})
+    assert link.status_code == 201
+    token = owner.post("/tokens", json={"name": MARK, "verbs": ["read"]})
+    assert token.status_code == 201, token.text
+    return private
+
+
+def _try(cases: st.SearchStrategy[Any], url: str, callers: list[tuple[str, dict[str, str]]]) -> None:
     @given(cases)
     @settings(
         max_examples=4,
@@ -132,8 +154,11 @@ def _try(cases: st.SearchStrategy[Any], archive: str, url: str, token: dict[str,
         suppress_health_check=list(HealthCheck),
     )
     def attempt(case: Any) -> None:
-        if "archive_id" in case.path_parameters:
-            case.path_parameters["archive_id"] = archive
-        case.call_and_validate(base_url=url, headers=token, checks=CHECKS, timeout=20)
+        for number, (archive, login) in enumerate(callers):
+            if "archive_id" in case.path_parameters:
+                case.path_parameters["archive_id"] = archive
+            answer = case.call_and_validate(base_url=url, headers=login, checks=CHECKS, timeout=20)
+            if number:
+                assert MARK.encode() not in answer.content, (case.operation.label, answer.content[:500])
 
     attempt()
