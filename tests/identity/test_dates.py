@@ -61,6 +61,18 @@ def test_a_manager_whose_time_is_over_manages_nothing(house: House) -> None:
         identity.add_member(ana, group.id, own_id(house.join("cleo")))
 
 
+def test_a_manager_for_a_time_makes_his_own_time_no_longer(house: House) -> None:
+    identity, start = house.identity, house.clock.now()
+    group, ana, ben = identity.create_group(house.administrator, "Team"), house.join("ana"), house.join("ben")
+    identity.add_member(house.administrator, group.id, own_id(ana), is_manager=True, ends_at=start + 2 * DAY)
+    for person, is_manager, ends_at in ((ana, True, None), (ana, False, start + 3 * DAY), (ben, True, None)):
+        with pytest.raises(NotAllowedError, match="Your own place in the group ends"):
+            identity.add_member(ana, group.id, own_id(person), is_manager=is_manager, ends_at=ends_at)
+    identity.add_member(ana, group.id, own_id(ben), is_manager=True, ends_at=start + 2 * DAY)
+    identity.add_member(ana, group.id, own_id(ana), is_manager=True, ends_at=start + DAY)
+    identity.add_member(house.administrator, group.id, own_id(ana), is_manager=True)
+
+
 @pytest.mark.parametrize(
     ("starts_at", "ends_at"),
     [(None, NOON), (NOON + 2 * DAY, NOON + DAY), (None, (NOON + DAY).replace(tzinfo=None))],

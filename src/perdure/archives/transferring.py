@@ -28,7 +28,8 @@ from perdure.archives.records import Context, load, require_archive, require_sta
 from perdure.archives.roles import grant_documents, require_mandatory_roles
 from perdure.archives.tables import parts, transfers
 from perdure.identity.callers import require_identity, require_self_management, require_self_reader
-from perdure.identity.model import Account, Action, Grantee, OrganisationThing, Role
+from perdure.identity.errors import PassingOnError
+from perdure.identity.model import Account, Action, Grantee, OrganisationThing, PassOnLimit, Role
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 from perdure.kernel.ids import new_id
@@ -67,7 +68,7 @@ class Transferring:
         with ctx.db.begin() as tx:
             archive = require_archive(tx, ctx, actor, Action.MANAGE, archive_id, lock=True)
             from_id = require_identity(actor)
-            ctx.identity.require_giver_in(tx, actor, archive.thing(), Grantee(identity_id=to_id), Role.OWNER)
+            self._require_passing_on(tx, actor, archive, to_id, keeps_account=keeps_account)
             require_state(archive, *_STATES)
             if to_id == from_id or self._find_person(tx, to_id) is None:
                 raise BadInputError("Name somebody else, who can log in here.", field="to")
@@ -115,9 +116,9 @@ class Transferring:
             archive = load(tx, archive_id, lock=True)
             row = self._require_offer(tx, identity_id, transfer_id, lock=True)
             require_state(archive, *_STATES)
-            self._require_giver(tx, archive, row)
+            pass_on = self._require_giver(tx, archive, row)
             account = None if row.keeps_account else self._choose_account(tx, actor, account_id)
-            self._hand_over(tx, actor, archive, [row.from_id], identity_id, account)
+            self._hand_over(tx, actor, archive, [row.from_id], identity_id, account, pass_on)
             self._decide(tx, row.id, "accepted")
         with ctx.db.begin() as tx:
             return load(tx, archive_id)
@@ -155,6 +156,7 @@ class Transferring:
             person = self._find_person(tx, to_id)
             if person is None:
                 raise BadInputError("Nobody who can log in here has this identity.", field="to")
+            pass_on = self._require_passing_on(tx, actor, archive, to_id, keeps_account=keeps_account)
             account = None if keeps_account else self._choose_account(tx, person, account_id)
             if account is not None:
                 away = OrganisationThing(account.organisation_id)
@@ -164,7 +166,7 @@ class Transferring:
                 for grant in ctx.identity.list_grants_in(tx, archive_id)
                 if grant.role is Role.OWNER and grant.to.identity_id is not None
             ]
-            self._hand_over(tx, actor, archive, owners, to_id, account)
+            self._hand_over(tx, actor, archive, owners, to_id, account, pass_on)
             pending = (transfers.c.archive_id == archive_id) & (transfers.c.state == _PENDING)
             over = update(transfers).where(pending).values(state="taken_back", decided_at=ctx.clock.now())
             tx.execute(over)
@@ -187,15 +189,28 @@ class Transferring:
             raise TransferNotFoundError("The offer was answered or taken back, or it has ended.")
         return row
 
-    def _require_giver(self, tx: Connection, archive: Archive, row: Row[Any]) -> None:  # Any: an offer
-        """Who offered it must be able to give it still."""
+    def _require_passing_on(
+        self, tx: Connection, giver: Actor, archive: Archive, to_id: UUID, *, keeps_account: bool
+    ) -> PassOnLimit | None:
+        """To whom its new owner may pass the role on; raises PassingOnError.
+
+        Whoever has the archive in his account owns it without a limit, so a limited role moves it into none.
+        """
+        to = Grantee(identity_id=to_id)
+        limit = self._ctx.identity.require_giver_in(tx, giver, archive.thing(), to, Role.OWNER)
+        if limit is not None and not keeps_account:
+            raise PassingOnError("Your role here may be passed on to some only: the archive stays in its account.")
+        return limit
+
+    def _require_giver(self, tx: Connection, archive: Archive, row: Row[Any]) -> PassOnLimit | None:  # Any: an offer
+        """Who offered it must be able to give it still; to whom it may be passed on."""
         ctx = self._ctx
         giver = ctx.identity.find_actor_in(tx, row.from_id, asked_as=ctx.identity.best_login_in(tx))
         try:
             if giver is None:
                 raise NotAllowedError("He cannot log in any more.")
             ctx.identity.require(tx, giver, Action.MANAGE, archive.thing())
-            ctx.identity.require_giver_in(tx, giver, archive.thing(), Grantee(identity_id=row.to_id), Role.OWNER)
+            return self._require_passing_on(tx, giver, archive, row.to_id, keeps_account=row.keeps_account)
         except (NotAllowedError, NotFoundError):
             raise TransferVoidError("Who offered this archive does not own it any more.") from None
 
@@ -216,10 +231,11 @@ class Transferring:
         from_ids: list[UUID],
         to_id: UUID,
         account: Account | None,
+        pass_on: PassOnLimit | None,
     ) -> None:
         ctx = self._ctx
         before = grant_documents(tx, ctx, archive.id)
-        ctx.identity.hand_over_in(tx, actor, archive.thing(), from_ids, to_id)
+        ctx.identity.hand_over_in(tx, actor, archive.thing(), from_ids, to_id, pass_on=pass_on)
         after = grant_documents(tx, ctx, archive.id)
         changed = {key for key in (*before, *after) if before.get(key) != after.get(key)}
         if changed:

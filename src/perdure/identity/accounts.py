@@ -162,10 +162,11 @@ class Accounts:
             active = (identities.c.id == to_id) & (identities.c.state == "active")
             if tx.execute(select(identities.c.id).where(active)).first() is None:
                 raise BadInputError("Nobody who can log in here has this identity.", field="to")
-            self._grants.require_giver_in(tx, actor, account.thing, Grantee(identity_id=to_id), Role.OWNER)
+            to = Grantee(identity_id=to_id)
+            pass_on = self._grants.require_giver_in(tx, actor, account.thing, to, Role.OWNER)
             before, after = account, replace(account, owner_id=to_id)
             tx.execute(update(accounts).where(accounts.c.id == account_id).values(owner_id=to_id))
-            self._grants.hand_over_in(tx, actor, account.thing, {before.owner_id}, to_id)
+            self._grants.hand_over_in(tx, actor, account.thing, {before.owner_id}, to_id, pass_on=pass_on)
             told = {"account": str(account_id), "from": str(before.owner_id), "to": str(to_id)}
             self._events.record(tx, facts.ACCOUNT_TRANSFERRED, None, actor, told)
             return replace(after, role=self._roles(tx, actor, [account_id]).get(account_id))

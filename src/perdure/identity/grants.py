@@ -146,7 +146,11 @@ class Grants:
         return demands
 
     def give_first_owner_in(self, tx: Connection, actor: Actor, on: GrantedThing, owner_id: UUID) -> Grant:
-        """The owner of a thing that the calling domain just made; the only grant given without a right to give."""
+        """The owner of a thing that the calling domain just made; the only grant given without a right to give.
+
+        Raises IdentityEndedError.
+        """
+        require_living_in(tx, owner_id)
         return self._give(tx, actor, on, Grantee(identity_id=owner_id), Role.OWNER, None, frozenset(), None)
 
     def move_grants_in(self, tx: Connection, from_id: UUID, to_id: UUID, on_ids: Collection[UUID] | None = None) -> int:
@@ -173,20 +177,38 @@ class Grants:
         mine = (grants.c.identity_id == identity_id) & (grants.c.on_id == on_id)
         return tx.execute(delete(grants).where(mine)).rowcount
 
-    def require_giver_in(self, tx: Connection, actor: Actor, on: GrantedThing, to: Grantee, role: Role) -> None:
-        """Return for who may give this role without an end to this somebody; raises what `grant_in` raises."""
+    def require_giver_in(
+        self, tx: Connection, actor: Actor, on: GrantedThing, to: Grantee, role: Role
+    ) -> PassOnLimit | None:
+        """To whom the role may be passed on, for who may give it without an end to this somebody.
+
+        Raises what `grant_in` raises.
+        """
         self._require_giver(tx, actor, on, role)
-        self._require_source(tx, actor, on, role, None, frozenset(), to)
+        source = self._require_source(tx, actor, on, role, None, frozenset(), to)
+        if source is None or source.limit is None:
+            return None
+        self._require_not_anothers(tx, actor, on, to, role)
+        return PassOnLimit(PassOn.NOBODY)
 
     def hand_over_in(
-        self, tx: Connection, actor: Actor, on: GrantedThing, from_ids: Collection[UUID], to_id: UUID
+        self,
+        tx: Connection,
+        actor: Actor,
+        on: GrantedThing,
+        from_ids: Collection[UUID],
+        to_id: UUID,
+        *,
+        pass_on: PassOnLimit | None,
     ) -> None:
-        """Take the owner's role from these people, and give it to another without an end; the caller asked who may."""
+        """Take the owner's role from these people, and give it to another without an end, passed on as
+        `require_giver_in` says; the caller asked who may."""
+        require_living_in(tx, to_id)
         own = (grants.c.on_id == on.id) & (grants.c.role == Role.OWNER.value)
         gone = delete(grants).where(own, grants.c.identity_id.in_(set(from_ids) - {to_id})).returning(grants)
         for row in tx.execute(gone).all():
             self._record(tx, facts.GRANT_REVOKED, actor, on, to_grant(row))
-        self._give(tx, actor, on, Grantee(identity_id=to_id), Role.OWNER, None, frozenset(), None)
+        self._give(tx, actor, on, Grantee(identity_id=to_id), Role.OWNER, None, frozenset(), pass_on)
 
     def revoke_grant(self, actor: Actor, on: GrantedThing, grant_id: UUID) -> None:
         """Take a grant back; who holds one himself may always lay it down."""

@@ -70,8 +70,14 @@ class Groups:
         """Take somebody into the group, from and until a moment where they are said; or change these and whether he
         manages it. Safe to call twice."""
         with naming("group member"), self._db.begin() as tx:
-            self.require_manager_in(tx, actor, group_id)
+            until = self.require_manager_in(tx, actor, group_id)
             check_dates(starts_at, ends_at, self._clock.now())
+            manages = is_manager or identity_id == actor.identity_id
+            if manages and until is not None and (ends_at is None or ends_at > until):
+                raise NotAllowedError(
+                    f"Your own place in the group ends at {format_time(until)}: neither it nor that of another manager "
+                    "whom you name lasts longer."
+                )
             require_living_in(tx, identity_id)
             self._put_member(
                 tx, actor, group_id, identity_id, is_manager=is_manager, starts_at=starts_at, ends_at=ends_at
@@ -147,16 +153,22 @@ class Groups:
         told = {"group": str(group_id), "identity": str(identity_id), "is_manager": is_manager}
         self._events.record(tx, facts.GROUP_MEMBER_ADDED, None, actor, {**told, **tell_dates(starts_at, ends_at)})
 
-    def require_manager_in(self, tx: Connection, actor: Actor, group_id: UUID) -> None:
-        """Return for who may say who is in the group; raises NotFoundError to who may not see it."""
+    def require_manager_in(self, tx: Connection, actor: Actor, group_id: UUID) -> datetime | None:
+        """Until when somebody may say who is in the group, None: without an end; for who may.
+
+        Raises NotFoundError to who may not see it.
+        """
         if actor.kind is not ActorKind.SYSTEM:
             require_self_management(actor)
         group = next(iter(self._load(tx, actor, [group_id])), None)
         if group is None:
             raise NotFoundError("There is no such group, or you may not see it.")
         is_above = _sees_all(actor) or group.organisation_id in self._rights.managed_organisations(tx, actor)
-        if not is_above and actor.identity_id not in group.managers:
+        if is_above:
+            return None
+        if actor.identity_id not in group.managers:
             raise NotAllowedError("Only those who manage a group change its members.")
+        return next(one.ends_at for one in group.memberships if one.identity_id == actor.identity_id)
 
     def _load(self, tx: Connection, actor: Actor, ids: list[UUID] | None) -> list[Group]:
         query = select(groups).order_by(groups.c.id)

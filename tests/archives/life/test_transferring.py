@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -22,7 +23,8 @@ from perdure.archives.model import Archive
 from perdure.archives.rebuild import compare, rebuild
 from perdure.archives.records import Context
 from perdure.archives.transferring import Transferring
-from perdure.identity import Action, Grantee, OrganisationThing, Role
+from perdure.identity import Action, Grantee, OrganisationThing, PassOn, PassOnLimit, Role
+from perdure.identity.errors import PassingOnError
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
 
@@ -183,3 +185,41 @@ def test_of_two_who_move_at_once_nothing_is_counted_twice(house: House, ada: Act
     assert (used(house, ada), used(house, bob)) == ((1, 3), (1, 5))
     with house.ctx.db.begin() as tx:
         assert tx.execute(text("SELECT count(*) FROM events WHERE type = 'archive.transferred'")).scalar() == 2
+
+
+def test_what_is_passed_on_to_some_only_goes_no_further_by_another_owner(house: House, ada: Actor, bob: Actor) -> None:
+    """Whoever gets the archive into his account owns it by that, so such a role moves it into none."""
+    transferring, identity, root = Transferring(house.ctx), house.ctx.identity, house.administrator
+    home, cleo = ada.organisation_id, house.join("cleo")
+    assert home is not None
+    to = cleo.identity_id or home
+    archive = house.open(ada)
+    limit = PassOnLimit(PassOn.ORGANISATION, home)
+    house.life.grant(ada, archive.id, Grantee(identity_id=bob.identity_id), Role.OWNER, pass_on=limit)
+    with pytest.raises(PassingOnError, match="stays in its account"):
+        transferring.offer(bob, archive.id, to)
+    transferring.accept(cleo, transferring.offer(bob, archive.id, to, keeps_account=True).id)
+    (given,) = [one for one in house.life.list_grants(cleo, archive.id) if one.to.identity_id == to]
+    assert (given.role, given.pass_on) == (Role.OWNER, PassOnLimit(PassOn.NOBODY))
+    with pytest.raises(PassingOnError):
+        house.life.grant(cleo, archive.id, Grantee(identity_id=bob.identity_id), Role.READER)
+    other = house.open(ada)
+    wide = house.life.grant(ada, other.id, Grantee(identity_id=bob.identity_id), Role.OWNER)
+    offered = transferring.offer(bob, other.id, to)
+    house.life.grant(root, other.id, wide.to, Role.OWNER, pass_on=limit)
+    with pytest.raises(TransferVoidError):
+        transferring.accept(cleo, offered.id)
+    account = identity.create_account(root, kind="group", name="Shared", owner_id=to, organisation_id=home)
+    identity.grant(root, account.thing, wide.to, Role.OWNER, pass_on=limit)
+    identity.transfer_account(bob, account.id, ada.identity_id or home)
+    (made,) = [one for one in identity.list_grants(root, account.thing) if one.to.identity_id == ada.identity_id]
+    assert made.pass_on == PassOnLimit(PassOn.NOBODY)
+
+
+def test_who_manages_the_organisation_for_a_time_takes_nothing_for_ever(house: House, ada: Actor, bob: Actor) -> None:
+    archive, home = house.open(ada), OrganisationThing(ada.organisation_id or house.open(ada).id)
+    tomorrow = house.clock.now() + timedelta(days=1)
+    to = Grantee(identity_id=bob.identity_id)
+    house.ctx.identity.grant(house.administrator, home, to, Role.MANAGER, expires_at=tomorrow)
+    with pytest.raises(PassingOnError, match="Your own role ends"):
+        Transferring(house.ctx).transfer_now(bob, archive.id, bob.identity_id or home.id)
