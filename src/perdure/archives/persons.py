@@ -23,6 +23,7 @@ from perdure.events import Search, render_cloudevent, search_events
 from perdure.identity.callers import require_fresh, require_self_reader
 from perdure.identity.errors import ErasureRefusedError
 from perdure.identity.merging import MergePlan
+from perdure.identity.rights import require_living_in
 from perdure.kernel.actor import Actor
 from perdure.kernel.clock import format_time
 from perdure.kernel.errors import BadInputError, NotAllowedError, TryAgainError
@@ -57,7 +58,7 @@ class Persons:
         its sessions and tokens end. Raises MergeRefusedError, FreshLoginRequiredError.
         """
         kept_id, gone_id = self._require_both_mine(actor, other)
-        return self._merge(actor, kept_id, gone_id, "The person did it, with a login of both.")
+        return self._merge(actor, kept_id, gone_id, "The person did it, with a login of both.", lambda _: None)
 
     def plan_merge(self, actor: Actor, kept_id: UUID, gone_id: UUID) -> MergePlan:
         """What merging two identities would do, for those who manage the organisations of both."""
@@ -67,10 +68,14 @@ class Persons:
 
     def merge(self, actor: Actor, kept_id: UUID, gone_id: UUID, reason: str) -> MergePlan:
         """Merge two identities of one person, as `merge_own`; the reason is kept with the one that ends."""
-        with self._ctx.db.begin() as tx:
+
+        def require_over_both(tx: Connection) -> None:
             self._require_over_both(tx, actor, kept_id, gone_id)
+
+        with self._ctx.db.begin() as tx:
+            require_over_both(tx)
         require_fresh(actor, self._ctx.clock.now())
-        return self._merge(actor, kept_id, gone_id, check_reason(reason))
+        return self._merge(actor, kept_id, gone_id, check_reason(reason), require_over_both)
 
     def export_own(self, actor: Actor) -> dict[str, object]:
         """All that is kept of the caller, JSON-ready, without any secret: for him alone.
@@ -115,10 +120,14 @@ class Persons:
         if identity_id != actor.identity_id:
             with ctx.db.begin() as tx:
                 ctx.identity.require_over(tx, actor, identity_id)
+                ctx.identity.require_person_in(tx, identity_id)
             reason = check_reason(reason)
         require_fresh(actor, ctx.clock.now())
 
         def erase(tx: Connection, archive_ids: list[UUID]) -> None:
+            if identity_id != actor.identity_id:
+                ctx.identity.require_over(tx, actor, identity_id)
+            require_living_in(tx, identity_id)
             self._require_nothing_left(tx, identity_id)
             if dry_run:
                 return
@@ -195,8 +204,11 @@ class Persons:
         if gone_id == actor.identity_id:
             raise NotAllowedError("Your own identity ends only by yourself, in a session of the other one.")
 
-    def _merge(self, actor: Actor, kept_id: UUID, gone_id: UUID, reason: str) -> MergePlan:
+    def _merge(
+        self, actor: Actor, kept_id: UUID, gone_id: UUID, reason: str, require: Callable[[Connection], None]
+    ) -> MergePlan:
         def merge(tx: Connection, archive_ids: list[UUID]) -> MergePlan:
+            require(tx)  # once more, when nobody can make one of them an administrator any more
             plan = self._ctx.identity.plan_merge_in(tx, kept_id, gone_id)
             for archive_id in archive_ids:
                 move = partial(self._ctx.identity.move_grants_in, tx, gone_id, kept_id, [archive_id])

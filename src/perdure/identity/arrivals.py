@@ -42,6 +42,7 @@ from perdure.identity.model import (
 from perdure.identity.names import MAX_SUBJECT_CHARACTERS, name_of
 from perdure.identity.notices import Notices
 from perdure.identity.people import People
+from perdure.identity.rights import require_living_in
 from perdure.identity.sessions import Sessions
 from perdure.identity.tables import credentials, identities
 from perdure.kernel.actor import Actor
@@ -160,6 +161,7 @@ class Arrivals:
         """
         identity_id = require_fresh(actor, self._clock.now())
         with naming("login"), self._db.begin() as tx:
+            require_living_in(tx, identity_id)  # nobody could take a login away again from who is merged or erased
             known = _find(tx, arrival.kind, arrival.subject)
             if known is not None and known.identity_id != identity_id:
                 raise CredentialTakenError("This login is somebody else's here.")

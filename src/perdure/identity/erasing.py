@@ -32,8 +32,9 @@ from perdure.identity.tables import (
     sessions,
     tokens,
 )
-from perdure.kernel.actor import Actor
+from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock, format_time
+from perdure.kernel.errors import BadInputError
 from perdure.kernel.ids import short_form
 
 Rows = list[dict[str, object]]
@@ -106,6 +107,13 @@ class Erasing:
                 for one in tx.execute(select(identities.c.id).where(identities.c.merged_into == identity_id)).scalars()
             ],
         }
+
+    @staticmethod
+    def require_person_in(tx: Connection, identity_id: UUID) -> None:
+        """Raises BadInputError for a machine: it is nobody, and is disabled instead."""
+        kind = select(identities.c.kind).where(identities.c.id == identity_id)
+        if tx.execute(kind).scalar_one() != ActorKind.PERSON.value:
+            raise BadInputError("Only persons are erased: disable the service account.", field="identity_id")
 
     def find_sole_accounts_in(self, tx: Connection, identity_id: UUID) -> list[tuple[UUID, str]]:
         """The accounts of groups and beamlines that would have no lasting owner without this person."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, select, update
 
 from perdure.events import EventLog
 from perdure.identity import events as facts
@@ -39,6 +39,7 @@ from perdure.kernel.clock import Clock
 from perdure.kernel.errors import NotFoundError
 
 _FACTORS = (CredentialKind.TOTP.value, CredentialKind.RECOVERY.value)
+_IS_BEGUN = and_(credentials.c.kind == CredentialKind.TOTP.value, credentials.c.last_step.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,8 @@ class Merging:
     @staticmethod
     def _move_credentials(tx: Connection, kept_id: UUID, gone_id: UUID) -> None:
         mine = credentials.c.identity_id == gone_id
+        # One that was begun protects nothing: it neither comes along, nor takes the place of one that does.
+        tx.execute(delete(credentials).where(credentials.c.identity_id.in_([kept_id, gone_id]), _IS_BEGUN))
         tx.execute(delete(credentials).where(mine, credentials.c.kind.in_(sorted(_ending_kinds(tx, kept_id)))))
         tx.execute(update(credentials).where(mine).values(identity_id=kept_id))
 
@@ -219,7 +222,9 @@ def _credentials_of(tx: Connection, identity_id: UUID) -> list[Row[Any]]:  # Any
 
 
 def _kinds_of(tx: Connection, identity_id: UUID) -> set[str]:
-    return set(tx.execute(select(credentials.c.kind).where(credentials.c.identity_id == identity_id)).scalars())
+    """Without a second factor that was begun and is not in force."""
+    query = select(credentials.c.kind).where(credentials.c.identity_id == identity_id, ~_IS_BEGUN)
+    return set(tx.execute(query).scalars())
 
 
 def _ending_kinds(tx: Connection, kept_id: UUID) -> set[str]:

@@ -159,6 +159,7 @@ class Identity:
         self.move_grants_in = grants.move_grants_in
         self.drop_grants_of_in = grants.drop_grants_of_in
         self.export_person_in = erasing.export_person_in
+        self.require_person_in = erasing.require_person_in
         self.find_sole_accounts_in = erasing.find_sole_accounts_in
         self.find_services_in = erasing.find_services_in
         self.erase_in = erasing.erase_in

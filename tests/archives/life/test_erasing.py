@@ -136,6 +136,8 @@ def test_nobody_leaves_what_nobody_else_answers_for(house: House, ada: Actor, zs
     identity.transfer_account(zsu, shared.id, to)
     persons.erase(zsu, zsu_id)
     assert identity.get_identity(ada, zsu_id).is_erased
+    with pytest.raises(IdentityEndedError):  # twice at once
+        persons.erase(zsu, zsu_id)
     with pytest.raises(LastAdministratorError):
         persons.erase(root, root.identity_id or zsu_id)
 
@@ -153,3 +155,12 @@ def test_another_is_erased_by_who_manages_his_organisation(house: House, ada: Ac
     persons.erase(house.ctx.identity.log_in("root", PASSWORD)[1], zsu_id, "She asked for it by letter.")
     (told,) = [event for event in house.told() if event.type == "identity.erased"]
     assert (told.actor_id, told.data["identity"]) == (root.identity_id, str(zsu_id))
+
+
+def test_a_machine_is_disabled_and_not_erased(house: House) -> None:
+    identity, root = house.ctx.identity, house.administrator
+    machine = identity.create_service(root, name="robot", purpose="Fills archives.", verbs=["read"])
+    with pytest.raises(BadInputError, match="Only persons"):
+        Persons(house.ctx).erase(root, machine.id, "It is old.")
+    identity.change_service(root, machine.id, is_active=False)
+    assert identity.get_identity(root, machine.id).is_erased is False

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
+from base64 import b32decode
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from sqlalchemy import text
 
 from perdure.archives.exporting import export_events, export_registry
 from perdure.archives.persons import Persons
 from perdure.archives.rebuild import compare, rebuild
-from perdure.archives.records import Context
+from perdure.archives.records import Context, load
 from perdure.archives.trail import Trail
 from perdure.archives.transferring import Transferring
 from perdure.events import Search
@@ -22,6 +26,7 @@ from perdure.identity.errors import (
     FreshLoginRequiredError,
     IdentityEndedError,
     MergeRefusedError,
+    SecondFactorNeededError,
 )
 from perdure.identity.model import Client
 from perdure.kernel.actor import Actor
@@ -102,6 +107,10 @@ def test_an_alias_is_given_nothing_and_does_not_come_back(house: House, ada: Act
         lambda: identity.enable_identity(house.administrator, to),
         lambda: identity.give_login(house.administrator, to, login="bobby", password=PASSWORD),
         lambda: persons.merge(house.administrator, cleo.identity_id or to, to, "Again."),
+        lambda: identity.link(bob, ELSEWHERE),  # he was asked who he is just before
+        lambda: identity.create_account(
+            house.administrator, kind="group", name="G", owner_id=to, organisation_id=bob.organisation_id or to
+        ),
     ]
     for act in acts:
         with pytest.raises(IdentityEndedError):
@@ -198,3 +207,58 @@ def test_two_merges_at_once_and_a_role_given_meanwhile_leave_nothing_behind(
         assert tx.execute(left, {"id": bob.identity_id}).scalar() == 0
         lagging = text("SELECT count(*) FROM archives WHERE journalled < revision")
         assert tx.execute(lagging).scalar() == 0
+
+
+@pytest.mark.parametrize("is_begun_by_both", [False, True])
+def test_a_second_factor_that_was_begun_takes_the_place_of_none(
+    house: House, ada: Actor, bob: Actor, *, is_begun_by_both: bool
+) -> None:
+    identity, persons = house.ctx.identity, Persons(house.ctx)
+    key, _ = identity.begin_second_factor(bob, issuer="x")
+    if not is_begun_by_both:
+        device = TOTP(b32decode(key), 6, SHA1(), 30)  # noqa: S303  # what every device speaks
+        identity.confirm_second_factor(bob, device.generate(int(house.clock.now().timestamp())).decode())
+    identity.begin_second_factor(ada, issuer="x")
+    plan = persons.merge_own(ada, bob)
+    if is_begun_by_both:
+        assert plan.second_factor is None
+        assert again(house, "ada").identity_id == ada.identity_id
+        return
+    assert plan.second_factor == "moved"
+    with pytest.raises(SecondFactorNeededError):
+        again(house, "ada")
+
+
+def test_who_may_is_asked_again_once_both_are_held(house: House, ada: Actor, bob: Actor) -> None:
+    """Else somebody who is made an administrator meanwhile would get the logins that his manager chooses."""
+    identity, persons, root, manager = house.ctx.identity, Persons(house.ctx), house.administrator, house.join("maja")
+    archive, kept, gone = house.open(bob), ada.identity_id, bob.identity_id
+    assert kept is not None
+    assert gone is not None
+    home = OrganisationThing(manager.organisation_id or kept)
+    identity.grant(root, home, Grantee(identity_id=manager.identity_id), Role.MANAGER)
+    failed: list[Exception] = []
+
+    def merge() -> None:
+        try:
+            persons.merge(manager, kept, gone, "One person.")
+        except Exception as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=merge)
+    with house.ctx.db.begin() as tx:
+        load(tx, archive.id, lock=True)
+        waiting.start()
+        until = time.monotonic() + 10
+        while not _is_somebody_waiting(house) and time.monotonic() < until:
+            time.sleep(0.02)
+        identity.set_administrator(root, kept, is_administrator=True)
+    waiting.join()
+    assert [type(error) for error in failed] == [NotAllowedError]
+    assert identity.get_identity(root, gone).merged_into is None
+
+
+def _is_somebody_waiting(house: House) -> bool:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with house.ctx.db.begin() as tx:
+        return bool(tx.execute(text(query)).scalar())
