@@ -299,6 +299,8 @@ def test_who_is_known_elsewhere_joins_by_that_login_and_by_no_address(
     joined = page.post(f"/mail/invitation/{keys[0]}/join", data=form)
     assert joined.status_code == 303, joined.text
     me = page.get("/api/v1/me").json()["identity"]
+    opened = page.get("/api/v1/sessions").json()["items"]
+    assert [one["proven_at"] for one in opened] == [None], "nobody knows when she showed there who she is"
     again = stranger.post("/invitations/join", json={"key": keys[1], "ticket": identity.seal_arrival(claimed)})
     assert again.json()["identity"]["id"] == me["id"]
     wanda = town.bear(again.json()["secret"])
@@ -316,6 +318,57 @@ def test_where_guests_are_not_taken_an_invitation_makes_no_login(
     assert stranger.post("/invitations/look", json={"key": key}).json()["may_join"] is False
     form = {"key": key, "login": "guido", "password": GOOD, "display_name": "G"}
     problem(stranger.post("/invitations/join", json=form), 403, "guests_not_taken")
+
+
+def test_who_manages_the_organisation_no_more_lets_in_as_everybody_does(
+    town: Town, owner: Caller, chief: Caller, stranger: Caller, box: LetterBox
+) -> None:
+    manager = town.add("mara")
+    home = manager.get("/me").json()["identity"]["organisation_id"]
+    given = chief.post(f"/organisations/{home}/grants", json={"role": "manager", "login": "mara"}).json()
+    archive = manager.open()
+    manager.post("/invitations", json={"email": "q@example.org", "archive_id": archive, "role": "reader"})
+    key = key_in(box.wait_for("q@example.org"))
+    assert chief.delete(f"/organisations/{home}/grants/{given['id']}").status_code == 204
+    form = {"key": key, "login": "quirin", "password": GOOD, "display_name": "Quirin"}
+    joined = stranger.post("/invitations/join", json=form)
+    assert joined.status_code == 200, joined.text
+    mine = town.bear(joined.json()["secret"])
+    assert mine.get(f"/accounts/{mine.get('/me').json()['personal_account_id']}").json()["quota_bytes"] == 0
+
+
+def test_who_has_no_password_is_told_so_three_times_an_hour(
+    mailing: RunningApplication, town: Town, stranger: Caller, box: LetterBox
+) -> None:
+    mine = town.add("paul", address="paul@example.org").get("/me").json()["identity"]["id"]
+    with mailing.application.db.begin() as tx:
+        tx.execute(text("DELETE FROM credentials WHERE identity_id = :id"), {"id": mine})
+    for _ in range(5):
+        assert stranger.post("/password/forgotten", json={"name": "paul@example.org"}).status_code == 202
+        _wait_until_nothing_waits(mailing)
+    assert len([one for one in box.letters if one["To"] == "paul@example.org"]) == 3
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_new_password_ends_what_was_sent_to_another_address(
+    town: Town, stranger: Caller, box: LetterBox, problem: Problem, *, is_forgotten: bool
+) -> None:
+    login = "ines" if is_forgotten else "ivo"
+    person = town.add(login, address=f"{login}@example.org")
+    assert person.put("/me/address", json={"email": "thief@example.org"}).status_code == 202
+    stolen = key_in(box.wait_for("thief@example.org", "Confirm"))
+    if is_forgotten:
+        assert stranger.post("/password/forgotten", json={"name": login}).status_code == 202
+        key = key_in(box.wait_for(f"{login}@example.org", "A new password"))
+        assert stranger.post("/password/reset", json={"key": key, "password": BETTER}).status_code == 204
+    else:
+        change = {"old_password": GOOD, "new_password": BETTER}
+        assert person.put("/me/password", json=change).status_code == 204
+    problem(stranger.post("/address/confirm", json={"key": stolen}), 404, "mail_key_ended")
+
+
+def test_a_page_takes_no_nul(page: httpx.Client) -> None:
+    assert page.post("/login", data={"login": "a\0b", "password": GOOD}).status_code == 401
 
 
 def test_a_forgotten_password_is_reset_by_its_owner(

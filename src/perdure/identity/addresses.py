@@ -69,8 +69,9 @@ class Addresses:
         """
         with self._db.begin() as tx:
             now = self._clock.now()
-            identity_id, address = use_key(tx, KeyKind.ADDRESS, key, now)
+            identity_id, _ = find_key(tx, KeyKind.ADDRESS, key, now)
             row = tx.execute(select(identities).where(identities.c.id == identity_id).with_for_update()).one()
+            _, address = use_key(tx, KeyKind.ADDRESS, key, now)  # a new password that came first has ended it
             if row.state != "active":
                 raise MailKeyEndedError("This identity is disabled.")
             if row.email_confirmed_at is not None and fold_address(address) != row.email_folded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -30,6 +31,7 @@ class Joiner:
     secret: str | None = field(default=None, repr=False)
     orcid: str | None = None
     proofs: frozenset[str] = frozenset()
+    proven_at: datetime | None = None  # when he showed it himself; None: nobody can tell
 
 
 class Joining:
@@ -56,13 +58,20 @@ class Joining:
         login = check_login(login)
         name = check_name(display_name, "display name")
         secret = self._passwords.hash_new(password, login)
-        way = CredentialKind.PASSWORD
-        return Joiner(name, way, fold_name(login), login, secret, proofs=frozenset({way.value}))
+        way, now = CredentialKind.PASSWORD, self._clock.now()
+        return Joiner(name, way, fold_name(login), login, secret, proofs=frozenset({way.value}), proven_at=now)
 
     def joins_from_outside(self, arrival: Arrival, display_name: str | None = None) -> Joiner:
         """Somebody who was shown to be who he is elsewhere."""
         name = check_name(display_name or arrival.display_name or arrival.subject, "display name")
-        return Joiner(name, arrival.kind, arrival.subject, orcid=arrival.orcid, proofs=arrival.proofs)
+        return Joiner(
+            name,
+            arrival.kind,
+            arrival.subject,
+            orcid=arrival.orcid,
+            proofs=arrival.proofs,
+            proven_at=arrival.proven_at,
+        )
 
     def join_in(
         self,
@@ -85,6 +94,7 @@ class Joining:
         name = joiner.name or self._people.find_free_name_in(tx, organisation_id, joiner.display_name)
         person = NewPerson(card, address, name, joiner.secret, joiner.kind, joiner.subject)
         self._people.create_in(tx, by, person, quota_bytes)
-        now = self._clock.now()
-        self._addresses.set_confirmed_in(tx, card.id, address, now)
-        return self._sessions.open_in(tx, card.id, client, joiner.proofs, accept_terms=accept_terms, proven_at=now)
+        self._addresses.set_confirmed_in(tx, card.id, address, self._clock.now())
+        return self._sessions.open_in(
+            tx, card.id, client, joiner.proofs, accept_terms=accept_terms, proven_at=joiner.proven_at
+        )

@@ -61,7 +61,9 @@ def forget_ended_keys(tx: Connection, now: datetime) -> int:
     return tx.execute(delete(mail_keys).where(mail_keys.c.expires_at <= now)).rowcount
 
 
-def end_keys(tx: Connection, identity_id: UUID, *kinds: KeyKind) -> None:
-    """Let no key of these kinds (none named: of any) that was sent to an identity be good any more."""
-    named = [kind.value for kind in kinds or KeyKind]
-    tx.execute(delete(mail_keys).where(mail_keys.c.identity_id == identity_id, mail_keys.c.kind.in_(named)))
+def end_keys(tx: Connection, identity_id: UUID) -> None:
+    """Let no key that was sent for an identity be good any more.
+
+    After a new password neither one that would make another's address the one to reset it by.
+    """
+    tx.execute(delete(mail_keys).where(mail_keys.c.identity_id == identity_id))

@@ -19,7 +19,7 @@ from perdure.identity import throttle
 from perdure.identity.accounts import Accounts
 from perdure.identity.callers import MAX_NAME_CHARACTERS, check_name, naming, require_reader, require_session
 from perdure.identity.errors import BadCredentialsError, LastAdministratorError
-from perdure.identity.mail_keys import KeyKind, end_keys
+from perdure.identity.mail_keys import end_keys
 from perdure.identity.model import (
     WAYS,
     Account,
@@ -180,7 +180,7 @@ class People:
                 self._rights.require_over(tx, actor, identity_id)
             tx.execute(update(credentials).where(_IS_PASSWORD, mine).values(secret=secret))
             end_sessions(tx, identity_id, kept=kept_session)
-            end_keys(tx, identity_id, KeyKind.RESET)
+            end_keys(tx, identity_id)
             self._events.record(tx, facts.PASSWORD_CHANGED, None, actor, {"identity": str(identity_id)})
             if identity_id != actor.identity_id:
                 said = f"The password of {login} was set anew by who manages your organisation here."

@@ -91,7 +91,7 @@ class Recovery:
             _login_of(tx, owner)
             mine = credentials.c.identity_id == owner
             tx.execute(update(credentials).where(_IS_PASSWORD, mine).values(secret=secret))
-            end_keys(tx, owner, KeyKind.RESET)
+            end_keys(tx, owner)
             end_sessions(tx, owner)
             who = Actor(ActorKind.PERSON, owner)
             self._events.record(tx, facts.PASSWORD_RESET, None, who, {"identity": str(owner)})
@@ -114,13 +114,13 @@ class Recovery:
         now = self._clock.now()
         if count_keys(tx, owner.id, KeyKind.RESET, now) >= _MOST_KEYS:
             return
-        if owner.login is None:
+        ends_at = now + _GOOD_FOR
+        key = make_key(tx, KeyKind.RESET, owner.id, owner.email, now, ends_at)
+        if owner.login is None:  # the key is told to nobody: it counts how many mails he was sent
             mine = (credentials.c.identity_id == owner.id, credentials.c.kind.in_(sorted(WAYS)))
             ways = tx.execute(select(credentials.c.kind).distinct().where(*mine).order_by(credentials.c.kind)).scalars()
             self._post.send_in(tx, write_no_password(self._post.url, owner.email, list(ways)), about=owner.id)
             return
-        ends_at = now + _GOOD_FOR
-        key = make_key(tx, KeyKind.RESET, owner.id, owner.email, now, ends_at)
         letter = write_reset(self._post.url, owner.email, owner.login, key, ends_at)
         self._post.send_in(tx, letter, lasts=_GOOD_FOR)
         told = {"identity": str(owner.id)}

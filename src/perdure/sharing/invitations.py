@@ -268,8 +268,10 @@ class Invitations:
 
     def _join(self, key: str, joiner: Joiner, client: Client, accept_terms: int | None) -> tuple[str, Actor]:
         with naming("login name"), self._redeeming(key) as (tx, one):
-            self._require_joinable(self._card(tx, one))
             inviter = self._require_inviter(tx, one)
+            if one.by_manager and not self._manages(tx, inviter, one.organisation_id):
+                one = replace(one, by_manager=False, quota_bytes=_GUEST_QUOTA)  # he was, and is not any more
+            self._require_joinable(self._card(tx, one))
             secret, actor = self._ctx.identity.join_in(
                 tx,
                 inviter,

@@ -64,7 +64,7 @@ async def read_form(request: Request) -> Form:
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS)
     except ValueError:
         return {}
-    return {name: values[0].strip("\0") for name, values in fields.items()}
+    return {name: values[0].replace("\0", "") for name, values in fields.items()}
 
 
 Sent = Annotated[Form, Depends(read_form)]
