@@ -26,6 +26,7 @@ class LetterBox:
         self.letters: list[EmailMessage] = []
         self.port = 0
         self.is_late = False
+        self.last_word = "221 Bye"
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Envelope, address: str, options: Any) -> str:  # noqa: N802  # the library's name
         if address.startswith("refused"):
@@ -41,6 +42,9 @@ class LetterBox:
         assert isinstance(letter, EmailMessage)
         self.letters.append(letter)
         return "250 taken"
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802  # as above
+        return self.last_word
 
     def wait_for(self, address: str, subject: str = "", *, seconds: float = 20) -> EmailMessage:
         """Take the next letter to this address out of the box."""

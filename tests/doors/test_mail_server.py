@@ -64,6 +64,15 @@ def test_what_the_server_says_is_judged_without_repeating_it(server: tuple[Lette
     assert box.letters == []
 
 
+def test_a_mail_that_was_taken_is_sent_whatever_is_said_at_parting(server: tuple[LetterBox, SmtpSettings]) -> None:
+    box, settings = server
+    box.last_word = "421 too many mails today"
+    SmtpMailer(settings).deliver(LETTER, new_id())
+    assert len(box.letters) == 1
+    with pytest.raises(MailRefusedError):
+        SmtpMailer(settings).deliver(Letter("test", "refused@example.org", "S", "T"), new_id())
+
+
 def test_a_wrong_password_and_a_strange_certificate_are_told(certificate: Path, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import smtplib
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.errors import MessageError
@@ -76,7 +76,7 @@ class SmtpMailer:
         """Errors are told without the words of the server, which may repeat addresses."""
         settings = self._settings
         try:
-            with self._connect() as server:
+            with _left_alone(self._connect()) as server:
                 if settings.security == "starttls":
                     server.starttls(context=self._context())
                 if settings.user is not None:
@@ -111,6 +111,17 @@ class SmtpMailer:
         if self._settings.ca is not None:
             context.load_verify_locations(self._settings.ca)
         return context
+
+
+@contextmanager
+def _left_alone(server: smtplib.SMTP) -> Iterator[smtplib.SMTP]:
+    """Say good-bye at the end, whatever is answered: a mail that was taken must not be sent again for it."""
+    try:
+        yield server
+    finally:
+        with suppress(smtplib.SMTPException, OSError):
+            server.quit()
+        server.close()
 
 
 def _judge(what: str, code: int) -> MailRefusedError | MailUnavailableError:
