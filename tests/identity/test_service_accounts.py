@@ -23,6 +23,7 @@ from perdure.identity import (
 from perdure.identity.errors import (
     AddressNotAllowedError,
     BadCredentialsError,
+    IdentityEndedError,
     NameTakenError,
     NotLoggedInError,
     ResponsibleError,
@@ -303,6 +304,13 @@ def test_who_is_responsible_uses_and_disables_but_widens_nothing(house: House) -
     assert house.identity.get_service(reader, service.id).id == service.id
     with pytest.raises(NotAllowedError):
         house.identity.create_service_token(reader, service.id, "t")
+    changes: list[dict[str, Any]] = [{"is_active": False}, {"responsible_id": own_id(ada)}, {}]
+    for change in changes:  # to read does not mean to change
+        with pytest.raises(NotAllowedError):
+            house.identity.change_service(reader, service.id, **change)
+    assert house.identity.get_service(ben, service.id).state is ServiceState.ACTIVE
+    keeper = house.identity.authenticate(house.identity.create_token(ben, "m", verbs=["manage"])[0])
+    assert house.identity.change_service(keeper, service.id, is_active=False).state is ServiceState.DISABLED
 
 
 def test_a_disabled_service_account_is_refused_as_one_that_is_not_known(house: House) -> None:
@@ -313,6 +321,15 @@ def test_a_disabled_service_account_is_refused_as_one_that_is_not_known(house: H
         house.identity.authenticate(secret)
     with pytest.raises(ServiceIdleError):
         token_of(house, service)
+
+
+def test_an_erased_service_account_stays_erased(house: House) -> None:
+    service = make(house)
+    with house.db.begin() as tx:
+        house.identity.erase_in(tx, house.administrator, service.id, "It was never used.")
+    with pytest.raises(IdentityEndedError):
+        house.identity.change_service(house.administrator, service.id, is_active=True)
+    assert house.identity.get_service(house.administrator, service.id).state is ServiceState.DISABLED
 
 
 def test_a_person_of_elsewhere_is_named_by_administrators_only(house: House) -> None:

@@ -36,7 +36,7 @@ from perdure.identity.model import (
     narrow_scope,
 )
 from perdure.identity.people import NewPerson, People
-from perdure.identity.rights import Rights
+from perdure.identity.rights import Rights, require_living_in
 from perdure.identity.tables import accounts, identities, service_accounts, terms, tokens
 from perdure.identity.tokens import Tokens, check_scope, to_token
 from perdure.kernel.actor import Actor, ActorKind, TokenScope
@@ -162,6 +162,8 @@ class ServiceAccounts:
         """
         with self._db.begin() as tx:
             before = self._require_seen(tx, actor, service_id, lock=True)
+            if actor.kind is not ActorKind.SYSTEM:
+                require_self_management(actor)
             is_manager = self._is_manager(tx, actor, before.organisation_id)
             only_own = purpose is None and verbs is None and archives is UNCHANGED and addresses is None
             if not is_manager and not (only_own and not is_active):
@@ -338,6 +340,7 @@ class ServiceAccounts:
     def _set_active(self, tx: Connection, actor: Actor, before: ServiceAccount, *, is_active: bool) -> None:
         if is_active == (before.state is not ServiceState.DISABLED):
             return
+        require_living_in(tx, before.id)
         state, fact = ("active", facts.IDENTITY_ENABLED) if is_active else ("disabled", facts.IDENTITY_DISABLED)
         tx.execute(update(identities).where(identities.c.id == before.id).values(state=state))
         self._events.record(tx, fact, None, actor, {"identity": str(before.id)})
