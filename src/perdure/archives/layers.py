@@ -15,12 +15,20 @@ from uuid import UUID
 from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from perdure.archives.entries import delete_entries, find_occupied_folders, find_own, load_entries
+from perdure.archives.entries import (
+    delete_entries,
+    find_occupied_folders,
+    find_own,
+    find_visible,
+    iter_visible,
+    load_entries,
+)
 from perdure.archives.model import Archive, Entry, EntryKind, PartState
 from perdure.archives.noting import count_removal, number_removals, owe_notes, settle_notes
 from perdure.archives.placing import Reservation, add_usage
 from perdure.archives.records import Context, load
 from perdure.archives.tables import archives, parts, superseded
+from perdure.archives.union import end_of_folder, start_of_folder
 from perdure.formats.manifest import ManifestEntry, SupersededEntry, superseded_to_line
 from perdure.kernel.paths import display_path, find_ancestors, iter_ancestors
 from perdure.storage.crash_points import crash_point
@@ -28,6 +36,7 @@ from perdure.storage.model import PartRef
 
 _FOLDERLESS = (EntryKind.FILE, EntryKind.SYMLINK)
 _STAGED = (PartState.FILLING.value, PartState.FULL.value)
+_TAKEN = "the path is taken, and the request does not want to replace it"
 
 
 @dataclass(slots=True)
@@ -84,14 +93,16 @@ def put_entries(
 ) -> PutResult:
     """Put entries of the reserved part into the archive's layer, in the place of what is at their paths.
 
-    An entry that contradicts the layer, or that the caller refuses already, is refused with its reason. The entries do
-    not contradict each other.
+    An entry that contradicts the layer, or that the caller refuses already, is refused with its reason; if it is not to
+    `replace` anything, so is one that would hide something inherited. The entries do not contradict each other.
     """
     ancestors = find_ancestors(entry.path for entry in entries)
     present = find_own(tx, archive.id, [*{entry.path for entry in entries}, *ancestors])
     occupied = find_occupied_folders(tx, archive.id, [e.path for e in entries if e.kind in _FOLDERLESS])
     in_the_way = {path for path in ancestors & present.keys() if present[path].kind in _FOLDERLESS}
     refused: dict[bytes, str] = {}
+    if not replace:
+        refusals = {**dict.fromkeys(_find_hiding(tx, archive, entries), _TAKEN), **refusals}
     for entry in entries:
         problem = refusals.get(entry.path) or _find_conflict(entry, present, in_the_way, occupied, replace=replace)
         if problem:
@@ -196,12 +207,28 @@ def _find_conflict(
     if old is None:
         return None
     if not replace and old.kind is not EntryKind.HIDDEN:
-        return "the path is taken, and the request does not want to replace it"
+        return _TAKEN
     if entry.kind is EntryKind.DIRECTORY and old.kind in _FOLDERLESS:
         return f"a {old.kind.value} has this path"
     if entry.kind is EntryKind.DIRECTORY and old.kind is EntryKind.HIDDEN:
         return "the inherited folder of this name is hidden; put something into it instead"
     return None
+
+
+def _find_hiding(tx: Connection, archive: Archive, entries: Sequence[Entry]) -> set[bytes]:
+    """The paths of entries that would hide something inherited: at the path, a file above it, or what is inside it."""
+    if archive.parent_id is None:
+        return set()
+    layers = list_layers(tx, archive.id)
+    return {entry.path for entry in entries if _is_hiding(tx, layers, entry)}
+
+
+def _is_hiding(tx: Connection, layers: Sequence[UUID], entry: Entry) -> bool:
+    shown = find_visible(tx, layers, [entry.path, *iter_ancestors(entry.path)])
+    if entry.path in shown or any(one.kind in _FOLDERLESS for one in shown.values()):
+        return True
+    inside = iter_visible(tx, layers, start=start_of_folder(entry.path), end=end_of_folder(entry.path), chunk=1)
+    return entry.kind in _FOLDERLESS and next(inside, None) is not None
 
 
 def _changes_kind(stored: Sequence[Entry], present: Mapping[bytes, Entry], part: int) -> bool:

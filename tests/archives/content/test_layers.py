@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.archives.entries import iter_own
-from perdure.archives.errors import NothingToHideError
+from perdure.archives.errors import NothingToHideError, PathTakenError
 from perdure.archives.items import BatchItem, PlanItem, Verdict
 from perdure.archives.model import Archive, Entry, EntryKind
 from perdure.archives.union import (
@@ -224,3 +224,19 @@ def test_a_child_adds_replaces_and_hides(shop: Workshop) -> None:
     with zipfile.ZipFile(io.BytesIO(b"".join(download.read(0, None)))) as packed:
         assert packed.testzip() is None
         assert len(packed.namelist()) == 4 + 3
+
+
+def test_who_is_not_to_replace_hides_nothing_inherited(shop: Workshop) -> None:
+    parent = shop.open()
+    shop.put_all(parent, {b"a": b"1", b"b/c": b"2", b"b/d": b"3", b"gone": b"4", b"empty": None})
+    child = shop.append(shop.close(parent))
+    before = shop.contents(child)
+    for path in (b"a", b"a/below", b"a/far/below", b"b", b"b/c", b"b/c/d", b"empty"):
+        with pytest.raises(PathTakenError):
+            shop.put(child, path, b"mine", replace=False)
+    assert shop.contents(child) == before
+    shop.filling.remove(shop.ada, child.id, [b"gone"])
+    for path in (b"new", b"b/new", b"gone", b"a-b", b"empty/new"):
+        shop.put(child, path, b"mine", replace=False)
+    added = dict.fromkeys((b"new", b"b/new", b"gone", b"a-b", b"empty/new"), b"mine")
+    assert shop.contents(shop.close(child)) == before | added
