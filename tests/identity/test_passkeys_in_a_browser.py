@@ -94,6 +94,9 @@ def test_a_program_makes_and_uses_one_by_http(running: RunningApplication) -> No
         for answer in ({}, {"id": "AAAA"}, {"id": "AAAA", "response": {"userHandle": "!"}}):
             refused = api.post("/login/passkey/finish", json={**begun_ticket(begun), "answer": answer})
             assert (refused.status_code, refused.json()["code"]) == (401, "passkey_refused")
+        page, headers_of_page = f"{running.url}/login/passkey", {"sec-fetch-site": "same-origin"}
+        for odd in ("", "7", "[" * 20_000):
+            assert api.post(page, data={"ticket": "x", "answer": odd}, headers=headers_of_page).status_code == 401
         token = {"authorization": f"Bearer {running.token()}"}
         assert api.delete(place, headers=token).status_code == 403
         assert api.delete(place, headers=headers).status_code == 204

@@ -158,7 +158,7 @@ def _suggest(request: Request) -> str:
 def _read_answer(form: Form) -> dict[str, Any]:  # Any: JSON of a browser
     try:
         answer = json.loads(form.get("answer", ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise PasskeyRefusedError("The browser sent no passkey.")
