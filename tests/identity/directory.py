@@ -96,6 +96,7 @@ objectClass: inetOrgPerson
 uid: linus
 cn: Linus Pauling
 sn: Pauling
+description:: eOKAi3k=
 userPassword: {password}
 
 dn: uid=odd*man (x),ou=people,{base}

@@ -171,6 +171,8 @@ def test_what_the_operator_got_wrong_is_no_wrong_password(slapd: Slapd) -> None:
             made.find_person("ada", PASSWORD)
     with pytest.raises(LoginNotConfirmedError, match="employeeNumber"):
         by_search(slapd, subject_attribute="employeeNumber").find_person("ada", PASSWORD)
+    with pytest.raises(LoginNotConfirmedError, match="description"):  # what is seen of it somebody else may have, too
+        by_search(slapd, subject_attribute="description").find_person("linus", PASSWORD)
     assert by_search(slapd, user_filter="(|(uid={login})(cn=Grace Hopper))").find_person("ada", PASSWORD) is None
 
 

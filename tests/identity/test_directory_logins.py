@@ -123,6 +123,10 @@ def test_a_refusal_tells_nothing_and_is_counted(site: Site) -> None:
     last = [site.log_in(spelling, "wrong") for spelling in spellings][-1]
     assert (last.status_code, last.json()["code"]) == (429, "login_throttled")
     assert site.log_in("linus").status_code == 429
+    marks = "\u0301" * 60_000 + "\u0323" * 60_000  # to sort them takes the square of their number
+    form = f"provider=site&login={marks}&password=wrong".encode()
+    headers = {"sec-fetch-site": "same-origin", "content-type": "application/x-www-form-urlencoded"}
+    assert httpx.post(f"{site.running.url}/login", content=form, headers=headers, trust_env=False).status_code == 401
     assert site.api.post("/login", json={"provider": "elsewhere", "login": "a", "password": "b"}).status_code == 404
 
 

@@ -18,6 +18,7 @@ from perdure.kernel.clock import Clock
 from perdure.kernel.errors import PerdureError
 
 _ADDRESS_REMEMBERED = timedelta(days=90)
+_LONGEST_COUNTED = 300  # characters: to put a long name into one form takes the square of its length
 _IGNORED = frozenset("\u034f\u1806\ufffc")  # as directories do when they compare (RFC 4518), beside marks and blanks
 
 
@@ -66,5 +67,5 @@ class Directories:
 
 def _plain(login: str) -> str:
     """One name for all that a directory takes for the same, so that guesses at them count together."""
-    letters = unicodedata.normalize("NFKD", login).casefold()
+    letters = unicodedata.normalize("NFKD", login[:_LONGEST_COUNTED]).casefold()
     return "".join(one for one in letters if unicodedata.category(one)[0] not in "MZC" and one not in _IGNORED)

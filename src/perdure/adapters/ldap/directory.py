@@ -223,15 +223,17 @@ class LdapDirectory:
 
     def _subject(self, entry: Entry) -> str:
         wanted = self._settings.subject_attribute
-        if wanted.lower() == _DN:
+        if wanted.lower() == _DN and len(entry.name) <= _LONGEST_NAME:
             return fold_name(entry.name)
         values = entry.attributes.get(wanted.lower(), ())
         if len(values) == 1:
             value = values[0]
             if wanted.lower() == _BINARY_UUID and len(value) == 16:
                 return str(UUID(bytes_le=bytes(value)))
-            if subject := _text(value).strip():
-                return subject
+            subject = _text(value)
+            # Never what is left of a value: two people may have that in common, as of binary ones
+            if subject.strip() and subject.encode() == value and len(subject) <= _LONGEST_NAME:
+                return subject.strip()
         raise LoginNotConfirmedError(f"{self.label} does not tell one {wanted} of you.")
 
     def _first(self, entry: Entry, attributes: Iterable[str]) -> str:
