@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from perdure.archives import receiving
 from perdure.archives.model import Entry
 from perdure.archives.receiving import UploadReceiver
 from perdure.storage.errors import StoreFailedError
@@ -212,6 +213,21 @@ def test_an_upload_goes_on_where_it_stopped(ada: Caller, archive: str, problem: 
     last = ada.patch(place, content=b"56789", headers={**CHUNK, **right})
     assert last.headers["repr-digest"] == f"sha-512=:{b64(hashlib.sha512(b'0123456789').digest())}:"
     assert ada.get_file(archive, "big/one").content == b"0123456789"
+
+
+def test_nothing_is_kept_of_a_long_chunk_whose_checksum_is_wrong(
+    ada: Caller, archive: str, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "CHECKPOINT_EVERY", 1)
+    told = {"Upload-Length": "9000000", "Upload-Metadata": f"path {b64(b'x')}"}
+    place = ada.post(f"{ada.data}/archives/{archive}/uploads", headers=told).headers["location"]
+    wrong = {"Upload-Offset": "0", "Upload-Checksum": f"sha1 {b64(b'x' * 20)}"}
+    problem(ada.patch(place, content=b"1" * 8_999_999, headers={**CHUNK, **wrong}), 460, "checksum_mismatch")
+    assert ada.head(place).headers["upload-offset"] == "0"
+    content = b"2" * 9_000_000
+    right = {"Upload-Offset": "0", "Upload-Checksum": f"md5 {b64(hashlib.md5(content).digest())}"}
+    assert ada.patch(place, content=content, headers={**CHUNK, **right}).status_code == 204
+    assert ada.get_file(archive, "x").content == content
 
 
 def test_an_upload_of_nothing_is_an_empty_file_at_once(ada: Caller, archive: str) -> None:

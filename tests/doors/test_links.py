@@ -185,6 +185,17 @@ def test_files_are_dropped_and_nothing_is_seen_or_replaced(
     assert web.get(f"{url}/checksums").status_code == 404
     with Caller(running, made["secret"]) as bearer:
         problem(bearer.get(f"/archives/{archive}"), 403, "link_address_needed")
+    # where the files go is not told either
+    wrong = {"repr-digest": f"sha-256=:{b64encode(bytes(32)).decode()}:"}
+    untold = [
+        problem(web.put(f"{url}/files/odd", content=b"odd", headers=wrong), 422, "digest_mismatch"),
+        problem(web.put(f"{url}/files/{'/'.join(['x' * 249] * 10)}", content=b"odd"), 422, "bad_path"),
+    ]
+    told = f"path {b64encode(b'odd').decode()},sha256 {b64encode(b'0' * 64).decode()}"
+    begun = web.post(f"{url}/uploads", headers={**TUS, "upload-length": "3", "upload-metadata": told})
+    sent = web.patch(begun.headers["location"], content=b"odd", headers={**CHUNK, "upload-offset": "0"})
+    untold.append(problem(sent, 422, "digest_mismatch"))
+    assert "inbox" not in str(untold)
     ada.close_archive(archive)
     problem(web.put(f"{url}/files/late", content=b"late"), 404, "link_not_found")
 
@@ -232,6 +243,8 @@ def test_an_upload_by_a_drop_replaces_nothing_and_is_its_own(
     ada.put_file(archive, "inbox/late.txt", b"first")  # while it is under way
     problem(web.patch(late, content=b"other", headers={**CHUNK, "upload-offset": "0"}), 409, "drop_refused")
     assert ada.get_file(archive, "inbox/late.txt").content == b"first"
+    ended = web.head(late, headers=TUS)  # who asks after a lost answer is not told that his file is stored
+    assert (ended.status_code, ended.headers.get("upload-offset")) == (410, None)
     mine = begin(web, url, "mine.txt", 5).headers["location"].rsplit("/", 1)[1]
     hers = ada.post(
         f"{ada.data}/archives/{archive}/uploads",

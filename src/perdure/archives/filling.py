@@ -207,10 +207,12 @@ class Filling:
     def settle_upload(self, actor: Actor, upload_id: UUID) -> UploadView:
         """How far an upload is, finished by this call where all of its bytes are there and nobody has finished it.
 
-        Whoever sees all bytes there takes the file for stored. Raises what finishing raises, and UploadBusyError while
-        another request still has the upload.
+        Whoever sees all bytes there takes the file for stored. Raises what finishing raises, UploadEndedError when
+        there is nothing to go on with, and UploadBusyError while another request still has the upload.
         """
         view = self.get_upload(actor, upload_id)
+        if view.state is UploadState.ABANDONED:
+            raise UploadEndedError(f"The upload is {view.state.value}.", state=view.state.value)
         if view.state not in ACTIVE_UPLOADS or view.offset < view.size:
             return view
         receiver = self.open_upload(actor, upload_id, view.offset)

@@ -103,6 +103,12 @@ def release(tx: Connection, ctx: Context, archive: Archive, upload_id: UUID, *, 
     return True
 
 
+def note_refusal(tx: Connection, upload_id: UUID) -> None:
+    """Let nobody take an upload for stored that ended with its file refused; the log of its part is right."""
+    refused = {"state": UploadState.ABANDONED.value, "lease_until": None}
+    tx.execute(update(uploads).where(uploads.c.id == upload_id).values(**refused))
+
+
 def keep_in_doubt(tx: Connection, upload_id: UUID, now: datetime) -> None:
     """Keep a reservation that ended until its part's log is put right, also when that was done once before."""
     lease_until = func.coalesce(uploads.c.lease_until, now)

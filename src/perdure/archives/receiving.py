@@ -25,7 +25,14 @@ from perdure.archives.layers import (
     to_manifest_entry,
 )
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, UploadState
-from perdure.archives.placing import STREAM_LEASE, Reservation, keep_in_doubt, release, renew_lease
+from perdure.archives.placing import (
+    STREAM_LEASE,
+    Reservation,
+    keep_in_doubt,
+    note_refusal,
+    release,
+    renew_lease,
+)
 from perdure.archives.records import Context, load, require_state
 from perdure.archives.renoting import renote_part
 from perdure.formats.manifest import entry_to_line, staged_line
@@ -145,6 +152,8 @@ class Landing:
                 )
                 self._log([entry_to_line(to_manifest_entry(entry)) for entry in result.untold], result.removals)
                 owe_aftermath(tx, ctx, archive, self.reservation.number, result.aftermath)
+                if result.refused and ended_as is not None:
+                    note_refusal(tx, self.reservation.id)
                 if result.stored:
                     told = _describe(result.stored, lines)
                     ctx.events.record(tx, events.FILES_ADDED, archive.id, self._actor, told)
@@ -328,6 +337,7 @@ class UploadReceiver:
         self._replace = replace
         self._writer = writer
         self._safe = writer.offset
+        self._is_held = False
 
     @property
     def id(self) -> UUID:
@@ -351,8 +361,12 @@ class UploadReceiver:
         if self._writer.offset + len(data) > self._item.size:
             raise WrongSizeError(f"More than the announced {self._item.size} bytes came.", offset=self._writer.offset)
         self._writer.write(data)
-        if self._writer.offset - self._safe >= CHECKPOINT_EVERY:
+        if not self._is_held and self._writer.offset - self._safe >= CHECKPOINT_EVERY:
             self.checkpoint()
+
+    def hold(self) -> None:
+        """Keep nothing of what is written from now on before it is asked for: it may turn out to be wrong."""
+        self._is_held = True
 
     def checkpoint(self) -> int:
         """Make what was written durable and return the offset, which no crash takes back."""

@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from perdure.archives.downloading import Download, Form
 from perdure.archives.errors import (
+    DigestMismatchError,
     EntryNotFoundError,
     NoRoomError,
     PathTakenError,
@@ -37,7 +38,7 @@ from perdure.identity.errors import BadCredentialsError
 from perdure.identity.secrets import digest_secret
 from perdure.kernel.actor import SYSTEM, Actor, ActorKind
 from perdure.kernel.errors import ConflictError
-from perdure.kernel.paths import check_path, display_path
+from perdure.kernel.paths import MAX_PATH_BYTES, BadPathError, check_path, display_path
 from perdure.sharing.errors import (
     DropRefusedError,
     LinkAddressNeededError,
@@ -49,7 +50,7 @@ from perdure.sharing.links import LINK_PREFIX
 from perdure.sharing.model import PASS_LIFETIME, Link, LinkKind
 from perdure.sharing.rows import count_start, count_use, to_link
 from perdure.sharing.tables import links
-from perdure.storage.errors import UploadBusyError
+from perdure.storage.errors import UploadBusyError, WrongSizeError
 from perdure.storage.ports import Buffer
 
 
@@ -321,7 +322,8 @@ class Drop:
         self._receiver = receiver
 
     def write(self, data: Buffer) -> None:
-        self._receiver.write(data)
+        with _telling_nothing():
+            self._receiver.write(data)
 
     def finish(self) -> Mapping[str, str]:
         """Keep the file and return its digests."""
@@ -339,7 +341,11 @@ class DroppedUpload:
         self._receiver = receiver
 
     def write(self, data: Buffer) -> None:
-        self._receiver.write(data)
+        with _telling_nothing():
+            self._receiver.write(data)
+
+    def hold(self) -> None:
+        self._receiver.hold()
 
     def checkpoint(self) -> int:
         return self._receiver.checkpoint()
@@ -360,7 +366,10 @@ def _below(link: Link, path: bytes) -> bytes:
     """The path in the archive of what is at a path below what the link is for."""
     if path:
         check_path(path)
-    return check_path(b"/".join(filter(None, (link.path, path)))) if link.path or path else b""
+    whole = b"/".join(filter(None, (link.path, path)))
+    if len(whole) > MAX_PATH_BYTES:  # nothing else can be wrong with it; where the folder is remains untold
+        raise BadPathError("The path is too long here.", path=display_path(path[:200]))
+    return whole
 
 
 def _as_seen(link: Link, entry: Entry) -> Entry:
@@ -382,9 +391,13 @@ def _dropped_on() -> DropRefusedError:
 
 @contextmanager
 def _telling_nothing() -> Iterator[None]:
-    """Let no error tell a visitor what is there already, how much of it, or what became of the archive."""
+    """Let no error tell a visitor what is there already, how much of it, where, or what became of the archive."""
     try:
         yield
+    except DigestMismatchError as error:
+        raise DigestMismatchError("What arrived is not what was stated.", digest=error.extra.get("digest")) from None
+    except WrongSizeError as error:
+        raise WrongSizeError("Not as many bytes came as were announced.", **error.extra) from None
     except (UploadBusyError, UploadEndedError, UploadOffsetError):  # of his own upload
         raise
     except (PathTakenError, RefusedItemError):

@@ -54,6 +54,8 @@ class UploadWriter(Protocol):
 
     def write(self, data: bytes | bytearray | memoryview, /) -> object: ...
 
+    def hold(self) -> None: ...
+
     def checkpoint(self) -> object: ...
 
     def close(self) -> None: ...
@@ -188,6 +190,8 @@ async def _take(
 ) -> Entry | None:
     """Move the body into the upload. What arrives before the connection ends is kept, unless a checksum covers it."""
     sink = _Both(writer, checked) if checked else writer
+    if checked:
+        writer.hold()
     body = Body(request, length)
     try:
         await pump(body, sink, threads)

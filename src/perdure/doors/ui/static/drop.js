@@ -181,14 +181,16 @@ async function problemOf(answer) {
 
 function problem(status, text) {
   let said = `the server answered ${status}`;
+  let code = "";
   try {
     const known = JSON.parse(text);
     said = known.detail || known.title || said;
+    code = known.code;
   } catch {
     // no problem document: the status has to do
   }
   const error = new Error(said);
-  error.isFinal = status >= 400 && status < 500 && ![408, 409, 429].includes(status);
+  error.isFinal = code === "drop_refused" || (status >= 400 && status < 500 && ![408, 409, 429].includes(status));
   return error;
 }
 
