@@ -269,6 +269,9 @@ def test_new_keys_are_fetched_and_a_silent_issuer_is_worth_a_retry(
     identity.authenticate_grid(issuer.sign(ALL))
     issuer.is_away = True
     identity.authenticate_grid(issuer.sign(ALL))  # with the keys that are known
+    with pytest.raises(ProviderUnavailableError):
+        identity.authenticate_grid(old)  # whose key may be a new one
+    identity.authenticate_grid(issuer.sign(ALL))
     issuer.is_away = False
     with pytest.raises(GridTokenRefusedError):
         identity.authenticate_grid(old)

@@ -45,6 +45,7 @@ class Issuer:
         self._silent_since: float | None = None
         self._metadata: tuple[float, Mapping[str, Any]] | None = None  # Any: JSON of the provider
         self._keys: tuple[float, KeySet] | None = None
+        self._asked_anew_at: float | None = None
 
     def decode(self, token: str) -> dict[str, Any]:  # Any: claims
         """The claims of a JWT that a key of the issuer has signed; raises JoseError or ValueError for any other."""
@@ -124,6 +125,9 @@ class Issuer:
             known = self._keys
         if known is not None and time.monotonic() - known[0] < _METADATA_LASTS:
             return known[1]
+        return self._fetch_keys()
+
+    def _fetch_keys(self) -> KeySet:
         found = self.read_json(self.send("GET", self.endpoint("jwks_uri")))
         try:
             keys = KeySet.import_key_set({"keys": [key for key in found["keys"] if key.get("kty") != "oct"]})
@@ -134,12 +138,18 @@ class Issuer:
         return keys
 
     def _renew_keys(self) -> bool:
-        """Forget the keys unless that was done a moment ago: the provider may have changed them."""
+        """Ask for the keys unless that was done a moment ago: the provider may have changed them.
+
+        Those that are known stay until there are others: nobody ends them by a token that fits none of them.
+        """
+        now = time.monotonic()
         with self._lock:
-            if self._keys is not None and time.monotonic() - self._keys[0] < _KEYS_ANEW_EVERY:
+            asked = max(self._keys[0] if self._keys is not None else 0.0, self._asked_anew_at or 0.0)
+            if asked and now - asked < _KEYS_ANEW_EVERY:
                 return False
-            self._keys = None
-            return True
+            self._asked_anew_at = now
+        self._fetch_keys()
+        return True
 
 
 def name_of(error: Exception) -> str:
