@@ -19,6 +19,7 @@ from perdure.identity import (
     Role,
     ServiceAccount,
     ServiceState,
+    service_accounts,
 )
 from perdure.identity.errors import (
     AddressNotAllowedError,
@@ -220,6 +221,16 @@ def test_a_lost_rotation_is_repeated_after_its_token_is_revoked(house: House) ->
     assert again.replaces == old_id
     with pytest.raises(TokenExpiredError):
         house.identity.authenticate(old)
+
+
+def test_a_rotation_adds_no_token_past_the_limit(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_accounts, "_MOST_TOKENS", 2)
+    service = make(house)
+    token_of(house, service)
+    _, old_id = token_of(house, service)
+    with pytest.raises(BadInputError, match="at most 2"):
+        house.identity.rotate_service_token(house.administrator, service.id, old_id)
+    house.identity.rotate_service_token(house.administrator, service.id, old_id, grace=timedelta(0))
 
 
 def test_of_two_rotations_at_once_one_wins(house: House) -> None:

@@ -229,6 +229,8 @@ class ServiceAccounts:
             taken = tx.execute(select(tokens.c.id).where(following)).scalar()
             if taken is not None:
                 raise TokenRotatedError("Another token takes over from this one.", replaced_by=str(taken))
+            if grace:
+                self._require_few(tx, service_id)
             until = self._end(actor, expires_at, old.expires_at - old.created_at)
             scope = narrow_scope(old.scope, service.scope)
             secret, token = self._make(tx, actor, service, old.name, scope, until, replaces=old)
