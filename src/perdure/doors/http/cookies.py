@@ -22,6 +22,11 @@ def find_session(request: Request) -> str | None:
     return secret if secret and len(secret) <= 512 and secret.isascii() else None
 
 
+def has_session(request: Request) -> bool:
+    """Whether the browser brings a session; whether it still holds is not asked."""
+    return bool(request.cookies.get(_name(request, _SESSION)))
+
+
 def keep_session(request: Request, response: Response, secret: str, expires_at: datetime) -> None:
     """Give the browser its session; whatever it had before is replaced."""
     _set(request, response, _SESSION, secret, expires_at)

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from perdure.archives.finding import PublicPage
 from perdure.archives.model import ArchiveState
 from perdure.doors.http.auth import Caller
+from perdure.doors.http.cookies import has_session
 from perdure.doors.http.errors import NoSuchAddressError
 from perdure.doors.http.problems import request_id_of
 from perdure.doors.http.services import Given, Services
@@ -133,7 +134,13 @@ def render(
     text = (
         _templates()
         .get_template(template)
-        .render(**content, place=services.place(), asset=asset_url, request_id=request_id_of(request))
+        .render(
+            **content,
+            place=services.place(),
+            asset=asset_url,
+            request_id=request_id_of(request),
+            is_inside=has_session(request),
+        )
     )
     # Private, and asked for again each time: what a page shows depends on who asks and changes with the archive.
     usual = {"content-security-policy": _POLICY, "cache-control": "private, no-cache", "vary": "Authorization, Cookie"}
