@@ -216,4 +216,4 @@ def test_whatever_call_fails(
     bench.judge()
     for root in fast_folder.glob("house-*/*/root"):
         require_valid(root)
-    assert missed <= len(cases) // 4, f"{missed} of {len(cases)} faults found no call (seed {SEED})"
+    assert missed <= len(cases) // 2, f"{missed} of {len(cases)} faults found no call (seed {SEED})"
