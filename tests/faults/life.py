@@ -364,6 +364,7 @@ class Life:
             raise _NotGoodError(str(result))
 
     def keep_up(self) -> None:
+        self.house.ctx.identity.create_group(self.house.ada, uuid4().hex)  # the registry has something new to keep
         self.house.archives.heads.fold_quiet()
         self.house.archives.filling.expire_uploads()
         sweep_staging(self.house.ctx)
