@@ -33,6 +33,8 @@ def main() -> int:
         print(__doc__)
         print("`python3 start.py setup` only sets up; any other words are given to the command `perdure`.")
         return 0
+    # Where it is set, each of the many processes would compile all that it imports anew: two seconds of a processor
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     set_up()
     if words[:1] == ["setup"]:
         return 0
@@ -59,7 +61,7 @@ def set_up() -> None:
     if not program("python").exists():
         run(uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(ENVIRONMENT))
     python = ("--python", str(program("python")))
-    run(uv, "pip", "sync", "--quiet", "--require-hashes", *python, str(LOCK))
+    run(uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", *python, str(LOCK))
     editable = ("--no-deps", "--no-build-isolation", "--editable")  # the build backend is in the lock, too
     run(uv, "pip", "install", "--quiet", *python, *editable, str(HERE / "client"), "--editable", str(HERE))
     stamp.write_text(state)

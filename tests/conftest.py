@@ -56,7 +56,7 @@ def find_memory() -> Path | None:
 MEMORY = find_memory()
 
 # A slow moment of a shared machine is no finding of a property
-for _profile, _examples in {"fast": 30, "thorough": 60, "soak": 100_000}.items():
+for _profile, _examples in {"fast": 30, "thorough": 200, "soak": 100_000}.items():
     _patience = [HealthCheck.too_slow]
     settings.register_profile(_profile, max_examples=_examples, deadline=None, suppress_health_check=_patience)
 settings.load_profile("fast")

@@ -52,7 +52,7 @@ def count_requests(server: Server, operation: str) -> int:
     return sum((line["event"], line.get("operation")) == ("request", operation) for line in lines)  # not slow_request
 
 
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(180)
 def test_an_upload_goes_on_after_the_data_plane_was_killed(server: Server, tmp_path: Path) -> None:
     digest = write_random(tmp_path / "large.bin", _LARGE)
     perdure = Command(tmp_path, server.url)

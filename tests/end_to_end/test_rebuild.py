@@ -28,7 +28,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(180)
 def test_the_archives_come_back_from_the_stores_alone(server: Server, tmp_path: Path) -> None:
     with server.client() as client:
         archives = fill(client, tmp_path)

@@ -77,7 +77,6 @@ class Soak:
     history: list[str] = field(default_factory=list)
     token: str = ""
     _riots: int = 0
-    _points: Sequence[str] = ()
     _people: list[Person] = field(default_factory=list)
     chance: random.Random = field(init=False)
 
@@ -101,13 +100,8 @@ class Soak:
         self._people.append(Person(self.tree, self.token, self.ledger, name, chance))
         return self._people[-1]
 
-    def tour(self, share: float = 1.0) -> set[str]:
-        """Die once at each crash point, in the order of an archive's life; the points that were never come to.
-
-        With a `share` at so many of the points, chosen by chance.
-        """
-        points = find_crash_points()
-        self._points = sorted(self.chance.sample(points, round(len(points) * share)))
+    def tour(self) -> set[str]:
+        """Die once at each crash point, in the order of an archive's life; the points that were never come to."""
         person = self.person("tourist")
         do = partial(self._do_among_traps, person)
         known = do("open", person.open, "open.", "publish.synced", "publish.folders_made")
@@ -187,7 +181,7 @@ class Soak:
         """Do an act with traps at these points, again after each death, until it is done; then look."""
         self.step += 1
         self._note(what)
-        for point in self._points:
+        for point in find_crash_points():
             if point.startswith(points or "nowhere"):
                 self.tree.set_trap(point)
         outcomes: list[Outcome] = []
