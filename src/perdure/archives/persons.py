@@ -1,4 +1,4 @@
-"""What concerns a person in all that he has to do with: two identities become one.
+"""What concerns a person in all that he has to do with: two identities become one, or one is told of or erased.
 
 Roles on archives are part of their records. What changes them for many archives at once changes each record, in one
 transaction; the journals follow, and what a crash leaves out of them is brought up as after any change.
@@ -15,9 +15,9 @@ from sqlalchemy import Connection, delete, or_, select, update
 
 from perdure.archives import events
 from perdure.archives.exporting import RENEW_JOB
-from perdure.archives.model import Archive, ArchiveState
-from perdure.archives.records import Context, load, load_all, save_grant_change
-from perdure.archives.roles import grant_documents, require_mandatory_roles
+from perdure.archives.model import ArchiveState
+from perdure.archives.records import Context, load, load_all
+from perdure.archives.roles import change_grants, require_mandatory_roles
 from perdure.archives.tables import archives, idempotency_keys, record_changes, transfers, withdrawals
 from perdure.events import Search, render_cloudevent, search_events
 from perdure.identity.callers import require_fresh, require_self_reader
@@ -133,7 +133,7 @@ class Persons:
                 return
             for archive_id in archive_ids:
                 drop = partial(ctx.identity.drop_grants_of_in, tx, identity_id, archive_id)
-                archive = self._change_grants(tx, actor, archive_id, drop)
+                archive = change_grants(tx, ctx, actor, load(tx, archive_id), drop)
                 if archive.state in _KEPT_STATES:
                     require_mandatory_roles(tx, ctx, archive, archive.profile)
                 ctx.events.record(tx, events.ROLES_TAKEN, archive_id, actor, {"from": str(identity_id)})
@@ -212,7 +212,7 @@ class Persons:
             plan = self._ctx.identity.plan_merge_in(tx, kept_id, gone_id)
             for archive_id in archive_ids:
                 move = partial(self._ctx.identity.move_grants_in, tx, gone_id, kept_id, [archive_id])
-                self._change_grants(tx, actor, archive_id, move)
+                change_grants(tx, self._ctx, actor, load(tx, archive_id), move)
                 told = {"from": str(gone_id), "to": str(kept_id)}
                 self._ctx.events.record(tx, events.ROLES_MOVED, archive_id, actor, told)
             self._move_answers(tx, kept_id, gone_id)
@@ -241,15 +241,6 @@ class Persons:
                 ctx.journal.flush(archive_id)
             return result
         raise TryAgainError("Roles of this person are being given at this moment.")
-
-    def _change_grants(self, tx: Connection, actor: Actor, archive_id: UUID, act: Callable[[], object]) -> Archive:
-        """Let something change the roles on an archive that is held, and its record tell of it."""
-        before = grant_documents(tx, self._ctx, archive_id)
-        act()
-        after = grant_documents(tx, self._ctx, archive_id)
-        changed = {key for key in (*before, *after) if before.get(key) != after.get(key)}
-        old, new = ({key: side.get(key) for key in changed} for side in (before, after))
-        return save_grant_change(tx, self._ctx, actor, load(tx, archive_id), old, new)
 
     def _move_answers(self, tx: Connection, kept_id: UUID, gone_id: UUID) -> None:
         """Approvals and offers that wait are the kept one's: of two by the same person one counts."""

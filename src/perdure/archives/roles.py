@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -108,6 +108,18 @@ def require_mandatory_roles(tx: Connection, ctx: Context, archive: Archive, prof
         raise MandatoryRoleMissingError(
             f"The profile {profile.name} demands the role {', '.join(missing)}, which nobody would hold.", roles=missing
         )
+
+
+def change_grants(tx: Connection, ctx: Context, actor: Actor, archive: Archive, act: Callable[[], object]) -> Archive:
+    """Let something change the roles on a held archive, and its record tell of it; the archive as it is then."""
+    before = grant_documents(tx, ctx, archive.id)
+    act()
+    after = grant_documents(tx, ctx, archive.id)
+    changed = {key for key in (*before, *after) if before.get(key) != after.get(key)}
+    if not changed:
+        return archive
+    old, new = ({key: side.get(key) for key in changed} for side in (before, after))
+    return save_grant_change(tx, ctx, actor, archive, old, new)
 
 
 def grant_documents(tx: Connection, ctx: Context, archive_id: UUID) -> dict[str, dict[str, object]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,8 +25,8 @@ from perdure.archives.errors import (
 from perdure.archives.model import Archive, ArchiveState
 from perdure.archives.placing import add_usage, require_account_room, select_active_uploads
 from perdure.archives.profiles import may_choose
-from perdure.archives.records import Context, load, require_archive, require_state, save_change, save_grant_change
-from perdure.archives.roles import grant_documents, require_mandatory_roles
+from perdure.archives.records import Context, load, require_archive, require_state, save_change
+from perdure.archives.roles import change_grants, require_mandatory_roles
 from perdure.archives.tables import parts, transfers
 from perdure.identity.callers import require_identity, require_self_management, require_self_reader
 from perdure.identity.errors import PassingOnError
@@ -234,14 +235,9 @@ class Transferring:
         pass_on: PassOnLimit | None,
     ) -> None:
         ctx = self._ctx
-        before = grant_documents(tx, ctx, archive.id)
-        ctx.identity.hand_over_in(tx, actor, archive.thing(), from_ids, to_id, pass_on=pass_on)
-        after = grant_documents(tx, ctx, archive.id)
-        changed = {key for key in (*before, *after) if before.get(key) != after.get(key)}
-        if changed:
-            old, new = ({key: side.get(key) for key in changed} for side in (before, after))
-            archive = save_grant_change(tx, ctx, actor, archive, old, new)
-        moved = archive
+        thing = archive.thing()
+        hand_over = partial(ctx.identity.hand_over_in, tx, actor, thing, from_ids, to_id, pass_on=pass_on)
+        moved = archive = change_grants(tx, ctx, actor, archive, hand_over)
         if account is not None and account.id != archive.account_id:
             self._move_usage(tx, archive, account)
             moved = replace(archive, account_id=account.id, organisation_id=account.organisation_id)
@@ -265,9 +261,8 @@ class Transferring:
         held = select(func.coalesce(func.sum(parts.c.file_count), 0), func.coalesce(func.sum(parts.c.byte_count), 0))
         files, size = map(int, tx.execute(held.where(parts.c.archive_id == archive.id)).one())
         given, taken = {"files": -files, "size": -size}, {"files": files, "size": size}
-        for account_id, change in sorted(
-            {archive.account_id: given, account.id: taken}.items()
-        ):  # in one order for all
+        # In one order for all: two that go crosswise would wait for each other
+        for account_id, change in sorted({archive.account_id: given, account.id: taken}.items()):
             add_usage(tx, account_id, **change)
         require_account_room(tx, self._ctx, archive, account, size)
 
