@@ -7,6 +7,8 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from hashlib import sha512
 from io import BytesIO
 from pathlib import Path
@@ -261,6 +263,28 @@ def test_an_upload_by_a_drop_replaces_nothing_and_is_its_own(
     assert web.delete(left, headers=TUS).status_code == 204
     ada.finish(ada.post(f"/archives/{archive}/close", json={"discard_uploads": True}))
     problem(begin(web, url, "too late", 5), 404, "link_not_found")
+
+
+def test_a_stranger_fills_no_quota_with_promises(
+    web: httpx.Client, newcomer: Caller, root: Caller, problem: Problem, running: RunningApplication
+) -> None:
+    archive = newcomer.open()
+    account = newcomer.get(f"/archives/{archive}").json()["account_id"]
+    assert root.patch(f"/accounts/{account}", json={"quota_bytes": 1000}).status_code == 200
+    made = make(newcomer, archive, kind="drop")
+    refused = problem(begin(web, made["url"], "large", 501), 413, "quota_exceeded")
+    assert "501" not in refused["detail"]
+    begun = begin(web, made["url"], "half", 500)
+    ends = parsedate_to_datetime(begun.headers["upload-expires"])
+    assert timedelta(0) < ends - datetime.now(UTC) < timedelta(minutes=20)
+    assert newcomer.put_file(archive, "mine", b"m" * 500).status_code == 201
+    assert newcomer.delete(f"/archives/{archive}/links/{made['id']}").status_code == 204
+    running.application.archives.filling.expire_uploads()
+    assert newcomer.put_file(archive, "more", b"m" * 500).status_code == 201
+    assert root.patch(f"/accounts/{account}", json={"quota_bytes": 3000}).status_code == 200
+    other = make(newcomer, archive, kind="drop")["url"]
+    assert {begin(web, other, f"{number}", 1).status_code for number in range(32)} == {201}
+    problem(begin(web, other, "too many", 1), 429, "too_many_uploads")
 
 
 def test_the_page_of_a_drop_runs_its_own_script_alone(ada: Caller, web: httpx.Client, archive: str) -> None:

@@ -217,6 +217,13 @@ class NoRoomError(ConflictError):
     next_step = "Remove what is not needed, or ask for more room: the sentence says whose limit it is."
 
 
+class TooManyUploadsError(TryAgainError):
+    code = "too_many_uploads"
+    status = 429
+    title = "Many files are on their way by this link"
+    next_step = "Send them one after the other; who broke one off finds it free again after a quarter of an hour."
+
+
 class DigestMismatchError(BadInputError):
     """What arrived is not what the sender digested."""
 

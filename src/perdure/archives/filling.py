@@ -43,7 +43,10 @@ from perdure.archives.placing import (
     ACTIVE_UPLOADS,
     STREAM_LEASE,
     Reservation,
+    is_begun_by,
     is_leased,
+    is_of_link,
+    link_deadline,
     release,
     reserve,
     select_active_uploads,
@@ -173,6 +176,8 @@ class Filling:
         _require_item(item)
         now = self._ctx.clock.now()
         until = min(expires or now + self._ctx.settings.upload_lifetime, now + _MAX_UPLOAD_LIFETIME)
+        if actor.link is not None:
+            until = min(until, link_deadline(now, 0, size, self._ctx.settings.upload_lifetime))
         replace = replace and may_replace_at(actor.paths, archive_id, path)
         kept: dict[str, object] = {
             "mtime_ns": item.mtime_ns,
@@ -180,8 +185,6 @@ class Filling:
             "digests": dict(item.digests),
             "replace": replace,
         }
-        if actor.link is not None:
-            kept["link"] = str(actor.link.link_id)
         archive, reservation = self._reserve(
             actor, archive_id, 1, size, at=path, may_replace=replace, path=path, attributes=kept, until=until
         )
@@ -253,7 +256,7 @@ class Filling:
             found = writer.offset
             writer.close()
             raise UploadOffsetError(f"The upload goes on at {found}, not at {offset}.", offset=found)
-        reservation = Reservation(row.id, part, row.part, 1, row.byte_count, None, row.removals)
+        reservation = Reservation(row.id, part, row.part, 1, row.byte_count, None, row.removals, row.opened_at)
         given = Attributes(row.attributes["mtime_ns"], row.attributes["mode"], row.attributes["digests"])
         landing = Landing(ctx, actor, archive, reservation, ended_as=UploadState.FINISHED)
         item, replace = given.as_item(row.path, row.byte_count), row.attributes.get("replace", True)
@@ -267,22 +270,28 @@ class Filling:
             release(tx, self._ctx, archive, upload_id, state=UploadState.ABANDONED)
         self._ctx.storage.forget_upload(PartRef(row.archive_id, row.part_id), upload_id)
 
-    def expire_uploads(self, patience: Patience | None = None) -> int:
+    def expire_uploads(self, patience: Patience | None = None, with_links: Patience | None = None) -> int:
         """End every reservation that is past its time, and return how many; a periodic job.
 
-        With `patience` an upload that may go on over many requests has its bytes for longer, by a clock of its own.
+        With `patience` an upload that may go on over many requests has its bytes for longer, by a clock of its own;
+        `with_links` is the patience with those of strangers.
         """
         try:
             self._renote_ended()
         finally:  # what it could not do is kept, and delays nothing else
-            ended = self._expire_late(patience)
+            ended = self._expire_late(patience, with_links)
         return ended
 
-    def _expire_late(self, patience: Patience | None) -> int:
+    def _expire_late(self, patience: Patience | None, with_links: Patience | None) -> int:
         late = self._list_late(uploads.c.path.is_not(None))
-        ready = [row for row in late if patience is None or patience.is_over(row.id)]
-        if patience is not None:
-            patience.forget_all_but({row.id for row in late})
+        ready = []
+        for row in late:
+            patient = with_links if is_of_link(row) else patience
+            if patient is None or patient.is_over(row.id):
+                ready.append(row)
+        for patient in (patience, with_links):
+            if patient is not None:
+                patient.forget_all_but({row.id for row in late})
         return sum(self._expire(row) for row in [*self._list_late(uploads.c.path.is_(None)), *ready])
 
     def _renote_ended(self) -> None:
@@ -379,7 +388,7 @@ class Filling:
         row = tx.execute(_with_part_id(select(uploads)).where(uploads.c.id == upload_id)).one_or_none()
         if row is None or row.path is None:
             raise UnknownUploadError(f"There is no upload {upload_id}.")
-        if actor.link is not None and row.attributes.get("link") != str(actor.link.link_id):
+        if actor.link is not None and not is_begun_by(row, actor.link.link_id):
             raise UnknownUploadError(f"There is no upload {upload_id}.")
         try:
             may_replace = row.attributes.get("replace", True)

@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from perdure.archives.copying import require_place
-from perdure.archives.errors import NoRoomError
+from perdure.archives.errors import NoRoomError, TooManyUploadsError
 from perdure.archives.model import Archive, Part, PartState, UploadState, part_has_room
 from perdure.archives.records import Context
 from perdure.archives.tables import account_usage, archives, parts, uploads
@@ -27,7 +27,10 @@ from perdure.storage.model import PartRef
 SEAL_JOB = "archives.seal"
 ACTIVE_UPLOADS = (UploadState.RESERVED.value, UploadState.RECEIVING.value)
 STREAM_LEASE = timedelta(seconds=60)
+LINK_GRACE = timedelta(minutes=15)  # room that a link reserved waits so long for its first byte
+MAX_LINK_UPLOADS = 32  # of one link at once
 _HOLDER = "holder"
+_LINK = "link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Reservation:
     size: int
     lease_until: datetime | None
     removals: int
+    opened_at: datetime
 
 
 def reserve(
@@ -62,13 +66,16 @@ def reserve(
 ) -> Reservation:
     """Reserve room for entries of so many bytes in all; raises NoRoomError naming the limit.
 
-    With a path it is an upload that may go on over many requests; without, `expires_at` is the end of its lease.
+    With a path it is an upload that may go on over many requests; without, `expires_at` is the end of its lease. Links
+    have less: raises TooManyUploadsError, too.
     """
     require_place(ctx, archive.profile)
     _require_quota(tx, ctx, archive, entries, size)
+    if actor.link is not None:
+        _require_link_share(tx, ctx, archive, actor.link.link_id, size)
     part, removals = _take_part(tx, ctx, archive, entries, size)
-    lease = expires_at if path is None else None
-    reservation = Reservation(new_id(), PartRef(archive.id, part.id), part.number, entries, size, lease, removals)
+    now, lease = ctx.clock.now(), expires_at if path is None else None
+    reservation = Reservation(new_id(), PartRef(archive.id, part.id), part.number, entries, size, lease, removals, now)
     tx.execute(
         insert(uploads).values(
             id=reservation.id,
@@ -78,9 +85,9 @@ def reserve(
             state=UploadState.RESERVED.value,
             file_count=entries,
             byte_count=size,
-            attributes={**(attributes or {}), **_holder(ctx)},
+            attributes={**(attributes or {}), **_holder(ctx), **_link(actor)},
             opened_by=actor.identity_id,
-            opened_at=ctx.clock.now(),
+            opened_at=now,
             expires_at=expires_at,
             lease_until=lease,
         )
@@ -132,6 +139,40 @@ def is_leased(ctx: Context, upload: Row[Any], now: datetime) -> bool:  # Any: a 
         return False
     holder = upload.attributes.get(_HOLDER)
     return ctx.lifelines is None or holder is None or not ctx.lifelines.has_ended(holder)
+
+
+def link_deadline(opened_at: datetime, offset: int, size: int, lifetime: timedelta) -> datetime:
+    """Until when a link has the room of a file: whoever sends nothing has it for minutes, and longer by the share of
+    the file that came; one that is sent evenly within the `lifetime` of uploads is never late (pure).
+    """
+    return opened_at + min(lifetime, LINK_GRACE + lifetime * (offset / size if size else 1))
+
+
+def prolong(tx: Connection, upload_id: UUID, now: datetime, until: datetime) -> None:
+    """Give an upload that is neither ended nor late time until then, if it has not more."""
+    active = (uploads.c.id == upload_id) & uploads.c.state.in_(ACTIVE_UPLOADS) & (uploads.c.expires_at > now)
+    tx.execute(update(uploads).where(active).values(expires_at=func.greatest(uploads.c.expires_at, until)))
+
+
+def is_of_link(upload: Row[Any]) -> bool:  # Any: a row of the table
+    """Whether the bearer of a link reserved it."""
+    return _LINK in upload.attributes
+
+
+def is_begun_by(upload: Row[Any], link_id: UUID) -> bool:  # Any: a row of the table
+    """Whether the bearer of this link reserved it."""
+    return bool(upload.attributes.get(_LINK) == str(link_id))
+
+
+def end_link_uploads(tx: Connection, archive_id: UUID, link_id: UUID, now: datetime) -> None:
+    """Let the uploads that a link began be late from now on."""
+    own = select_active_uploads(archive_id).with_only_columns(uploads.c.id).where(uploads.c.path.is_not(None))
+    own = own.where(uploads.c.attributes[_LINK].as_string() == str(link_id))
+    tx.execute(update(uploads).where(uploads.c.id.in_(own)).values(expires_at=func.least(uploads.c.expires_at, now)))
+
+
+def _link(actor: Actor) -> dict[str, str]:
+    return {} if actor.link is None else {_LINK: str(actor.link.link_id)}
 
 
 def _holder(ctx: Context) -> dict[str, str]:
@@ -208,6 +249,48 @@ def _require_quota(tx: Connection, ctx: Context, archive: Archive, entries: int,
     if profile.total_max_bytes is not None:
         used = _profile_use(tx, archive)
         _require_room("bytes of this profile in the account", profile.total_max_bytes, used + size)
+
+
+def _require_link_share(tx: Connection, ctx: Context, archive: Archive, link_id: UUID, size: int) -> None:
+    """What strangers hold without having sent it leaves half of the room to everybody else.
+
+    The account's row is taken: of two that come at once, the second is counted with the first.
+    """
+    mine = select_active_uploads(archive.id).where(uploads.c.attributes[_LINK].as_string() == str(link_id))
+    if tx.execute(select(func.count()).select_from(mine.subquery())).scalar_one() >= MAX_LINK_UPLOADS:
+        raise TooManyUploadsError(f"{MAX_LINK_UPLOADS} files are on their way by this link.")
+    limits = ctx.identity.find_limits_in(tx, archive.account_id)
+    usage = tx.execute(select(account_usage).where(account_usage.c.account_id == archive.account_id)).one()
+    account = archives.c.account_id == archive.account_id
+    _require_share(limits.bytes, usage.byte_count + usage.reserved_bytes, _linked_bytes(tx, account), size)
+    if limits.organisation_bytes is not None:
+        inside = ctx.identity.select_reportable_accounts(Reportable(frozenset({limits.organisation_id}))).subquery()
+        held, reserved, _ = use_of_organisation(tx, ctx, limits.organisation_id)
+        linked = _linked_bytes(tx, archives.c.account_id.in_(select(inside.c.id)))
+        _require_share(limits.organisation_bytes, held + reserved, linked, size)
+    profile = archive.profile
+    if profile.archive_max_bytes is not None:
+        linked = _linked_bytes(tx, archives.c.id == archive.id)
+        _require_share(profile.archive_max_bytes, _archive_use(tx, archive.id)[1] + size, linked, size)
+    if profile.total_max_bytes is not None:
+        same = account & (archives.c.profile["name"].as_string() == profile.name)
+        _require_share(profile.total_max_bytes, _profile_use(tx, archive) + size, _linked_bytes(tx, same), size)
+
+
+def _require_share(limit: int | None, used: int, linked: int, size: int) -> None:
+    """`used` is all that is held and reserved, this included; `linked` what links reserved before."""
+    if limit is not None and 2 * (linked + size) > limit - (used - linked - size):
+        raise NoRoomError("By links at most half of the room is taken before its bytes have come.")
+
+
+def _linked_bytes(tx: Connection, where: ColumnElement[bool]) -> int:
+    """Bytes that links have reserved in these archives."""
+    coming = (
+        select(func.coalesce(func.sum(uploads.c.byte_count), 0))
+        .join(archives, archives.c.id == uploads.c.archive_id)
+        .where(where, uploads.c.state.in_(ACTIVE_UPLOADS), uploads.c.attributes.has_key(_LINK))
+    )
+    return int(tx.execute(coming).scalar_one())
 
 
 def require_account_room(tx: Connection, ctx: Context, archive: Archive, account: Account, size: int) -> None:

@@ -7,7 +7,7 @@ the archive's when `finish` returns, and nobody's before.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha512
 from uuid import UUID
 
@@ -29,7 +29,9 @@ from perdure.archives.placing import (
     STREAM_LEASE,
     Reservation,
     keep_in_doubt,
+    link_deadline,
     note_refusal,
+    prolong,
     release,
     renew_lease,
 )
@@ -49,6 +51,7 @@ from perdure.storage.staging import FileWriter, UploadWriter
 
 CHECKPOINT_EVERY = 64 << 20  # bytes of an upload that a crash of the process may cost
 FINISH_LEASE = timedelta(minutes=5)
+_WORTH_NOTING = timedelta(minutes=1)  # of more time for an upload by a link
 UNEXPECTED = "something else is there than is expected"
 
 
@@ -72,6 +75,7 @@ class Landing:
         self._is_ended = False
         self._has_noted = False
         self._kept = kept_digests(archive.profile.digests)
+        self._until = reservation.opened_at
 
     @property
     def part(self) -> PartRef:
@@ -113,6 +117,23 @@ class Landing:
         if renewed is None:
             raise _ended()
         self.reservation = renewed
+
+    def require_pace(self, offset: int) -> None:
+        """Raises UploadEndedError when a link has had the room for longer than what came of the file is worth."""
+        if self._actor.link is not None and self._deadline(offset) < self.ctx.clock.now():
+            raise _ended()
+
+    def prolong(self, offset: int, *, gain: timedelta = timedelta(0)) -> None:
+        """Give an upload by a link the time that so many bytes are worth, where it is more by more than `gain`."""
+        if self._actor.link is None or (until := self._deadline(offset)) - self._until <= gain:
+            return
+        with self.ctx.db.begin() as tx:
+            prolong(tx, self.reservation.id, self.ctx.clock.now(), until)
+        self._until = until
+
+    def _deadline(self, offset: int) -> datetime:
+        lifetime = self.ctx.settings.upload_lifetime
+        return link_deadline(self.reservation.opened_at, offset, self.reservation.size, lifetime)
 
     def settle(self, entries: Sequence[Entry], *, replace: bool = True, expected: Expected | None = None) -> PutResult:
         """Make entries durable and the archive's, in this order; what the layer refuses is discarded.
@@ -217,12 +238,15 @@ class FileReceiver:
         self._item = item
         self._replace = replace
         self._expected = expected
+        self._came = 0
         self._inflow = Inflow(landing, item)
 
     def write(self, data: Buffer) -> None:
-        """Take bytes in order; raises WrongSizeError when there are more than were announced."""
+        """Take bytes in order; raises WrongSizeError when there are more than were announced, and UploadEndedError."""
         self._landing.keep_lease()
+        self._landing.require_pace(self._came)
         self._inflow.write(data)
+        self._came += len(data)
 
     def finish(self) -> Entry:
         """Make the file the archive's and return its entry; when it raises, nothing of it is kept.
@@ -361,6 +385,7 @@ class UploadReceiver:
         if self._writer.offset + len(data) > self._item.size:
             raise WrongSizeError(f"More than the announced {self._item.size} bytes came.", offset=self._writer.offset)
         self._writer.write(data)
+        self._landing.prolong(self._writer.offset, gain=_WORTH_NOTING)
         if not self._is_held and self._writer.offset - self._safe >= CHECKPOINT_EVERY:
             self.checkpoint()
 
@@ -371,6 +396,7 @@ class UploadReceiver:
     def checkpoint(self) -> int:
         """Make what was written durable and return the offset, which no crash takes back."""
         self._safe = self._writer.flush_durable()
+        self._landing.prolong(self._safe)
         return self._safe
 
     def finish(self) -> Entry:

@@ -22,13 +22,15 @@ from perdure.storage.model import PartRef
 
 SWEEP_AFTER = timedelta(hours=24)
 _PATIENCE = timedelta(hours=6)
+_PATIENCE_WITH_LINKS = timedelta(minutes=5)  # a stranger's upload is not worth a quota that is full for hours
 _IN_THE_MAKING = (ArchiveState.OPEN.value, ArchiveState.CLOSING.value)
 
 
 def register_content_upkeep(ctx: Context, filling: Filling, verifying: Verifying) -> None:
     """Name the periodic work to the queue; once for each process."""
-    late, old = Patience(_PATIENCE), Patience(_PATIENCE)
-    ctx.jobs.register_periodic("archives.expire_uploads", timedelta(minutes=1), lambda: filling.expire_uploads(late))
+    late, late_by_link, old = Patience(_PATIENCE), Patience(_PATIENCE_WITH_LINKS), Patience(_PATIENCE)
+    every = timedelta(minutes=1)
+    ctx.jobs.register_periodic("archives.expire_uploads", every, lambda: filling.expire_uploads(late, late_by_link))
     ctx.jobs.register_periodic("archives.verify_due", timedelta(hours=6), verifying.verify_due)
     ctx.jobs.register_periodic("archives.copy_quiet", timedelta(minutes=5), lambda: copy_quiet(ctx))
     ctx.jobs.register_periodic("archives.sweep_staging", timedelta(hours=1), lambda: sweep_staging(ctx, old))

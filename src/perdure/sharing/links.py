@@ -11,6 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 from perdure.archives import events as facts
 from perdure.archives.errors import EntryNotFoundError
 from perdure.archives.model import Archive, ArchiveState, EntryKind
+from perdure.archives.placing import end_link_uploads
 from perdure.archives.reading import Reading
 from perdure.archives.records import Context, require_archive, require_state
 from perdure.identity.callers import check_name
@@ -112,7 +113,9 @@ class Links:
             if row is None:
                 raise LinkNotFoundError("The archive has no such link.")
             if row.revoked_at is None:
-                tx.execute(update(links).where(mine).values(revoked_at=self._ctx.clock.now()))
+                now = self._ctx.clock.now()
+                tx.execute(update(links).where(mine).values(revoked_at=now))
+                end_link_uploads(tx, archive_id, link_id, now)
                 self._ctx.events.record(tx, facts.LINK_REVOKED, archive_id, actor, {"link": str(link_id)})
 
     def _require_maker(self, tx: Connection, actor: Actor, archive_id: UUID, wanted: LinkRequest) -> Archive:
