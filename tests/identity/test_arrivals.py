@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from sqlalchemy import Connection
 
 from perdure.identity import ApplicationState, Arrival, Client, CredentialKind, Grantee, OrganisationThing, Role
 from perdure.identity.errors import (
@@ -21,9 +23,11 @@ from perdure.identity.errors import (
     NameTakenError,
     NoSuchProviderError,
     TermsNotAcceptedError,
+    TicketUsedError,
     UnknownPersonError,
 )
 from perdure.identity.federation import Federation, check_return
+from perdure.identity.joining import Joiner
 from perdure.identity.tickets import Tickets
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
@@ -321,7 +325,7 @@ def test_a_ticket_carries_who_somebody_is_for_a_while() -> None:
     clock = SetClock()
     federation = Federation(clock, Tickets(clock, MemorySealer()), [])
     ticket = federation.seal_arrival(ADA)
-    assert federation.open_arrival(ticket) == ADA
+    assert replace(federation.open_arrival(ticket), ticket=None) == ADA
     for wrong in ("", ticket + "x"):
         with pytest.raises(BadSealError):
             federation.open_arrival(wrong)
@@ -330,6 +334,95 @@ def test_a_ticket_carries_who_somebody_is_for_a_while() -> None:
     clock.move(timedelta(minutes=31))
     with pytest.raises(BadSealError):
         federation.open_arrival(ticket)
+
+
+def by_ticket(house: House, arrival: Arrival = ADA) -> str:
+    return house.identity.seal_arrival(arrival)
+
+
+def test_a_ticket_opens_one_session(house: House) -> None:
+    let_in(house)
+    ticket = by_ticket(house)
+    opened = house.identity.open_arrival(ticket)
+    house.identity.arrive(opened, HERE)
+    for again in (opened, house.identity.open_arrival(ticket)):
+        with pytest.raises(TicketUsedError):
+            house.identity.arrive(again, HERE)
+    house.identity.arrive(ADA, HERE)  # who logs in anew is not held up
+
+
+def test_a_ticket_that_was_used_puts_nobody_into_a_group_again(house: House) -> None:
+    ada = let_in(house)
+    group = house.identity.create_group(house.administrator, "Beamline")
+    house.identity.add_claim_rule(house.administrator, group.id, entitlement=GROUP, issuer=ISSUER)
+    opened = house.identity.open_arrival(by_ticket(house))
+    house.identity.arrive(opened, HERE)
+    house.identity.arrive(replace(ADA, entitlements=frozenset()), HERE)
+    with pytest.raises(TicketUsedError):
+        house.identity.arrive(opened, HERE)
+    assert house.identity.list_own_groups(ada) == []
+
+
+def test_a_ticket_goes_on_until_something_was_done_by_it(house: House) -> None:
+    let_in(house)
+    version = house.identity.publish_terms(house.administrator, "Be kind.").version
+    ticket = by_ticket(house)
+    opened = house.identity.open_arrival(ticket)
+    with pytest.raises(TermsNotAcceptedError):
+        house.identity.arrive(opened, HERE)
+    assert house.identity.seal_arrival(opened) == ticket  # no second one, which would last longer
+    house.identity.arrive(opened, HERE, accept_terms=version)
+    with pytest.raises(TicketUsedError):
+        house.identity.arrive(opened, HERE, accept_terms=version)
+
+
+def test_a_ticket_makes_one_application_or_one_link_or_one_person(house: House) -> None:
+    asking = house.identity.open_arrival(by_ticket(house))
+    apply(house, asking)
+    with pytest.raises(TicketUsedError):
+        apply(house, replace(asking, display_name="Somebody else"))
+    nina = house.join("nina")
+    linking = house.identity.open_arrival(by_ticket(house, replace(ADA, subject=f"{ISSUER} nina")))
+    made = house.identity.link(nina, linking)
+    house.identity.unlink(nina, made.id)
+    with pytest.raises(TicketUsedError):
+        house.identity.link(nina, linking)
+    joining = house.identity.open_arrival(by_ticket(house, replace(ADA, subject=f"{ISSUER} joan")))
+    joiner = house.identity.joins_from_outside(joining)
+    with house.db.begin() as tx:
+        join(house, tx, joiner)
+    with house.db.begin() as tx, pytest.raises(TicketUsedError):
+        join(house, tx, joiner)
+
+
+def join(house: House, tx: Connection, joiner: Joiner) -> None:
+    organisation = house.administrator.organisation_id
+    assert organisation is not None
+    house.identity.join_in(
+        tx,
+        house.administrator,
+        joiner,
+        organisation_id=organisation,
+        address="joan@example.org",
+        quota_bytes=None,
+        client=HERE,
+        accept_terms=None,
+    )
+
+
+def test_of_two_who_redeem_a_ticket_at_once_one_comes_in(house: House) -> None:
+    let_in(house)
+    opened = house.identity.open_arrival(by_ticket(house))
+
+    def come(_: int) -> bool:
+        try:
+            house.identity.arrive(opened, HERE)
+        except TicketUsedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(come, range(4))) == 1
 
 
 ELSEWHERE = [

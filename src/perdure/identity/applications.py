@@ -39,6 +39,7 @@ from perdure.identity.post import Post
 from perdure.identity.rights import Rights
 from perdure.identity.tables import applications, credentials, organisations
 from perdure.identity.terms import TermsOfUse
+from perdure.identity.tickets import redeem_in
 from perdure.kernel.actor import ANONYMOUS, SYSTEM, Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import BadInputError, NotFoundError, TryAgainError
@@ -106,7 +107,10 @@ class Applications:
         organisation_id: UUID | None = None,
         accept_terms: int | None = None,
     ) -> Application:
-        """Ask to be let in as who somebody from outside was shown to be; raises CredentialTakenError for who is."""
+        """Ask to be let in as who somebody from outside was shown to be.
+
+        Raises CredentialTakenError for who is, and TicketUsedError.
+        """
         named = arrival if display_name is None else arrival.called(display_name)
         arrival = named.called(check_name(named.display_name or named.subject, "display name"))
         arrival = replace(arrival, email=_find_address(arrival.email))
@@ -222,6 +226,7 @@ class Applications:
             raise BadInputError(f"The reason has at most {_LONGEST_REASON} characters.", field="reason")
         with naming("application"), self._db.begin() as tx:
             version = self._terms.require_acceptance_in(tx, accept_terms)
+            redeem_in(tx, arrival.ticket, self._clock.now())
             self._require_room(tx)
             if _is_taken(tx, arrival.kind, arrival.subject):
                 if arrival.kind is not CredentialKind.PASSWORD:

@@ -45,6 +45,7 @@ from perdure.identity.people import People
 from perdure.identity.rights import require_living_in
 from perdure.identity.sessions import Sessions
 from perdure.identity.tables import credentials, identities
+from perdure.identity.tickets import redeem_in, require_unused_in
 from perdure.kernel.actor import Actor
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import NotFoundError, PerdureError
@@ -84,9 +85,10 @@ class Arrivals:
 
         Raises UnknownPersonError, ApplicationPendingError, ApplicationRefusedError, TermsNotAcceptedError, and
         BadCredentialsError for who is disabled; of who came with a password also SecondFactorNeededError and
-        BadCodeError, as at a login by a password of ours.
+        BadCodeError, as at a login by a password of ours. A ticket opens one session: TicketUsedError.
         """
         with self._db.begin() as tx:
+            require_unused_in(tx, arrival.ticket, self._clock.now())
             known = _find(tx, arrival.kind, arrival.subject)
             if known is None:
                 raise self._refusal(tx, arrival)
@@ -104,6 +106,7 @@ class Arrivals:
             again = _find(tx, arrival.kind, arrival.subject)
             if again is None or again.state != "active":
                 raise BadCredentialsError("This login was taken away meanwhile.")
+            redeem_in(tx, arrival.ticket, self._clock.now())
             return self._sessions.open_in(
                 tx,
                 again.identity_id,
@@ -157,10 +160,11 @@ class Arrivals:
     def link(self, actor: Actor, arrival: Arrival) -> Credential:
         """Make a credential the caller's, who is logged in by another; safe to call twice.
 
-        Raises FreshLoginRequiredError, and CredentialTakenError when it is somebody else's.
+        Raises FreshLoginRequiredError, TicketUsedError, and CredentialTakenError when it is somebody else's.
         """
         identity_id = require_fresh(actor, self._clock.now())
         with naming("login"), self._db.begin() as tx:
+            redeem_in(tx, arrival.ticket, self._clock.now())
             require_living_in(tx, identity_id)  # nobody could take a login away again from who is merged or erased
             known = _find(tx, arrival.kind, arrival.subject)
             if known is not None and known.identity_id != identity_id:

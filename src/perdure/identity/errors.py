@@ -173,6 +173,12 @@ class BadSealError(BadInputError):
     next_step = "Begin again from the start."
 
 
+class TicketUsedError(ConflictError):
+    code = "ticket_used"
+    title = "This login was gone on with already"
+    next_step = "Log in again."
+
+
 class TokenExpiredError(NotAllowedError):
     code = "token_expired"
     status = 401

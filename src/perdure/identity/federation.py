@@ -17,11 +17,10 @@ from uuid import UUID
 from perdure.identity.errors import LoginNotConfirmedError, NoSuchProviderError
 from perdure.identity.model import Arrival, CredentialKind
 from perdure.identity.ports import DeviceLogin, Provider
-from perdure.identity.tickets import Tickets
+from perdure.identity.tickets import TICKET_LASTS, Tickets
 from perdure.kernel.clock import Clock, format_time, parse_time
 
 _STATE_LASTS = timedelta(minutes=15)
-_TICKET_LASTS = timedelta(minutes=30)
 _CLOCKS_DIFFER = timedelta(minutes=1)
 _STATE = "login state"
 _DEVICE = "device login"
@@ -133,17 +132,21 @@ class Federation:
         return replace(self._require(provider).accept_token(token), proven_at=None)  # a machine is not the person
 
     def seal_arrival(self, arrival: Arrival) -> str:
-        """A ticket that carries who somebody was shown to be, for half an hour."""
+        """A ticket that carries who somebody was shown to be, for half an hour; the one that he came by, if any."""
+        if arrival.ticket is not None:
+            return arrival.ticket.text
         proven_at = None if arrival.proven_at is None else format_time(arrival.proven_at)
         kept = {**asdict(arrival), "entitlements": sorted(arrival.entitlements), "proofs": sorted(arrival.proofs)}
         kept |= {"proven_at": proven_at}
-        return self._tickets.seal(kept, _ARRIVAL, _TICKET_LASTS)
+        del kept["ticket"]
+        return self._tickets.seal(kept, _ARRIVAL, TICKET_LASTS)
 
     def open_arrival(self, ticket: str) -> Arrival:
-        """Who the ticket is about; raises BadSealError."""
-        kept = self._tickets.open(ticket, _ARRIVAL)
+        """Who the ticket is about; raises BadSealError. What is done by it redeems it."""
+        opened, kept = self._tickets.open_ticket(ticket, _ARRIVAL)
         proven_at = kept.get("proven_at")
         kept |= {"kind": CredentialKind(kept["kind"]), "proven_at": proven_at and parse_time(proven_at)}
+        kept |= {"ticket": opened}
         return Arrival(**{**kept, "entitlements": frozenset(kept["entitlements"]), "proofs": frozenset(kept["proofs"])})
 
     def _require(self, provider: str) -> Provider:

@@ -10,11 +10,12 @@ from sqlalchemy import Connection
 
 from perdure.identity.addresses import Addresses
 from perdure.identity.callers import check_name
-from perdure.identity.model import Arrival, Client, CredentialKind, IdentityCard, fold_name
+from perdure.identity.model import Arrival, Client, CredentialKind, IdentityCard, Ticket, fold_name
 from perdure.identity.passwords import Passwords
 from perdure.identity.people import NewPerson, People, check_login
 from perdure.identity.sessions import Sessions
 from perdure.identity.terms import TermsOfUse
+from perdure.identity.tickets import redeem_in
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock
 from perdure.kernel.ids import new_id
@@ -32,6 +33,7 @@ class Joiner:
     orcid: str | None = None
     proofs: frozenset[str] = frozenset()
     proven_at: datetime | None = None  # when he showed it himself; None: nobody can tell
+    ticket: Ticket | None = None
 
 
 class Joining:
@@ -71,6 +73,7 @@ class Joining:
             orcid=arrival.orcid,
             proofs=arrival.proofs,
             proven_at=arrival.proven_at,
+            ticket=arrival.ticket,
         )
 
     def join_in(
@@ -87,9 +90,10 @@ class Joining:
     ) -> tuple[str, Actor]:
         """Make the identity, with the address that the invitation has proven, and open its first session.
 
-        Without asking who wants it. Raises TermsNotAcceptedError, and what a name that is in use raises.
+        Without asking who wants it. Raises TermsNotAcceptedError, TicketUsedError, and what a name in use raises.
         """
         self._terms.require_acceptance_in(tx, accept_terms)
+        redeem_in(tx, joiner.ticket, self._clock.now())
         card = IdentityCard(new_id(), organisation_id, ActorKind.PERSON, joiner.display_name, joiner.orcid, True, False)
         name = joiner.name or self._people.find_free_name_in(tx, organisation_id, joiner.display_name)
         person = NewPerson(card, address, name, joiner.secret, joiner.kind, joiner.subject)

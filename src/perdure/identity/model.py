@@ -207,11 +207,20 @@ class Passkey:
 
 
 @dataclass(frozen=True, slots=True)
+class Ticket:
+    """What an interrupted login goes on with, once; `id` is what is kept of it when it was redeemed."""
+
+    id: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
     """Somebody who was shown to be who he is, by a credential that may or may not be known here.
 
     `issuer` is who says so; `entitlements` are what it says of him, `proofs` how. `proven_at` is when he did something
-    himself to show it (None: nobody can tell; a session at an institution may be hours old).
+    himself to show it (None: nobody can tell; a session at an institution may be hours old). `ticket` is what it came
+    by, when it was interrupted.
     """
 
     kind: CredentialKind
@@ -223,6 +232,7 @@ class Arrival:
     entitlements: frozenset[str] = frozenset()
     proofs: frozenset[str] = frozenset()
     proven_at: datetime | None = None
+    ticket: Ticket | None = None
 
     def called(self, display_name: str) -> Arrival:
         return replace(self, display_name=display_name)

@@ -67,9 +67,15 @@ def is_remembered(tx: Connection, login: str, address: str, now: datetime) -> bo
 
 def use_once(tx: Connection, challenge: str, until: datetime) -> bool:
     """Whether this is the first use of the challenge, which is good until then."""
-    key = sha256(f"once\0{challenge}".encode()).digest()
+    key = _once_key(challenge)
     row = insert(login_attempts).values(key=key, failures=0, last_at=until).on_conflict_do_nothing()
     return tx.execute(row.returning(login_attempts.c.key)).first() is not None
+
+
+def is_used(tx: Connection, challenge: str, now: datetime) -> bool:
+    """Whether a challenge that is still good was used."""
+    row = tx.execute(_MOMENT, {"key": _once_key(challenge)}).first()
+    return row is not None and row.last_at > now
 
 
 def count_refusal(tx: Connection, identity_id: UUID | None, now: datetime) -> int:
@@ -110,6 +116,10 @@ def _take_back(tx: Connection, key: bytes) -> None:
 
 def _client_key(login: str, address: str) -> bytes:
     return sha256(f"client\0{fold_name(login)}\0{address}".encode("utf-8", "surrogatepass")).digest()
+
+
+def _once_key(challenge: str) -> bytes:
+    return sha256(f"once\0{challenge}".encode()).digest()
 
 
 def _known_key(login: str, address: str) -> bytes:

@@ -182,7 +182,7 @@ def log_in_with_token(form: TokenLoginForm, request: Request, response: Response
     operation_id="log_in_with_ticket",
     dependencies=[GUESSABLE],
     summary="Go on with a login that had to be interrupted, as to accept the terms of use",
-    responses=problems(401, 403),
+    responses=problems(401, 403, 409),
     openapi_extra=ANYONE,
 )
 def log_in_with_ticket(form: TicketForm, request: Request, response: Response, services: Given) -> SessionView:
