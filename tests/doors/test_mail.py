@@ -7,9 +7,11 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -219,6 +221,37 @@ def test_what_is_invited_to_is_asked_again_and_ends_when_revoked_or_sent_anew(
     ):
         wrong = {"email": bad, "archive_id": archive, "role": "reader"}
         assert problem(owner.post("/invitations", json=wrong), 422, "bad_input")["field"] == "email"
+
+
+def test_of_invitations_sent_at_once_no_more_than_a_days_number_goes_out(
+    mailing: RunningApplication, chief: Caller
+) -> None:
+    """Whether they are new, or sent again by who sent them or by somebody else."""
+    with Caller(mailing, mailing.person("quentin")) as sender:
+        archive = sender.open()
+        fields = {"archive_id": archive, "role": "reader"}
+        first, again, *_ = (
+            sender.post("/invitations", json={"email": f"many{number}@example.org", **fields}).json()["id"]
+            for number in range(2)
+        )
+        with mailing.application.db.begin() as tx:
+            tx.execute(text("UPDATE invitations SET sent = 196 WHERE id = :id"), {"id": first})
+        start = Barrier(9)
+
+        def send(number: int) -> int:
+            start.wait(60)
+            if number < 7:
+                return sender.post("/invitations", json={"email": f"more{number}@example.org", **fields}).status_code
+            who = sender if number == 7 else chief
+            return who.post(f"/invitations/{again}/resend").status_code
+
+        with ThreadPoolExecutor(9) as pool:
+            outcomes = list(pool.map(send, range(9)))
+        sent = sum(one in (200, 201, 202) for one in outcomes)
+        assert (sent, outcomes.count(429)) == (3, 6), outcomes
+        with mailing.application.db.begin() as tx:
+            query = text("SELECT sum(sent) FROM invitations WHERE on_id = :id")
+            assert tx.execute(query, {"id": archive}).scalar_one() == 200
 
 
 def test_a_newcomer_joins_by_the_page_of_his_invitation(

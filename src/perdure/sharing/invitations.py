@@ -55,7 +55,7 @@ from perdure.sharing.tables import invitations
 
 KEY_PREFIX = "pdi_"
 _LONGEST_NOTE = 500
-_MOST_A_DAY = 200  # mails of one identity
+_MOST_A_DAY = 200  # mails for one identity, those that another sent again too
 _MOST_SENT = 10  # mails of one invitation
 _FORGET_AFTER = timedelta(days=90)
 _GUEST_QUOTA = 0
@@ -126,6 +126,7 @@ class Invitations:
                 accepted_at=None,
                 accepted_by=None,
             )
+            _wait_for_turn(tx, inviter)
             waiting = self._find_alike(tx, made)
             sent = self._require_room(tx, inviter, waiting)
             if waiting is not None:
@@ -139,12 +140,15 @@ class Invitations:
     def resend(self, actor: Actor, invitation_id: UUID) -> Invitation:
         """Send a new mail with a new key, good from now on; the key before it ends. Raises InvitationDecidedError."""
         with self._ctx.db.begin() as tx:
+            inviter = tx.execute(select(invitations.c.invited_by).where(invitations.c.id == invitation_id)).scalar()
+            if inviter is not None:
+                _wait_for_turn(tx, inviter)
             one = self._require_over(tx, actor, invitation_id)
             self._ctx.identity.require_post()
             now = self._ctx.clock.now()
             if one.state(now) in (InvitationState.ACCEPTED, InvitationState.REVOKED):
                 raise InvitationDecidedError(f"The invitation is {one.state(now).value}.")
-            sent = self._require_room(tx, require_identity(actor), one.id)
+            sent = self._require_room(tx, one.invited_by, one.id)
             one = replace(one, sent_at=now, expires_at=now + self._settings.lasts, trouble="waiting")
             key = new_secret(KEY_PREFIX)
             renewed = {"sent_at": now, "sent": sent + 1, "expires_at": one.expires_at, "digest": digest_secret(key)}
@@ -468,6 +472,13 @@ class Invitations:
             **more,
         }
         self._ctx.events.record(tx, event_type, subject, actor, told)
+
+
+def _wait_for_turn(tx: Connection, inviter: UUID) -> None:
+    """Let the mails for one person be counted one after the other, until the transaction ends; before any row is
+    locked, so that nobody waits in a circle.
+    """
+    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"invitations of {inviter}", 0))))
 
 
 @contextmanager
