@@ -23,6 +23,7 @@ from perdure.doors.http.tls import Certificate
 from perdure.doors.http.watching import NoWatch, RequestWatch
 from perdure.doors.links import open_links
 from perdure.doors.ui import (
+    open_access_page,
     open_account_page,
     open_link_pages,
     open_login_pages,
@@ -30,6 +31,7 @@ from perdure.doors.ui import (
     open_mail_pages,
     open_pages,
     open_passkey_pages,
+    open_usage_pages,
 )
 from perdure.identity import CredentialKind
 from perdure.settings import Settings
@@ -42,9 +44,11 @@ _DOORS = {
         open_link_pages,
         open_passkey_pages,
         open_login_pages,
+        open_access_page,
         open_account_page,
         open_machine_pages,
         open_mail_pages,
+        open_usage_pages,
     ),
 }
 _BACKLOG = 2048  # connections that wait to be taken; the server's own number

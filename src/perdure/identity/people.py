@@ -224,6 +224,12 @@ class People:
         event_type = facts.ADMINISTRATOR_NAMED if is_administrator else facts.ADMINISTRATOR_DISMISSED
         self._change(actor, identity_id, event_type, self._require_administrator, is_administrator=is_administrator)
 
+    def manages_any(self, actor: Actor) -> bool:
+        """Whether the actor manages the people of some organisation, or of all."""
+        with self._db.begin() as tx:
+            is_administrator = self._rights.can(tx, actor, Action.ADMINISTER, InstanceThing())
+            return is_administrator or bool(self._rights.managed_organisations(tx, actor))
+
     def find_identity(self, actor: Actor, login: str) -> IdentityCard | None:
         """Who has this login name, for those who are logged in; e-mail and the login itself are not told.
 

@@ -142,6 +142,7 @@ class Identity:
         self.enable_identity = people.enable_identity
         self.rename_identity = people.rename_identity
         self.set_administrator = people.set_administrator
+        self.manages_any = people.manages_any
         self.find_identity = people.find_identity
         self.get_identity = people.get_identity
         self.find_names = people.find_names

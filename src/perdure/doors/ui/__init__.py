@@ -1,10 +1,12 @@
-"""Pages for people, rendered here, with one script.
+"""Pages for people, rendered here; all of them work without a script but for passkeys and dropping files.
 
-The front page, the landing page of each archive, links, logging in, passkeys, what mails lead to, and service accounts.
+The front page, the landing page of each archive and who has access to it, links, logging in, one's account, passkeys,
+what mails lead to, service accounts, and what accounts use of their quotas.
 """
 
 from __future__ import annotations
 
+from perdure.doors.ui.access import open_access_page
 from perdure.doors.ui.account import open_account_page
 from perdure.doors.ui.links import open_link_pages
 from perdure.doors.ui.login import open_login_pages
@@ -12,8 +14,10 @@ from perdure.doors.ui.machines import open_machine_pages
 from perdure.doors.ui.mail import open_mail_pages
 from perdure.doors.ui.passkeys import open_passkey_pages
 from perdure.doors.ui.routes import open_pages
+from perdure.doors.ui.usage import open_usage_pages
 
 __all__ = [
+    "open_access_page",
     "open_account_page",
     "open_link_pages",
     "open_login_pages",
@@ -21,4 +25,5 @@ __all__ = [
     "open_mail_pages",
     "open_pages",
     "open_passkey_pages",
+    "open_usage_pages",
 ]

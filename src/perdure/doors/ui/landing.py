@@ -14,6 +14,7 @@ from perdure.archives.reading import CopyView
 from perdure.doors.http.paths import encode_logical_path
 from perdure.doors.http.services import Place
 from perdure.doors.ui.words import COPY_TONES, say_copies, say_day
+from perdure.identity import Action
 from perdure.kernel.ids import short_form
 from perdure.kernel.paths import display_path
 
@@ -77,6 +78,7 @@ class Landing:
     licence: str = ""
     licence_url: str | None = None
     access: str = ""
+    access_url: str | None = None
     opened_at: datetime | None = None
     closed_at: datetime | None = None
     keep_until: date | None = None
@@ -161,6 +163,7 @@ def _record(view: ArchiveView, place: Place) -> dict[str, Any]:  # Any: fields o
         "licence": description.licence,
         "licence_url": _licence_url(description.licence),
         "access": _say_access(archive),
+        "access_url": f"/archives/{short_form(archive.id)}/access" if Action.MANAGE in view.actions else None,
         "opened_at": archive.opened_at,
         "closed_at": archive.closed_at,
         "keep_until": archive.keep_until,
