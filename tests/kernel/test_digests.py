@@ -15,6 +15,7 @@ from perdure.kernel.digests import (
     DIGEST_NAMES,
     MultiDigest,
     digest_bytes,
+    digest_each,
     find_digest_mismatch,
     make_digester,
 )
@@ -75,3 +76,16 @@ def test_a_mismatch_is_named() -> None:
     computed = digest_bytes(b"data", ["sha512", "md5"])
     assert find_digest_mismatch({"md5": computed["md5"].upper(), "etag": "x"}, computed) is None
     assert find_digest_mismatch({"sha512": computed["sha512"], "md5": "0" * 32}, computed) == "md5"
+
+
+@given(
+    values=st.lists(st.binary(max_size=300), max_size=4),
+    names=st.lists(st.sampled_from(sorted(DIGEST_NAMES)), unique=True),
+)
+def test_values_digested_together_have_the_digests_of_each(values: list[bytes], names: list[str]) -> None:
+    assert digest_each(values, names) == [digest_bytes(value, names) for value in values]
+
+
+def test_an_unknown_digest_of_many_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="sha512"):
+        digest_each([], ["whirlpool"])

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure.adapters.posix import files, medium, small_files
+from perdure.adapters.posix import files, medium, small_copies, small_digests
 from perdure.adapters.posix.helper import HelperProcess
 from perdure.adapters.posix.medium import ManyReader, MediumReader
 from perdure.adapters.posix.store import PosixStore
@@ -129,14 +130,27 @@ def test_a_file_that_changes_while_it_is_copied_leaves_nothing(
     put = files.put
 
     def slow(path: bytes, top: bytes, data: Buffer, syncer: Syncer | None) -> bool:
-        act(os.fsencode(source / "0005"))
+        with suppress(FileNotFoundError):
+            act(os.fsencode(source / "0005"))
         return put(path, top, data, syncer)
 
     monkeypatch.setattr(files, "put", slow)
     top = os.fsencode(lab.folder / "first" / "staging")
     data = top + f"/{tree_of(lab.part)}/{DATA_PREFIX}".encode()
-    assert small_files.try_copy(top, data, opened, b"0005", b"in/0005", sorted(lab.digests)) is None
-    assert not os.path.lexists(data + b"in/0005")
+    names = [b"0004", b"0005", b"0006"]
+    contents = [f"in/{os.fsdecode(name)}" for name in names]
+    copying = small_copies.Copying(os.getppid())
+    found = copying.copy_files([opened], top, data, sorted(lab.digests), names, bytes(3), contents)
+    assert [None if one is None else one[0] for one in found] == [4, None, 6]
+    assert sorted(os.listdir(data + b"in")) == [b"0004", b"0006"]
+
+
+def test_nothing_is_written_for_a_parent_that_is_gone(lab: Lab, opened: int) -> None:
+    top = os.fsencode(lab.folder / "first" / "staging")
+    data = top + f"/{tree_of(lab.part)}/{DATA_PREFIX}".encode()
+    with pytest.raises(EOFError):
+        small_copies.Copying(os.getpid()).copy_files([opened], top, data, ["crc32"], [b"0005"], b"\0", ["0005"])
+    assert not os.path.lexists(data)
 
 
 def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
@@ -227,7 +241,7 @@ def test_damage_is_found_when_the_helpers_die(lab: Lab, damaged: set[str], monke
 def test_the_medium_gives_files_of_every_size(tmp_path: Path, size: int, method: str) -> None:
     path, data = tmp_path / "file", os.urandom(size)
     path.write_bytes(data)
-    found = small_files.try_digest(MediumReader(method), os.fsencode(path), "sha512")
+    found = small_digests.try_digest(MediumReader(method), os.fsencode(path), "sha512")
     assert found == (digest_bytes(data, ("sha512",))["sha512"], size)
 
 
@@ -253,7 +267,7 @@ def make_files(folder: Path, contents: Sequence[bytes]) -> list[bytes]:
 def read_many(many: ManyReader, folder: Path, names: Sequence[bytes]) -> list[bytes | None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        return [None if data is None else bytes(data) for data in many.read(descriptor, names)]
+        return [None if data is None else bytes(data) for some in many.iter_read(descriptor, names) for data in some]
     finally:
         os.close(descriptor)
 
@@ -331,18 +345,19 @@ def test_a_system_that_refuses_to_read_many_files_is_asked_for_each(
     contents = [os.urandom(number) for number in range(MANY)]
     names = make_files(tmp_path, contents)
     monkeypatch.setattr(medium, "_call", confined)
-    found = list(small_files.Digesting().iter_digests(os.fsencode(tmp_path), "direct", "sha512", names))
+    found = small_digests.Digesting().digest_files([], os.fsencode(tmp_path), "direct", "sha512", names)
     assert found == [(digest_bytes(data, ("sha512",))["sha512"], len(data)) for data in contents]
 
 
 @pytest.mark.parametrize("method", ["direct", "dropped", "plain"])
 def test_what_is_not_given_is_none_among_what_is(tmp_path: Path, method: str) -> None:
     names = make_files(tmp_path, [b"0", b"1"])
-    digesting = small_files.Digesting()
-    found = list(digesting.iter_digests(os.fsencode(tmp_path), method, "sha256", [names[0], b"missing", names[1]]))
+    digesting, folder = small_digests.Digesting(), os.fsencode(tmp_path)
+    found = digesting.digest_files([], folder, method, "sha256", [names[0], b"missing", names[1]])
     assert found == [
         (digest_bytes(b"0", ("sha256",))["sha256"], 1),
         None,
         (digest_bytes(b"1", ("sha256",))["sha256"], 1),
     ]
-    assert list(digesting.iter_digests(os.fsencode(tmp_path / "no"), method, "sha256", names)) == [None, None]
+    assert digesting.digest_files([], folder + b"/no", method, "sha256", names) == [None, None]
+    assert digesting.digest_files([], folder, method, "md5", names) == [None, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import blake3
@@ -56,6 +56,14 @@ _MAKERS: dict[str, Callable[[], Digester]] = {
     "blake3": blake3.blake3,
 }
 
+_AT_ONCE: dict[
+    str, Callable[[bytes], str]
+] = {  # the same of a whole value, without a digester for those that are common
+    "sha512": lambda data: hashlib.sha512(data).hexdigest(),
+    "sha256": lambda data: hashlib.sha256(data).hexdigest(),
+    "crc32": lambda data: f"{isal_zlib.crc32(data):08x}",
+}
+
 DIGEST_NAMES: frozenset[str] = frozenset(_MAKERS)
 CONTENT_DIGESTS: frozenset[str] = frozenset({"sha512", "sha256"})
 DIGEST_LENGTHS: dict[str, int] = {
@@ -106,6 +114,27 @@ def digest_bytes(data: bytes, names: Iterable[str]) -> dict[str, str]:
     digest = MultiDigest(names)
     digest.update(data)
     return digest.hexdigests()
+
+
+def digest_each(values: Sequence[bytes], names: Iterable[str]) -> list[dict[str, str]]:
+    """`digest_bytes` of each value; raises ValueError for a name that is not in DIGEST_NAMES."""
+    digests: list[dict[str, str]] = [{} for _ in values]
+    for name in names:
+        digest = _AT_ONCE.get(name) or _digest_by(name)
+        for found, value in zip(digests, values, strict=True):
+            found[name] = digest(value)
+    return digests
+
+
+def _digest_by(name: str) -> Callable[[bytes], str]:
+    make_digester(name)
+
+    def digest(data: bytes) -> str:
+        digester = make_digester(name)
+        digester.update(data)
+        return digester.hexdigest()
+
+    return digest
 
 
 def find_digest_mismatch(stated: Mapping[str, str], computed: Mapping[str, str]) -> str | None:

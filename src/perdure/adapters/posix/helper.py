@@ -13,12 +13,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Self
 
-from perdure.adapters.posix.small_files import MOST_FOLDERS, receive, send
+from perdure.adapters.posix.descriptors import MOST_PASSED, receive, send
 from perdure.formats import ocfl
 from perdure.storage.helpers import HelperLostError, Looked, SourceFile
 from perdure.storage.model import DATA_PREFIX, Received
+from perdure.storage.source_files import iter_content_names
 
-_PROGRAM = "from perdure.adapters.posix.small_files import serve_parent; serve_parent({fd}, {parent})"
+_PROGRAM = (
+    "import sys; sys.path += {path!a}; "
+    "from perdure.adapters.posix.small_files import serve_parent; serve_parent({fd}, {parent})"
+)
 _END_TIMEOUT = 5.0  # seconds
 
 
@@ -30,9 +34,11 @@ class HelperProcess:
         self._staging, self._root, self._medium_read = staging, root, medium_read
         self._channel, theirs = socket.socketpair()
         with theirs:
-            program = _PROGRAM.format(fd=theirs.fileno(), parent=os.getpid())
+            # told where our modules are, it need not look for them
+            path = [folder for folder in sys.path if os.path.isabs(folder)]
+            program = _PROGRAM.format(path=path, fd=theirs.fileno(), parent=os.getpid())
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", program],
+                [sys.executable, "-S", "-P", "-c", program],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -50,13 +56,20 @@ class HelperProcess:
         return self._process.pid
 
     def copy(self, tree: str, sources: Sequence[SourceFile], digests: frozenset[str]) -> list[Received | None]:
-        folders = {descriptor: index for index, descriptor in enumerate({source.dir_fd for source in sources})}
-        if len(folders) > MOST_FOLDERS:
+        if not sources:
+            return []
+        names, inside, paths = zip(*sources, strict=True)
+        folders = list(dict.fromkeys(inside))
+        if len(folders) > MOST_PASSED:
             return [None] * len(sources)
-        wanted = [(source.name, folders[source.dir_fd], source.path) for source in sources]
+        places = {folder: place for place, folder in enumerate(folders)}
+        contents = [next(iter_content_names(path)) for path in paths]
         data = self._staging + f"/{tree}/{DATA_PREFIX}".encode()
-        answer = self._ask(["copy", self._staging, data, sorted(digests), wanted], list(folders))
-        return [Received._make(one) if one is not None else None for one in answer]
+        order = ["copy", self._staging, data, sorted(digests), names, bytes(map(places.__getitem__, inside)), contents]
+        return [
+            Received._make((content, *one)) if one is not None else None
+            for content, one in zip(contents, self._ask(order, folders), strict=True)
+        ]
 
     def digest(self, object_id: str, paths: Sequence[str], algorithm: str) -> list[tuple[str, int] | None]:
         folder = self._root + b"/" + ocfl.object_path(object_id).encode()

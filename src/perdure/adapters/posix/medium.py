@@ -1,4 +1,7 @@
-"""Reading files as their medium gives them; many small ones with one call of the system, where it has such a call."""
+"""Reading files as their medium gives them; many small ones with one call of the system, where it has such a call.
+
+Imports little, for the sake of helper processes; see `small_files`.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,15 @@ import os
 import stat
 import struct
 import sys
-import weakref
-from collections import deque
-from collections.abc import Iterator, Sequence
+
+from perdure.adapters.posix.descriptors import close_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_DIRECT = READ_FILE | getattr(os, "O_DIRECT", 0)
 _BLOCK = 4 << 20
 _MOST_FILES = 128  # read at one time by one reader
 
@@ -21,6 +28,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 # The numbers of io_setup, io_submit, io_getevents and io_destroy, for which the C library has no names.
 _CALLS = {"x86_64": (206, 209, 208, 207), "aarch64": (0, 2, 4, 1), "riscv64": (0, 2, 4, 1)}
 _REQUEST = struct.Struct("=QQHhIQQqQQ")  # struct iocb: number, 0, what, priority, file, memory, length, offset, 0, 0
+_VARYING, _VARYING_START = struct.Struct("=IQQ"), 20  # of an iocb: file, memory, length
 _ANSWER = struct.Struct("=QQqq")  # struct io_event: the request's number, its address, bytes or error, 0
 _READ = 0  # IOCB_CMD_PREAD
 
@@ -32,7 +40,7 @@ class MediumReader:
         """`method` is the `medium_read` of a store's abilities."""
         self._flags = READ_FILE | (os.O_DIRECT if method == "direct" else 0)
         self._drops = method == "dropped"
-        self._buffers: deque[mmap.mmap] = deque()
+        self._buffers: list[mmap.mmap] = []
 
     def read(self, path: bytes) -> Iterator[memoryview]:
         """Blocks of a file, each valid until the next one is asked for."""
@@ -69,32 +77,44 @@ class ManyReader:
     a quarter of the work.
     """
 
+    _context: ctypes.c_ulong | None = None
+
     def __init__(self) -> None:
         """Raises OSError where the system, or whoever confines this process, does not offer it."""
         calls = _CALLS.get(os.uname().machine)
         if _libc is None or calls is None or sys.maxsize < 1 << 32:
             raise OSError(errno.ENOSYS, "no reading of many files")
-        setup, self._submit, self._get, destroy = calls
-        self._context = ctypes.c_ulong(0)
-        _call(setup, _MOST_FILES, ctypes.byref(self._context))
+        setup, self._submit, self._get, self._destroy = calls
+        context = ctypes.c_ulong(0)
+        _call(setup, _MOST_FILES, ctypes.byref(context))
+        self._context = context
         self._memory = mmap.mmap(-1, _BLOCK)  # page-aligned, as O_DIRECT demands
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._requests = ctypes.create_string_buffer(_REQUEST.size * _MOST_FILES)
+        for number in range(_MOST_FILES):
+            _REQUEST.pack_into(self._requests, _REQUEST.size * number, number, 0, _READ, 0, 0, 0, 0, 0, 0, 0)
         first = ctypes.addressof(self._requests)
         self._places = (ctypes.c_void_p * _MOST_FILES)(*range(first, first + len(self._requests), _REQUEST.size))
         self._answers = ctypes.create_string_buffer(_ANSWER.size * _MOST_FILES)
-        # waits for what is still being read, before the memory is given back
-        self.close = weakref.finalize(self, _call, destroy, self._context)
 
-    def read(self, folder: int, paths: Sequence[bytes]) -> Iterator[memoryview | None]:
-        """The bytes of each file below an open folder, in order, each valid until the next is asked for.
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is still being read, before the memory is given back; safe to call twice."""
+        context, self._context = self._context, None
+        if context is not None:
+            _call(self._destroy, context)
+
+    def iter_read(self, folder: int, paths: Sequence[bytes]) -> Iterator[list[memoryview | None]]:
+        """The bytes of each file below an open folder, in order; those of a list are valid until the next list.
 
         None for what is no ordinary small file at rest, or is not given in one go: another reader may tell why.
         """
         done = 0
         while done < len(paths):
             found = self._read_some(folder, paths[done : done + _MOST_FILES])
-            yield from found
+            yield found
             done += len(found)
 
     def _read_some(self, folder: int, paths: Sequence[bytes]) -> list[memoryview | None]:
@@ -105,37 +125,32 @@ class ManyReader:
         end = 0
         try:
             for path in paths:
-                size = self._open(folder, path, descriptors)
-                if size is not None:
+                try:
+                    descriptor = os.open(path, _READ_DIRECT, dir_fd=folder)
+                except OSError:
+                    found.append(None)
+                    continue
+                descriptors.append(descriptor)
+                status = os.fstat(descriptor)
+                size = status.st_size
+                if stat.S_ISREG(status.st_mode) and size <= _BLOCK - mmap.PAGESIZE:
                     # the page beyond the end: a file that is longer than it said gives more
                     length = (size // mmap.PAGESIZE + 1) * mmap.PAGESIZE
                     if end + length > _BLOCK:
                         break
-                    request = (len(asked), 0, _READ, 0, descriptors[-1], self._address + end, length, 0, 0, 0)
-                    _REQUEST.pack_into(self._requests, _REQUEST.size * len(asked), *request)
+                    place = _REQUEST.size * len(asked) + _VARYING_START
+                    _VARYING.pack_into(self._requests, place, descriptor, self._address + end, length)
                     asked.append((len(found), end, size))
                     end += length
                 found.append(None)
+            memory = memoryview(self._memory)
             for number, count in self._carry_out(len(asked)):
                 index, start, size = asked[number]
                 if count == size:
-                    found[index] = memoryview(self._memory)[start : start + size]
+                    found[index] = memory[start : start + size]
         finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            close_all(descriptors)
         return found
-
-    def _open(self, folder: int, path: bytes, descriptors: list[int]) -> int | None:
-        """Open a file and tell its size; None for what is not read here."""
-        try:
-            descriptor = os.open(path, READ_FILE | os.O_DIRECT, dir_fd=folder)
-        except OSError:
-            return None
-        descriptors.append(descriptor)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size + mmap.PAGESIZE > _BLOCK:
-            return None
-        return status.st_size
 
     def _carry_out(self, asked: int) -> Iterator[tuple[int, int]]:
         """Number and result of each request that the system took; all of these have ended after the last."""
