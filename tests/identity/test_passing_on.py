@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from perdure.identity import Grantee, OrganisationThing, PassOn, PassOnLimit, Role
@@ -91,3 +93,48 @@ def test_who_manages_an_organisation_for_a_time_gives_no_longer(house: House) ->
     assert given.pass_on == PassOnLimit(PassOn.NOBODY)
     with pytest.raises(NotAllowedError):
         identity.grant(ana, archive, Grantee(named="orcid 0000-0002-1825-0097"), Role.READER)
+
+
+GROUP_LIMIT = "a group"  # stands for a limit that names one
+
+
+@pytest.mark.parametrize(
+    ("held", "moved", "is_moved_kept"),
+    [
+        ((None, None), ("nobody", None), False),
+        (("nobody", None), (None, None), True),
+        (("nobody", None), (GROUP_LIMIT, None), True),
+        ((GROUP_LIMIT, None), ("nobody", None), False),
+        (("organisation", None), (GROUP_LIMIT, None), False),
+        ((None, 5), ("nobody", None), True),  # or an account could lose its lasting owner
+        ((None, None), ("nobody", 5), False),
+        ((None, 5), ("nobody", 5), False),
+    ],
+)
+def test_of_two_roles_of_one_person_the_wider_stays(
+    house: House,
+    held: tuple[str | None, int | None],
+    moved: tuple[str | None, int | None],
+    is_moved_kept: bool,
+) -> None:
+    """Each is to whom it is passed on, and in how many days it ends."""
+    identity, root = house.identity, house.administrator
+    archive, ana, ben = archive_of(house.personal(root)), house.join("ana"), house.join("ben")
+    group = identity.create_group(root, "Team")
+    assert root.organisation_id is not None
+    limits = {
+        None: None,
+        "nobody": PassOnLimit(PassOn.NOBODY),
+        GROUP_LIMIT: PassOnLimit(PassOn.GROUP, group.id),
+        "organisation": PassOnLimit(PassOn.ORGANISATION, root.organisation_id),
+    }
+    given = []
+    for person, (to, days) in ((ana, held), (ben, moved)):
+        ends_at = None if days is None else house.clock.now() + timedelta(days=days)
+        terms = {"expires_at": ends_at, "pass_on": limits[to]}
+        given.append(identity.grant(root, archive, Grantee(own_id(person)), Role.MANAGER, **terms))  # type: ignore[arg-type]
+    with house.db.begin() as tx:
+        assert identity.move_grants_in(tx, own_id(ben), own_id(ana), [archive.id]) == 1
+        (left,) = identity.list_grants_in(tx, archive.id)
+    assert left.id == given[is_moved_kept].id
+    assert (left.to.identity_id, left.pass_on) == (own_id(ana), given[is_moved_kept].pass_on)

@@ -235,6 +235,26 @@ def test_folding_forgets_case_and_composition() -> None:
     assert "AAEC".casefold() not in searchable("/t", {"binary": "AAEC", "media_type": "image/png"})
 
 
+def test_of_a_long_row_of_marks_only_so_many_are_put_into_order_together() -> None:
+    """Ordering takes time with the square of the length: minutes for a patch of what is allowed."""
+    assert fold("x" + "\u0301" * 14 + "\u0327" * 14) == "x" + "\u0327" * 14 + "\u0301" * 14
+    for row in ("\u0301" * 24_990 + "\u0327" * 24_990, "\u0f74" * 24_990 + "\u0f71" * 8_010):
+        assert fold("x" + row) == "x" + row
+    assert fold("x" + "\u0f73" * 900).count("\u0f72\u0f71") == 29
+
+
+pieces = st.sampled_from(
+    ["a", "\u00c4", "e\u0301", "\u0327", "\u0301", "\u0f73", "\u00df", "\u03a3", "\uac00", "\u11a8", "\u0345"]
+)
+
+
+@given(st.lists(pieces, max_size=20).map("".join), st.integers(0, 400))
+def test_long_texts_are_folded_as_short_ones(text: str, before: int) -> None:
+    """A row of marks is not that long in what is written by people."""
+    start = "x" * before
+    assert fold(start + text) == start + fold(text)
+
+
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 scalars = st.booleans() | names | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 trees = st.recursive(

@@ -17,6 +17,7 @@ from perdure.identity.mail_keys import KeyKind, end_keys, find_key, make_key, re
 from perdure.identity.model import Address
 from perdure.identity.names import check_address, fold_address
 from perdure.identity.post import Post
+from perdure.identity.rights import require_living
 from perdure.identity.tables import identities
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock
@@ -56,6 +57,7 @@ class Addresses:
         address = check_address(address)
         with self._db.begin() as tx:
             row = tx.execute(select(identities).where(identities.c.id == identity_id).with_for_update()).one()
+            require_living(row)
             require_few_keys(tx, identity_id, KeyKind.ADDRESS, now, most=_MOST_KEYS)
             ends_at = now + _CONFIRM_WITHIN
             key = make_key(tx, KeyKind.ADDRESS, identity_id, address, now, ends_at)

@@ -94,6 +94,7 @@ class Arrivals:
                 raise self._refusal(tx, arrival)
             if known.state != "active":
                 raise BadCredentialsError("This identity is disabled.")
+            require_living_in(tx, known.identity_id)
             tx.execute(update(credentials).where(credentials.c.id == known.id).values(last_used_at=self._clock.now()))
             if arrival.issuer:  # whatever comes of the login: who lost an entitlement is out of the group
                 self._claims.follow_in(tx, known.identity_id, arrival.issuer, arrival.entitlements)

@@ -156,7 +156,8 @@ class Grants:
     def move_grants_in(self, tx: Connection, from_id: UUID, to_id: UUID, on_ids: Collection[UUID] | None = None) -> int:
         """Make the roles of one identity another's, on these things or on all; returns how many were there.
 
-        Where both hold the same role, the one that lasts as long and demands as little stays. Nothing is recorded.
+        Where both hold the same role, the one that lasts as long and demands as little stays, and of two that are alike
+        the one that is passed on more widely. Nothing is recorded.
         """
         mine = grants.c.identity_id == from_id
         query = select(grants).where(mine if on_ids is None else mine & grants.c.on_id.in_(on_ids))
@@ -444,7 +445,15 @@ def parse_pass_on(text: str | None) -> PassOnLimit | None:
 
 
 def _is_wider(one: Row[Any], other: Row[Any]) -> bool:  # Any: rows of grants
-    """Whether a role lasts as long as the other and demands no more."""
+    """Whether a role lasts as long as the other and demands no more; of two that are alike in this, whether it is
+    passed on as widely: to hold a role counts before giving it, and an account keeps its lasting owner.
+    """
+    if not _is_as_lasting(one, other):
+        return False
+    return not _is_as_lasting(other, one) or one.pass_on is None or other.pass_on in (one.pass_on, PassOn.NOBODY.value)
+
+
+def _is_as_lasting(one: Row[Any], other: Row[Any]) -> bool:  # Any: rows of grants
     lasts = one.expires_at is None or (other.expires_at is not None and one.expires_at >= other.expires_at)
     return bool(lasts and set(one.requires) <= set(other.requires))
 

@@ -27,6 +27,7 @@ from perdure.identity.errors import PasskeyLimitError, PasskeyRefusedError, Pass
 from perdure.identity.model import PASSKEY, SECOND_FACTOR, Client, Passkey
 from perdure.identity.notices import Notices
 from perdure.identity.ports import NewPasskey, PasskeyReader
+from perdure.identity.rights import require_living_in
 from perdure.identity.sessions import Sessions
 from perdure.identity.tables import identities, passkeys
 from perdure.identity.tickets import Tickets
@@ -95,6 +96,7 @@ class Passkeys:
         made = Passkey(new_id(), name, found.is_synced, self._clock.now(), None)
         with naming("passkey"), self._db.begin() as tx:
             tx.execute(select(identities.c.id).where(identities.c.id == identity_id).with_for_update())
+            require_living_in(tx, identity_id)
             self._use_once(tx, challenge)
             mine = select(func.count()).where(passkeys.c.identity_id == identity_id)
             if tx.execute(mine).scalar_one() >= _MOST_PASSKEYS:

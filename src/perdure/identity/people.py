@@ -36,7 +36,7 @@ from perdure.identity.model import (
 from perdure.identity.names import check_address
 from perdure.identity.notices import Notices
 from perdure.identity.passwords import Passwords
-from perdure.identity.rights import Rights, things_granted
+from perdure.identity.rights import Rights, require_living_in, things_granted
 from perdure.identity.sessions import end_sessions
 from perdure.identity.tables import accounts, credentials, identities, organisations, service_accounts
 from perdure.identity.tokens import revoke_tokens_of
@@ -198,6 +198,7 @@ class People:
             tx.execute(select(identities.c.id).where(identities.c.id == identity_id).with_for_update())
             self._rights.require_over(tx, actor, identity_id)
             _require_person(tx, identity_id)
+            require_living_in(tx, identity_id)
             self._give_login_in(tx, actor, identity_id, check_login(login), secret)
 
     def disable_identity(self, actor: Actor, identity_id: UUID) -> None:
@@ -216,6 +217,7 @@ class People:
                 require_session(actor)
             else:
                 self._rights.require_over(tx, actor, identity_id)
+            require_living_in(tx, identity_id)  # no name comes back to who is erased at this moment
             tx.execute(update(identities).where(identities.c.id == identity_id).values(display_name=name))
             self._events.record(tx, facts.IDENTITY_RENAMED, None, actor, {"identity": str(identity_id)})
 

@@ -28,7 +28,7 @@ from perdure.identity.model import (
     Reportable,
     RequestState,
 )
-from perdure.identity.rights import Rights
+from perdure.identity.rights import Rights, require_living_in
 from perdure.identity.tables import accounts, grants, groups, organisations, quota_requests
 from perdure.kernel.actor import Actor
 from perdure.kernel.clock import Clock
@@ -114,6 +114,8 @@ class Quotas:
             if not self._rights.can(tx, actor, Action.MANAGE_ACCOUNT, account.thing):
                 self._rights.require(tx, actor, Action.OPEN_ARCHIVE, account.thing)
             check_quota(asked_bytes, field="asked_bytes")
+            if actor.identity_id is not None:
+                require_living_in(tx, actor.identity_id)  # his reason is erased with him
             row = tx.execute(
                 insert(quota_requests)
                 .values(

@@ -237,12 +237,15 @@ def require_living(row: Row[Any]) -> None:  # Any: a row of identities
 
 def require_living_in(tx: Connection, identity_id: UUID) -> None:
     """As `require_living`, and from here to the transaction's end nobody merges or erases it; an unknown one passes."""
-    row = tx.execute(
-        select(identities).where(identities.c.id == identity_id).with_for_update(read=True, key_share=True)
-    )
-    found = row.first()
+    found = hold_in(tx, identity_id)
     if found is not None:
         require_living(found)
+
+
+def hold_in(tx: Connection, identity_id: UUID) -> Row[Any] | None:  # Any: a row of identities
+    """The identity as it is, once those who merge or erase it are done; nobody does so until the transaction's end."""
+    query = select(identities).where(identities.c.id == identity_id)
+    return tx.execute(query.with_for_update(read=True, key_share=True)).first()
 
 
 def select_roles(

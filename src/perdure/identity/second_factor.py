@@ -23,7 +23,7 @@ from perdure.identity.errors import BadCodeError, SecondFactorExistsError
 from perdure.identity.model import CredentialKind
 from perdure.identity.notices import Notices
 from perdure.identity.ports import Sealer
-from perdure.identity.rights import Rights
+from perdure.identity.rights import Rights, require_living_in
 from perdure.identity.tables import credentials, identities
 from perdure.kernel.actor import Actor, ActorKind
 from perdure.kernel.clock import Clock
@@ -162,6 +162,7 @@ class SecondFactor:
 
     def _insert(self, tx: Connection, identity_id: UUID, kind: CredentialKind, secret: str) -> None:
         credential_id = new_id()
+        require_living_in(tx, identity_id)
         tx.execute(
             insert(credentials).values(
                 id=credential_id,

@@ -56,6 +56,7 @@ from perdure.identity.model import (
     narrow_scope,
 )
 from perdure.identity.passwords import Passwords
+from perdure.identity.rights import hold_in, require_living_in
 from perdure.identity.second_factor import SecondFactor
 from perdure.identity.secrets import SESSION_PREFIX, TOKEN_PREFIX, digest_secret, new_secret
 from perdure.identity.tables import credentials, grants, identities, service_accounts, sessions, tokens
@@ -374,6 +375,7 @@ class Sessions:
     ) -> tuple[str, Actor]:
         client = Client(client.address[:_LONGEST_CLIENT_TEXT], client.agent[:_LONGEST_CLIENT_TEXT])
         now, secret, session_id = self._clock.now(), new_secret(SESSION_PREFIX), new_id()
+        require_living_in(tx, identity_id)
         tx.execute(
             insert(sessions).values(
                 id=session_id,
@@ -402,7 +404,11 @@ def end_sessions(tx: Connection, identity_id: UUID, *, kept: str | None = None) 
 
 
 def _use_password(tx: Connection, known: Row[*tuple[object, ...]], fresh_hash: str | None, now: datetime) -> bool:
-    """Note the use; False when the password was changed since it was compared."""
+    """Note the use; False when the password was changed since it was compared, or nobody is there any more.
+
+    The identity is held first, as by who erases or merges it: whoever begins with the login would wait in a circle.
+    """
+    hold_in(tx, known.identity_id)
     change = (
         update(credentials)
         .where(credentials.c.id == known.id, credentials.c.secret == known.secret)

@@ -19,6 +19,7 @@ from perdure.identity.callers import (
     require_self_reader,
 )
 from perdure.identity.model import Token, Verb, is_scope_within
+from perdure.identity.rights import require_living_in
 from perdure.identity.secrets import TOKEN_PREFIX, digest_secret, new_secret, shown_part
 from perdure.identity.tables import tokens
 from perdure.kernel.actor import Actor, ActorKind, TokenScope
@@ -92,7 +93,8 @@ class Tokens:
         )
         if actor.scope.verbs is None and expires_at > token.created_at + _LONG_LIVED:
             require_fresh(actor, token.created_at)
-        row = _row(token, service_id or require_identity(actor), digest_secret(secret))
+        row = _row(token, owner_id := service_id or require_identity(actor), digest_secret(secret))
+        require_living_in(tx, owner_id)
         # How a person logged in proves nothing of a machine
         proofs = sorted(actor.proofs) if service_id is None else []
         tx.execute(insert(tokens).values({**row, "proofs": proofs}))

@@ -27,6 +27,10 @@ MAX_DEPTH = 64
 MAX_UNIT_CHARACTERS = 100
 MAX_NUMBER_CHARACTERS = 1000  # an interpreter refuses to read integers of some thousand digits
 MAX_PATCH_BYTES = 64 * 1024 * 1024
+_MOST_MARKS = 30
+_SHORT = 300  # characters whose order takes no time, whatever they are
+_LONG_ROW = re.compile(rb"[^\0]{%d}" % (_MOST_MARKS + 1))  # of classes of marks
+_HIDDEN_MARKS = frozenset("\u0f73\u0f75\u0f81")  # they become two marks each, and are none themselves
 _OPERATION_DEPTH = 2  # the list and the operation around a value in a JSON Patch
 TYPED_FORMS: Mapping[frozenset[str], str] = {
     frozenset({"value", "unit"}): "quantity",
@@ -183,8 +187,29 @@ def check_value(value: Value, pointer: str, depth: int) -> None:
 
 
 def fold(text: str) -> str:
-    """The text as it is searched: without case, composed (NFC)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    """The text as it is searched: without case, composed (NFC).
+
+    Of more than 30 combining marks in a row each 30 are composed by themselves, as in the stream-safe format of
+    Unicode (UAX 15, section 13): putting a row into order takes time with the square of its length.
+    """
+    if text.isascii():
+        return text.lower()
+    return _compose(_compose(text).casefold())
+
+
+def _compose(text: str) -> str:
+    if len(text) <= _SHORT or (
+        _HIDDEN_MARKS.isdisjoint(text) and not _LONG_ROW.search(bytes(map(unicodedata.combining, text)))
+    ):
+        return unicodedata.normalize("NFC", text)
+    ends, row = [0], 0
+    for place, letter in enumerate(text):
+        row = row + 1 if letter in _HIDDEN_MARKS or unicodedata.combining(letter) else 0
+        if row > _MOST_MARKS:
+            ends.append(place)
+            row = 1
+    pieces = (text[start:end] for start, end in zip(ends, [*ends[1:], None], strict=True))
+    return "".join(unicodedata.normalize("NFC", piece) for piece in pieces)
 
 
 def searchable(pointer: str, value: Value) -> str:
