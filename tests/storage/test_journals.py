@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perdure.adapters.posix.logs import decode_log, encode_line
+from perdure.adapters.posix.logs import decode_log, encode_line, encode_lines
 from perdure.adapters.posix.store import PosixStore
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import JournalDamagedError
@@ -30,6 +31,13 @@ def archive() -> UUID:
 
 def journal(lab: Lab, archive: UUID, store: str = "first") -> Path:
     return lab.folder / store / "journal" / f"{archive}.ndjson"
+
+
+def test_many_lines_are_encoded_as_each_is() -> None:
+    assert encode_lines([b"one", b""]) == b"%08x one\n%08x \n" % (zlib.crc32(b"one"), zlib.crc32(b""))
+    for lines in ([b"1\n"], [b"1", b"2\n3"]):
+        with pytest.raises(ValueError, match="newline"):
+            encode_lines(lines)
 
 
 def test_lines_are_in_every_store(lab: Lab, archive: UUID) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -44,6 +45,7 @@ from perdure.archives.union import (
 from perdure.db import Database
 from perdure.formats.content_paths import hashed_content_path, natural_content_path
 from perdure.formats.manifest import ManifestEntry
+from perdure.kernel.digests import DIGEST_LENGTHS
 from perdure.kernel.paths import find_ancestors
 
 _KINDS = (EntryKind.FILE, EntryKind.DIRECTORY, EntryKind.SYMLINK, EntryKind.HIDDEN)
@@ -55,7 +57,7 @@ _CONTENT_DIGEST_BY_SIZE = {64: "sha512", 32: "sha256"}
 _CHUNK = 5_000
 _STRETCH = 250  # paths
 COLUMNS = (
-    "archive_id", "path", "kind", "size", "mtime_ns", "mode", "digest", "crc32", "digests", "target", "part",
+    "archive_id", "kind", "size", "mtime_ns", "mode", "path", "digest", "crc32", "digests", "target", "part",
     "content", "added_at",
 )  # fmt: skip
 _OF_MANIFESTS = ("path", "kind", "size", "mtime_ns", "mode", "digest", "crc32", "digests", "target", "content")
@@ -124,11 +126,11 @@ def entry_to_row(entry: Entry, content_digest: str, added_at: datetime) -> tuple
         others = {name: value for name, value in entry.digests.items() if name not in (content_digest, "crc32")}
     return (
         entry.archive_id,
-        entry.path,
         _CODES[entry.kind],
         entry.size,
         entry.mtime_ns,
         entry.mode,
+        entry.path,
         bytes.fromhex(entry.digests[content_digest]) if is_file else None,
         int(entry.digests["crc32"], 16) if is_file else None,
         others,
@@ -148,6 +150,14 @@ def find_own(tx: Connection, archive_id: UUID, paths: Sequence[bytes]) -> dict[b
     return {row.path: row_to_entry(row) for row in _iter_at(tx, archive_id, query, paths)}
 
 
+def find_near(tx: Connection, archive_id: UUID, paths: Sequence[bytes]) -> list[bytes]:
+    """These paths, sorted, without stretches of them where the archive's own layer has nothing at them or inside them.
+
+    Most of what comes in is new, and far from all that is there.
+    """
+    return _occupied(tx, archive_id, sorted(paths), inside=True)
+
+
 def find_named_contents(tx: Connection, archive_id: UUID, part: int, contents: Sequence[str]) -> set[str]:
     """Which of these staged contents entries of the part name."""
     natural = [content.encode() for content in contents]
@@ -163,14 +173,17 @@ def find_visible(tx: Connection, layers: Sequence[UUID], paths: Iterable[bytes])
     """The entries that the union of the layers shows at these paths."""
     wanted = list(paths)
     rows = load_rows(tx, layers, wanted)
+    if not rows:
+        return {}
     found = ((path, resolve(path, rows)) for path in wanted if path in rows)
     return {path: entry for path, entry in found if entry is not None}
 
 
 def load_rows(tx: Connection, layers: Sequence[UUID], paths: Iterable[bytes]) -> dict[bytes, dict[int, LayerEntry]]:
     """Each layer's row at each of these paths and at the folders above them."""
-    wanted = set(paths)
-    needed = list(wanted | find_ancestors(wanted) if len(layers) > 1 else wanted)
+    needed = list(dict.fromkeys(paths))  # in their order, which is mostly that of paths and then soon sorted
+    if len(layers) > 1:
+        needed = list(dict.fromkeys((*needed, *find_ancestors(needed))))
     rows: dict[bytes, dict[int, LayerEntry]] = {}
     for start in range(0, len(needed), _CHUNK):
         chunk = needed[start : start + _CHUNK]
@@ -377,10 +390,56 @@ def _find_blockers(tx: Connection, layers: Sequence[UUID], start: bytes) -> list
 
 
 def load_entries(
-    db: Database, tx: Connection, entries: Sequence[Entry], *, content_digest: str, added_at: datetime
+    db: Database,
+    tx: Connection,
+    entries: Sequence[Entry],
+    *,
+    content_digest: str,
+    added_at: datetime,
+    as_staged: bool = False,
 ) -> None:
-    """Load entries at paths where the archive has none."""
-    db.copy_rows(tx, files, COLUMNS, (entry_to_row(entry, content_digest, added_at) for entry in entries))
+    """Load entries at paths where the archive has none.
+
+    `as_staged` says that staging gave them their content paths: it gives a file its own name only where that is the
+    natural one, so that nobody has to look.
+    """
+    encoded, others = encode_ordinary(entries, content_digest, added_at) if as_staged else (b"", entries)
+    rows = (entry_to_row(entry, content_digest, added_at) for entry in others)
+    db.copy_rows(tx, files, COLUMNS, rows, encoded=encoded)
+
+
+_FIGURES = struct.Struct("!iqiqiii")  # each after its length, and the length of the path
+_NULL = struct.pack("!i", -1)
+_TOO_FAR = 1 << 63
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # of PostgreSQL
+
+
+def encode_ordinary(entries: Sequence[Entry], content_digest: str, added_at: datetime) -> tuple[bytes, Sequence[Entry]]:
+    """The rows of ordinary files of one part at their own names as COPY has them, and the other entries.
+
+    They are those of `entry_to_row`, in a third of the time that it takes with the driver.
+    """
+    if not entries or (part := entries[0].part) is None:
+        return b"", entries
+    archive_id, digest_bytes = entries[0].archive_id, DIGEST_LENGTHS[content_digest] // 2
+    head = struct.pack("!hi16sih", len(COLUMNS), 16, archive_id.bytes, 2, _FILE)
+    moment = (added_at - _EPOCH) // timedelta(microseconds=1)
+    tail = _NULL + _NULL + struct.pack("!ii", 4, part) + _NULL + struct.pack("!iq", 8, moment)
+    of_digest, of_crc32, length = f"{digest_bytes:08x}", "0000000800000000", 4 + digest_bytes + 4 + 8
+    joint, pack, from_hex = tail + head, _FIGURES.pack, bytes.fromhex
+    pieces: list[bytes] = [head]
+    others: list[Entry] = []
+    for entry in entries:
+        layer, path, kind, size, mtime_ns, mode, digests, target, number, content, _, _ = entry
+        if kind is EntryKind.FILE and content is not None and content.encode() == path and len(digests) == 2:
+            judged = from_hex(f"{of_digest}{digests[content_digest]}{of_crc32}{digests['crc32']}")
+            is_alike = layer is archive_id and number == part and target is None and len(judged) == length
+            if is_alike and mtime_ns is not None and mode is not None and abs(mtime_ns) < _TOO_FAR:
+                pieces += (pack(8, size, 8, mtime_ns, 4, mode, len(path)), path, judged, joint)
+                continue
+        others.append(entry)
+    pieces[-1] = tail
+    return b"".join(pieces) if len(pieces) > 1 else b"", others
 
 
 def delete_entries(tx: Connection, archive_id: UUID, paths: Sequence[bytes]) -> None:
@@ -461,8 +520,11 @@ def _iter_at(
         yield from tx.execute(select(found).select_from(given.join(found, true())))
 
 
-def _occupied(tx: Connection, layer: UUID, paths: list[bytes]) -> list[bytes]:
-    """These sorted paths without stretches of them where the layer has nothing: most of what comes in is new."""
+def _occupied(tx: Connection, layer: UUID, paths: list[bytes], *, inside: bool = False) -> list[bytes]:
+    """These sorted paths without stretches of them where the layer has nothing: most of what comes in is new.
+
+    With `inside` it has nothing inside the paths as folders either, which may come after the last of a stretch.
+    """
     if len(paths) <= _STRETCH:
         return paths
     stretches = [paths[start : start + _STRETCH] for start in range(0, len(paths), _STRETCH)]
@@ -471,8 +533,15 @@ def _occupied(tx: Connection, layer: UUID, paths: list[bytes]) -> list[bytes]:
     first = following.order_by(files.c.path).limit(1).lateral("first")
     rows = tx.execute(select(path, first.c.path.label("first")).select_from(given.join(first, true())))
     found = {row[0]: row[1] for row in rows}
-    kept = (stretch for stretch in stretches if stretch[0] in found and found[stretch[0]] <= stretch[-1])
-    return [path for stretch in kept for path in stretch]
+    kept: list[bytes] = []
+    for stretch in stretches:
+        first_there = found.get(stretch[0])
+        if first_there is None:
+            continue
+        last = max(end_of_folder(path) or path for path in stretch) if inside else stretch[-1]
+        if first_there <= last:
+            kept += stretch
+    return kept
 
 
 def _given(paths: Sequence[bytes]) -> tuple[Any, Any]:  # Any: an SQL column and its table

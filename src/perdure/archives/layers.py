@@ -6,7 +6,7 @@ staged bytes is done after the commit, so that a crash between the two loses not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from perdure.archives.entries import (
     delete_entries,
+    find_near,
     find_occupied_folders,
     find_own,
     find_visible,
@@ -29,7 +30,13 @@ from perdure.archives.placing import Reservation, add_usage
 from perdure.archives.records import Context, load
 from perdure.archives.tables import archives, parts, superseded
 from perdure.archives.union import end_of_folder, start_of_folder
-from perdure.formats.manifest import ManifestEntry, SupersededEntry, superseded_to_line
+from perdure.formats.manifest import (
+    ManifestEntry,
+    SupersededEntry,
+    entry_to_line,
+    find_file_line,
+    superseded_to_line,
+)
 from perdure.kernel.paths import display_path, find_ancestors, iter_ancestors
 from perdure.storage.crash_points import crash_point
 from perdure.storage.model import PartRef
@@ -80,6 +87,18 @@ def to_manifest_entry(entry: Entry, metadata: Mapping[str, object] | None = None
     return ManifestEntry.known(path, kind.value, size, mtime_ns, mode, digests, target, content, metadata)
 
 
+def line_of(entry: Entry) -> bytes:
+    """The entry's line in the log of a staged part, newline included; in a manifest it may have metadata besides."""
+    _, path, _, size, mtime_ns, mode, digests, target, _, content, _, _ = entry
+    plain = find_file_line(path, size, mtime_ns, mode, digests, content) if target is None else None
+    return entry_to_line(to_manifest_entry(entry)) if plain is None else plain
+
+
+def size_of(entries: Iterable[Entry]) -> int:
+    """How many bytes entries have together."""
+    return sum([entry.size for entry in entries])
+
+
 def put_entries(
     tx: Connection,
     ctx: Context,
@@ -96,21 +115,24 @@ def put_entries(
     An entry that contradicts the layer, or that the caller refuses already, is refused with its reason; if it is not to
     `replace` anything, so is one that would hide something inherited. The entries do not contradict each other.
     """
-    ancestors = find_ancestors(entry.path for entry in entries)
-    present = find_own(tx, archive.id, [*{entry.path for entry in entries}, *ancestors])
-    occupied = find_occupied_folders(tx, archive.id, [e.path for e in entries if e.kind in _FOLDERLESS])
-    in_the_way = {path for path in ancestors & present.keys() if present[path].kind in _FOLDERLESS}
-    refused: dict[bytes, str] = {}
+    paths = [entry.path for entry in entries]
+    ancestors = find_ancestors(paths)
+    near = find_near(tx, archive.id, paths)
+    present = find_own(tx, archive.id, [*near, *ancestors])
+    occupied = _find_occupied(tx, archive, entries, near)
     if not replace:
         refusals = {**dict.fromkeys(_find_hiding(tx, archive, entries), _TAKEN), **refusals}
-    for entry in entries:
-        problem = refusals.get(entry.path) or _find_conflict(entry, present, in_the_way, occupied, replace=replace)
-        if problem:
-            refused[entry.path] = problem
-    stored = [entry for entry in entries if entry.path not in refused]
-    old = [present[entry.path] for entry in stored if entry.path in present]
+    refused: dict[bytes, str] = {}
+    if present or occupied or refusals:
+        in_the_way = {path for path in ancestors & present.keys() if present[path].kind in _FOLDERLESS}
+        for entry in entries:
+            problem = refusals.get(entry.path) or _find_conflict(entry, present, in_the_way, occupied, replace=replace)
+            if problem:
+                refused[entry.path] = problem
+    stored = [entry for entry in entries if entry.path not in refused] if refused else list(entries)
+    old = [present[entry.path] for entry in stored if entry.path in present] if present else []
     delete_entries(tx, archive.id, [entry.path for entry in old])
-    load_entries(ctx.db, tx, stored, content_digest=archive.profile.digests[0], added_at=at)
+    load_entries(ctx.db, tx, stored, content_digest=archive.profile.digests[0], added_at=at, as_staged=True)
     removals = _count(tx, archive, reservation.number, stored, sign=1)
     is_late = removals != reservation.removals or _changes_kind(stored, present, reservation.number)
     kept = [present[p] for p in refused if p in present and present[p].part == reservation.number]
@@ -118,11 +140,11 @@ def put_entries(
     if kept:  # told again, perhaps behind the line of somebody who commits later: he is late then, and tells again too
         count_removal(tx, archive.id, [reservation.number])  # no line may tell of it: this may be undone
     aftermath = retire(tx, archive, old, at=at, part=reservation)
-    dropped = [entry.content for entry in entries if entry.path in refused and entry.content is not None]
-    if dropped:
-        aftermath.discarded.setdefault(reservation.part, []).extend(dropped)
     if refused:
         part = reservation.part
+        dropped = [entry.content for entry in entries if entry.path in refused and entry.content is not None]
+        if dropped:
+            aftermath.discarded.setdefault(part, []).extend(dropped)
         elsewhere = (p for p in refused if p not in present or present[p].part != reservation.number)
         gone = [SupersededEntry(reservation.number, path, part.part_id) for path in elsewhere]
         aftermath.removed.setdefault(part, []).extend(gone)
@@ -195,6 +217,16 @@ def discard_contents(ctx: Context, archive_id: UUID, discarded: Mapping[PartRef,
                 ctx.storage.discard_staged(part, contents)
 
 
+def _find_occupied(tx: Connection, archive: Archive, entries: Sequence[Entry], near: Sequence[bytes]) -> set[bytes]:
+    """Which entries that are no folders have the paths of folders."""
+    if not near:
+        return set()
+    asked = set(near)
+    return find_occupied_folders(
+        tx, archive.id, [entry.path for entry in entries if entry.path in asked and entry.kind in _FOLDERLESS]
+    )
+
+
 def _find_conflict(
     entry: Entry, present: Mapping[bytes, Entry], in_the_way: set[bytes], occupied: set[bytes], *, replace: bool
 ) -> str | None:
@@ -242,8 +274,8 @@ def _changes_kind(stored: Sequence[Entry], present: Mapping[bytes, Entry], part:
 
 def _count(tx: Connection, archive: Archive, number: int, entries: Sequence[Entry], *, sign: int) -> int:
     """Change what a part and the account hold; returns how many removals from the part there were."""
-    files = sign * sum(entry.kind is EntryKind.FILE for entry in entries)
-    size = sign * sum(entry.size for entry in entries)
+    files = sign * len([entry for entry in entries if entry.kind is EntryKind.FILE])
+    size = sign * size_of(entries)
     counted = (
         update(parts)
         .where(parts.c.archive_id == archive.id, parts.c.number == number)

@@ -20,9 +20,10 @@ from perdure.archives.layers import (
     PutResult,
     carry_out,
     discard_contents,
+    line_of,
     owe_aftermath,
     put_entries,
-    to_manifest_entry,
+    size_of,
 )
 from perdure.archives.model import Archive, ArchiveState, Entry, EntryKind, UploadState
 from perdure.archives.placing import (
@@ -37,7 +38,7 @@ from perdure.archives.placing import (
 )
 from perdure.archives.records import Context, load, require_state
 from perdure.archives.renoting import renote_part
-from perdure.formats.manifest import entry_to_line, staged_line
+from perdure.formats.manifest import staged_line
 from perdure.kernel.actor import Actor
 from perdure.kernel.digests import find_digest_mismatch
 from perdure.kernel.errors import PerdureError
@@ -149,7 +150,7 @@ class Landing:
         except PerdureError:
             self.give_up([entry.content for entry in entries if entry.content is not None])
             raise
-        lines = {entry.path: entry_to_line(to_manifest_entry(entry)) for entry in entries}
+        lines = {entry.path: line_of(entry) for entry in entries}
         self._log(lines.values(), self.reservation.removals)
         crash_point("fill.synced")
         result: PutResult | None = None
@@ -171,7 +172,7 @@ class Landing:
                     replace=replace,
                     refusals=dict.fromkeys(strange, UNEXPECTED),
                 )
-                self._log([entry_to_line(to_manifest_entry(entry)) for entry in result.untold], result.removals)
+                self._log([line_of(entry) for entry in result.untold], result.removals)
                 owe_aftermath(tx, ctx, archive, self.reservation.number, result.aftermath)
                 if result.refused and ended_as is not None:
                     note_refusal(tx, self.reservation.id)
@@ -218,7 +219,7 @@ class Landing:
         """Note entries durably, with all that was written of them, as what came after so many removals."""
         if lines:
             self._has_noted = True
-            self.ctx.storage.log_staged(self.part, [staged_line(line, removals).rstrip(b"\n") for line in lines])
+            self.ctx.storage.log_staged(self.part, [staged_line(line[:-1], removals) for line in lines])
             self.ctx.storage.sync(self.part)
 
     def _take_back(self, entries: Sequence[Entry]) -> None:
@@ -474,14 +475,8 @@ class Inflow:
 
 def _describe(entries: Sequence[Entry], lines: Mapping[bytes, bytes]) -> dict[str, object]:
     """What the event of a batch says: how much, and the digest of the list, which is the lines sorted by path."""
-    digest = sha512()
-    for path in sorted(entry.path for entry in entries):
-        digest.update(lines[path])
-    return {
-        "count": len(entries),
-        "bytes": sum(entry.size for entry in entries),
-        "list_digest": digest.hexdigest(),
-    }
+    listed = b"".join([lines[path] for path in sorted([entry.path for entry in entries])])
+    return {"count": len(entries), "bytes": size_of(entries), "list_digest": sha512(listed).hexdigest()}
 
 
 def _require_stored(result: PutResult) -> Entry:

@@ -33,6 +33,9 @@ metadata = MetaData(
     }
 )
 
+# https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
+_COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_END = b"\xff\xff"
 _DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
 _STOOD_IN_THE_WAY = (
     psycopg.errors.DeadlockDetected,
@@ -140,11 +143,20 @@ class Database:
         with _translated(), self._engine.connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
-    def copy_rows(self, tx: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
+    def copy_rows(
+        self,
+        tx: Connection,
+        table: Table,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        encoded: bytes = b"",
+    ) -> int:
         """Load rows by binary COPY inside the transaction and return their number; the fast way past a few hundred.
 
         Values are in the order of `columns` and of the columns' Python types; dicts and lists become JSON where the
-        column is JSON. Defaults of Python are not applied. Raises IntegrityError for a broken constraint.
+        column is JSON. Defaults of Python are not applied. `encoded` are further rows, which are not counted, as COPY
+        has them in its binary form: tuples, one after the other. Raises IntegrityError for a broken constraint.
         """
         kinds = [table.c[name].type for name in columns]
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
@@ -158,10 +170,14 @@ class Database:
         try:
             with raw_connection(tx).cursor() as cursor, cursor.copy(statement) as copy:
                 copy.set_types([_type_name(kind.compile(tx.dialect)) for kind in kinds])
+                if encoded:
+                    copy.write(_COPY_BEGIN + encoded)
                 number = 0
                 for row in rows:
                     copy.write_row(_wrap_json(row, wrappers))
                     number += 1
+                if encoded and not number:  # behind a row the driver writes it
+                    copy.write(_COPY_END)
                 return number
         except psycopg.IntegrityError as error:
             raise exc.IntegrityError(f"COPY {table.name}", None, error) from error

@@ -101,18 +101,24 @@ def entry_to_line(entry: ManifestEntry) -> bytes:
 
 
 def _find_plain_line(entry: ManifestEntry) -> bytes | None:
-    """The line of an ordinary file at its own name, a third of the time of the writer's; None for any other entry."""
-    digests, content, mode, mtime_ns = entry.digests, entry.content, entry.mode, entry.mtime_ns
-    if content is None or mode is None or mtime_ns is None or len(digests) != 2:
-        return None
+    """What `find_file_line` gives where nothing is said of metadata."""
     if entry.metadata is not None or entry.target is not None:
         return None
-    if not _AS_IT_STANDS.fullmatch(entry.path) or content.encode() != entry.path:
+    return find_file_line(entry.path, entry.size, entry.mtime_ns, entry.mode, entry.digests, entry.content)
+
+
+def find_file_line(
+    path: bytes, size: int, mtime_ns: int | None, mode: int | None, digests: Mapping[str, str], content: str | None
+) -> bytes | None:
+    """The line of an ordinary file at its own name, a third of the time of the writer's; None for any other entry."""
+    if content is None or mode is None or mtime_ns is None or len(digests) != 2:
+        return None
+    if not _AS_IT_STANDS.fullmatch(path) or content.encode() != path:
         return None
     name = "sha512" if "sha512" in digests else "sha256"
     return (
         f'{{"content":"{content}","digests":{{"crc32":"{digests["crc32"]}","{name}":"{digests[name]}"}},"kind":"file",'
-        f'"mode":{mode:d},"mtime_ns":{mtime_ns:d},"path":"{content}","size":{entry.size:d}}}\n'
+        f'"mode":{mode},"mtime_ns":{mtime_ns},"path":"{content}","size":{size}}}\n'
     ).encode("ascii")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+
+from isal.isal_zlib import crc32
 
 from perdure.adapters.posix.files import FILE_MODE, make_folders, read_blocks, remove_file, write_all
 from perdure.adapters.posix.syncing import Syncer
@@ -19,15 +20,22 @@ _CHECK = 9  # eight digits and a space
 
 def encode_line(line: bytes) -> bytes:
     """The stored form of a line; raises ValueError if it has a newline."""
-    if b"\n" in line:
+    return encode_lines([line])
+
+
+def encode_lines(lines: Iterable[bytes]) -> bytes:
+    """The stored form of lines; raises ValueError if one has a newline."""
+    stored = [b"%08x %s\n" % (crc32(line), line) for line in lines]
+    data = b"".join(stored)
+    if data.count(b"\n") != len(stored):
         raise ValueError("a line of a log has no newline in it")
-    return b"%08x %s\n" % (zlib.crc32(line), line)
+    return data
 
 
 def decode_log(data: bytes, name: str) -> JournalRead:
     """Whole lines, and what is torn after the last one; raises JournalDamagedError for damage further up."""
     lines: list[bytes] = []
-    length, crc32 = 0, zlib.crc32
+    length = 0
     *whole, _ = data.split(b"\n")
     for stored in whole:
         line = stored[_CHECK:]
@@ -42,7 +50,7 @@ def decode_log(data: bytes, name: str) -> JournalRead:
 
 
 def _is_whole(stored: bytes) -> bool:
-    return len(stored) >= _CHECK and stored[: _CHECK - 1] == b"%08x" % zlib.crc32(stored[_CHECK:])
+    return len(stored) >= _CHECK and stored[: _CHECK - 1] == b"%08x" % crc32(stored[_CHECK:])
 
 
 class Logs:
@@ -55,7 +63,7 @@ class Logs:
 
     def append(self, path: bytes, top: bytes, lines: Iterable[bytes], *, durable: bool) -> None:
         """Append lines in one write; a torn end goes to quarantine first."""
-        data = b"".join(map(encode_line, lines))
+        data = encode_lines(lines)
         if not data:
             return
         with self._locked(path, top) as fd:
@@ -73,7 +81,7 @@ class Logs:
 
     def replace(self, path: bytes, top: bytes, lines: Iterable[bytes]) -> None:
         """Put other lines in place of all; none removes the log. A damaged one goes to quarantine."""
-        data = b"".join(map(encode_line, lines))
+        data = encode_lines(lines)
         if not data and not os.path.lexists(path):
             return
         with self._locked(path, top):
