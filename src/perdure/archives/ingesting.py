@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from itertools import groupby
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -32,7 +31,7 @@ from perdure.archives.items import (
     find_item_problem,
     find_target_problem,
 )
-from perdure.archives.layers import PutResult, list_layers
+from perdure.archives.layers import PutResult, list_layers, size_of
 from perdure.archives.model import ArchiveState, Entry, EntryKind, UploadState
 from perdure.archives.placing import release, reserve, select_active_uploads
 from perdure.archives.receiving import Landing
@@ -106,7 +105,7 @@ class IngestReport:
         for path, reason in landed.unread:
             self.refuse(path, reason)
         self.stored += len(result.stored)
-        stored = sum(entry.size for entry in result.stored)
+        stored = size_of(result.stored)
         self.byte_count += stored
         for path, reason in result.refused.items():
             self.refuse(path, reason)
@@ -238,23 +237,24 @@ class Ingesting:
         """What the archive does not show yet; what it refuses is told."""
         good: list[Found] = []
         for found in batch:
-            problem = found.problem or find_item_problem(found.item)
+            item, _, _, problem = found
+            problem = problem or find_item_problem(item)
             if problem:
-                report.refuse(found.item.path, problem)
+                report.refuse(item.path, problem)
             else:
                 good.append(found)
         with self._ctx.db.begin() as tx:
             shown = find_visible(tx, list_layers(tx, archive_id), [found.item.path for found in good])
-        wanted = [found for found in good if not _is_shown(found.item, shown.get(found.item.path))]
+        wanted = [found for found in good if not _is_shown(found.item, shown.get(found.item.path))] if shown else good
         report.present += len(good) - len(wanted)
         conflicts = find_batch_conflicts([found.item for found in wanted])
         for index, problem in conflicts.items():
             report.refuse(wanted[index].item.path, problem)
-        return [found for index, found in enumerate(wanted) if index not in conflicts]
+        return [found for index, found in enumerate(wanted) if index not in conflicts] if conflicts else wanted
 
     def _reserve(self, actor: Actor, archive_id: UUID, job_id: UUID, wanted: Sequence[Found]) -> Landing:
         ctx = self._ctx
-        size = sum(found.item.size for found in wanted)
+        size = sum([found.item.size for found in wanted])
         lease = _LEASE + timedelta(seconds=size / _SLOW_BYTES_PER_SECOND)
         ctx.storage.check_room(size)
         with ctx.db.begin() as tx:
@@ -301,11 +301,12 @@ class _Taken:
         entries: list[Entry] = []
         unread: list[tuple[bytes, str]] = []
         failures: list[Exception] = []
-        for found, outcome in self._wait():
+        make_entry = self.landing.make_entry
+        for (item, _, _, _), outcome in self._wait():
             if not isinstance(outcome, Exception):
-                entries.append(self.landing.make_entry(found.item, outcome))
+                entries.append(make_entry(item, outcome))
             elif isinstance(outcome, (SourceChangedError, SourceRefusedError)):
-                unread.append((found.item.path, outcome.detail))
+                unread.append((item.path, outcome.detail))
             else:
                 failures.append(outcome)
         if failures:
@@ -341,15 +342,18 @@ def _copy_batch(
 
 def _iter_groups(wanted: Sequence[Found]) -> Iterator[list[Found]]:
     """Cut a batch into what one thread does at a time; files apart from what has no bytes."""
-    for is_file, alike in groupby(wanted, lambda found: found.item.kind is EntryKind.FILE):
-        group: list[Found] = []
-        size = 0
-        for found in alike:
-            if group and is_file and (len(group) >= _GROUP_FILES or size + found.item.size > _GROUP_BYTES):
-                yield group
-                group, size = [], 0
-            group.append(found)
-            size += found.item.size
+    group: list[Found] = []
+    size, were_files = 0, False
+    for found in wanted:
+        item = found.item
+        is_file = item.kind is EntryKind.FILE
+        is_full = is_file and (len(group) >= _GROUP_FILES or size + item.size > _GROUP_BYTES)
+        if group and (is_full or is_file is not were_files):
+            yield group
+            group, size = [], 0
+        group.append(found)
+        size, were_files = size + item.size, is_file
+    if group:
         yield group
 
 
@@ -394,12 +398,18 @@ def _iter_folder(
         mode = stat.S_IMODE(status.st_mode)
         yield Found(BatchItem(_join(into, path), EntryKind.DIRECTORY, 0, status.st_mtime_ns, mode), folder)
     inside = path + b"/" if path else b""
+    put_inside = _join(into, inside)
     wanted = [name for name in children if not _is_excluded(inside + name, exclude)] if exclude else children
     for start in range(0, len(wanted), _LOOKED_AT_ONCE):
         names = wanted[start : start + _LOOKED_AT_ONCE]
         for name, seen in zip(names, looking.look(folder.descriptor, names), strict=True):
-            found = _judge(folder, name, seen, inside, into)
-            yield inside + name if found is None else found
+            if isinstance(seen, Looked) and stat.S_ISREG(seen[0]):
+                mode, size, mtime_ns = seen
+                item = BatchItem(put_inside + name, EntryKind.FILE, size, mtime_ns, stat.S_IMODE(mode))
+                yield Found(item, folder, name)
+            else:
+                found = _judge(folder, name, seen, inside, into)
+                yield inside + name if found is None else found
 
 
 def _open_folder(parent: Folder, path: bytes, into: bytes) -> Folder | Found:
@@ -414,14 +424,17 @@ def iter_batches(walk: Iterator[Found]) -> Iterator[list[Found]]:
     batch: list[Found] = []
     size = 0
     folders: set[int] = set()
+    last: Folder | None = None
     for found in walk:
+        item, folder, _, _ = found
         batch.append(found)
-        size += found.item.size
-        if found.folder is not None:
-            folders.add(found.folder.descriptor)
+        size += item.size
+        if folder is not last and folder is not None:
+            folders.add(folder.descriptor)
+            last = folder
         if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES or len(folders) >= _BATCH_FOLDERS:
             yield batch
-            batch, size, folders = [], 0, set()
+            batch, size, folders, last = [], 0, set(), None
     if batch:
         yield batch
 
@@ -433,13 +446,11 @@ def _is_excluded(path: bytes, patterns: Sequence[str]) -> bool:
 
 
 def _judge(folder: Folder, name: bytes, seen: Looked | OSError, inside: bytes, into: bytes) -> Found | None:
-    """What is to be done with a name in a folder; None for a folder."""
+    """What is to be done with a name in a folder that is no ordinary file; None for a folder."""
     path = _join(into, inside + name)
     if isinstance(seen, OSError):
         return Found(BatchItem(path), problem=f"it cannot be read: {seen.strerror}")
-    mode, size, mtime_ns = seen
-    if stat.S_ISREG(mode):
-        return Found(BatchItem(path, EntryKind.FILE, size, mtime_ns, stat.S_IMODE(mode)), folder, name)
+    mode, _, mtime_ns = seen
     if stat.S_ISDIR(mode):
         return None
     if not stat.S_ISLNK(mode):

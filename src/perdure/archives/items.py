@@ -13,7 +13,7 @@ from uuid import UUID
 
 from perdure.archives.model import Entry, EntryKind, UploadState
 from perdure.kernel.digests import DIGEST_LENGTHS, find_digest_mismatch
-from perdure.kernel.paths import find_path_problem, iter_ancestors
+from perdure.kernel.paths import find_ancestors, find_path_problem, iter_ancestors
 
 MAX_TARGET_BYTES = 4096
 MAX_BATCH_FILES = 1000
@@ -104,6 +104,8 @@ class RemoveReport:
 
 def find_item_problem(item: BatchItem | PlanItem) -> str | None:
     """Why this item can never be stored, in words, or None."""
+    if isinstance(item, BatchItem) and _is_ordinary(item):
+        return find_path_problem(item.path)
     problem = find_path_problem(item.path)
     if problem:
         return problem
@@ -116,6 +118,14 @@ def find_item_problem(item: BatchItem | PlanItem) -> str | None:
     if isinstance(item, BatchItem):
         return _find_batch_item_problem(item)
     return None
+
+
+def _is_ordinary(item: BatchItem) -> bool:
+    """Whether it is a file with nothing but its size, time and mode, and these as they may be: almost every item."""
+    _, kind, size, mtime_ns, mode, target, digests = item
+    if kind is not EntryKind.FILE or target is not None or digests or mtime_ns is None or mode is None:
+        return False
+    return size >= 0 and -_MAX_TIME_NS <= mtime_ns <= _MAX_TIME_NS and 0 <= mode <= 0o7777
 
 
 def _find_batch_item_problem(item: BatchItem) -> str | None:
@@ -154,6 +164,9 @@ def find_stated_digest_problem(stated: Mapping[str, str]) -> str | None:
 
 def find_batch_conflicts(items: Sequence[BatchItem]) -> dict[int, str]:
     """The items, by index, that contradict an earlier item of the same batch, each with its reason."""
+    paths = {item.path for item in items}
+    if len(paths) == len(items) and paths.isdisjoint(find_ancestors(paths)):
+        return {}
     taken: dict[bytes, EntryKind] = {}
     folders: set[bytes] = set()  # a path in here is never taken by a file, so what is above it need not be asked again
     refused: dict[int, str] = {}
