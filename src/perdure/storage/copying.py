@@ -80,4 +80,4 @@ def _look_here(folder: int, name: bytes) -> Looked | OSError:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError as error:
         return error
-    return Looked(found.st_mode, found.st_size, found.st_mtime_ns)
+    return found.st_mode, found.st_size, found.st_mtime_ns

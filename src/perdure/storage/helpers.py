@@ -29,12 +29,8 @@ class SourceFile(NamedTuple):
     path: bytes
 
 
-class Looked(NamedTuple):
-    """What a name in a folder stands for, no link followed: its mode, size, and time of change (ns)."""
-
-    mode: int
-    size: int
-    mtime_ns: int
+# What a name in a folder stands for, no link followed: its mode, size, and time of change (ns).
+Looked = tuple[int, int, int]
 
 
 class HelperLostError(Exception):

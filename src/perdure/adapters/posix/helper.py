@@ -15,13 +15,15 @@ from typing import Any, Self
 
 from perdure.adapters.posix.descriptors import MOST_PASSED, receive, send
 from perdure.formats import ocfl
+from perdure.formats.content_paths import natural_content_path
 from perdure.storage.helpers import HelperLostError, Looked, SourceFile
 from perdure.storage.model import DATA_PREFIX, Received
 from perdure.storage.source_files import iter_content_names
 
 _PROGRAM = (
-    "import sys; sys.path += {path!a}; "
-    "from perdure.adapters.posix.small_files import serve_parent; serve_parent({fd}, {parent})"
+    "import os, sys; sys.path += {path!a}; "
+    "from perdure.adapters.posix.small_files import serve_parent; serve_parent({fd}, {parent}); "
+    "os._exit(0)"  # there is nothing that taking the interpreter apart would save
 )
 _END_TIMEOUT = 5.0  # seconds
 
@@ -63,7 +65,7 @@ class HelperProcess:
         if len(folders) > MOST_PASSED:
             return [None] * len(sources)
         places = {folder: place for place, folder in enumerate(folders)}
-        contents = [next(iter_content_names(path)) for path in paths]
+        contents = [natural_content_path(path) or next(iter_content_names(path)) for path in paths]
         data = self._staging + f"/{tree}/{DATA_PREFIX}".encode()
         order = ["copy", self._staging, data, sorted(digests), names, bytes(map(places.__getitem__, inside)), contents]
         return [
@@ -83,8 +85,8 @@ class HelperProcess:
         return names
 
     def look(self, folder: int, names: Sequence[bytes]) -> list[Looked | None]:
-        answer = self._ask(["look", list(names)], [folder])
-        return [Looked._make(one) if one is not None else None for one in answer]
+        answer: list[Looked | None] = self._ask(["look", list(names)], [folder])
+        return answer
 
     def _ask(self, order: list[Any], folders: Sequence[int]) -> list[Any]:  # Any: see `receive`
         try:

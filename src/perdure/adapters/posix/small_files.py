@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-Seen = tuple[int, int, int]  # the fields of the seen name: mode, size, time of change (ns)
-
 
 def serve_parent(fd: int, parent: int) -> None:
     """The child's side: carry out orders until the parent closes the socket, or is gone."""
@@ -60,10 +58,10 @@ def list_names(folders: Sequence[int]) -> list[bytes] | None:
         return None
 
 
-def look(folders: Sequence[int], names: Sequence[bytes]) -> list[Seen | None]:
+def look(folders: Sequence[int], names: Sequence[bytes]) -> list[tuple[int, int, int] | None]:
     """Mode, size and time of each name in an open folder, no link followed; None where that is not given."""
     (folder,) = folders
-    seen: list[Seen | None] = []
+    seen: list[tuple[int, int, int] | None] = []
     for name in names:
         try:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
