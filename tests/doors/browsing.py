@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 import httpx
 
@@ -45,17 +46,22 @@ def find_hidden(answer: httpx.Response, name: str) -> list[str]:
     return re.findall(rf'type="hidden" name="{name}" value="([^"]*)"', answer.text)
 
 
+def find_links(answer: httpx.Response) -> list[str]:
+    """Where the links of a page lead."""
+    return [html.unescape(one) for one in re.findall(r'<a [^>]*href="([^"]*)"', answer.text)]
+
+
 @contextmanager
 def browsing(running: RunningApplication, login: str, *, display_name: str = "", **more: object) -> Iterator[Browser]:
     """A new person, logged in just now."""
     identity, password = running.application.identity, secrets.token_urlsafe(15)
-    home = identity.list_organisations(SYSTEM)[0].id
+    home = more.pop("organisation_id", None) or identity.list_organisations(SYSTEM)[0].id
     card, _ = identity.create_local_account(
         SYSTEM,
         login=login,
         password=password,
         display_name=display_name or login.title(),
-        organisation_id=home,
+        organisation_id=home if isinstance(home, UUID) else UUID(str(home)),
         **more,  # type: ignore[arg-type]  # what the test wants beside
     )
     with Browser(base_url=running.url, timeout=60, trust_env=False) as browser:

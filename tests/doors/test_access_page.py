@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
-import httpx
 import pytest
 
 from perdure.testing.app import RunningApplication
 
-from .browsing import Browser, browsing, find_hidden, read_text
+from .browsing import Browser, browsing, find_hidden, find_links, read_text
 from .callers import CITABLE, Caller
 
 OWN = {"sec-fetch-site": "same-origin"}
@@ -128,7 +127,3 @@ def test_a_list_of_many_roles_has_pages(running: RunningApplication, paula: Brow
     assert "person-100" not in read_text(first)
     assert "person-100" in second
     assert "Administrators" not in second
-
-
-def find_links(answer: httpx.Response) -> list[str]:
-    return [part.split('"', 1)[0].replace("&amp;", "&") for part in answer.text.split('href="')[1:]]

@@ -270,11 +270,16 @@ class Client:
         return self._object(self._transport.json("POST", "/invitations", json=wanted, headers=_once()))
 
     def list_invitations(
-        self, *, archive_id: str | None = None, account_id: str | None = None, organisation_id: str | None = None
+        self,
+        *,
+        archive_id: str | None = None,
+        account_id: str | None = None,
+        organisation_id: str | None = None,
+        state: str | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Invitations that one sent or may decide, or those on one thing."""
+        """Invitations that one sent or may decide, or those on one thing; all, or those in one state."""
         return self._pages(
-            "/invitations", archive_id=archive_id, account_id=account_id, organisation_id=organisation_id
+            "/invitations", archive_id=archive_id, account_id=account_id, organisation_id=organisation_id, state=state
         )
 
     def resend_invitation(self, invitation_id: str) -> dict[str, Any]:
@@ -515,6 +520,14 @@ class Client:
     def identity(self, identity_id: str) -> dict[str, Any]:
         """One person or service as others of the instance see it."""
         return self._object(self._transport.json("GET", f"/identities/{identity_id}"))
+
+    def list_identities(self, *, text: str | None = None, state: str | None = None) -> Iterator[dict[str, Any]]:
+        """The people and services of the organisations that one manages (administrators: all), by part of a name."""
+        return self._pages("/identities", text=text, state=state)
+
+    def list_logins_of(self, identity_id: str) -> list[dict[str, Any]]:
+        """In what ways somebody logs in, and when each was last used; for those who manage his organisation."""
+        return list(self._pages(f"/identities/{identity_id}/logins"))
 
     def add_member(
         self,

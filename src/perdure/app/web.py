@@ -25,12 +25,15 @@ from perdure.doors.links import open_links
 from perdure.doors.ui import (
     open_access_page,
     open_account_page,
+    open_invitations_page,
     open_link_pages,
     open_login_pages,
     open_machine_pages,
     open_mail_pages,
     open_pages,
     open_passkey_pages,
+    open_people_pages,
+    open_trail_page,
     open_usage_pages,
 )
 from perdure.identity import CredentialKind
@@ -46,8 +49,11 @@ _DOORS = {
         open_login_pages,
         open_access_page,
         open_account_page,
+        open_invitations_page,
         open_machine_pages,
         open_mail_pages,
+        open_people_pages,
+        open_trail_page,
         open_usage_pages,
     ),
 }

@@ -172,6 +172,20 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """One way in of somebody, as those who manage his organisation see it.
+
+    `kind` is one of credentials, or `passkey`; `subject` is a login name, a distinguished name, an ORCID iD, or the
+    institution that knows him: not what it calls him.
+    """
+
+    kind: str
+    subject: str
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """One version of the terms of use."""
 

@@ -21,6 +21,7 @@ from perdure.identity.callers import MAX_NAME_CHARACTERS, check_name, naming, re
 from perdure.identity.errors import BadCredentialsError, LastAdministratorError
 from perdure.identity.mail_keys import end_keys
 from perdure.identity.model import (
+    PASSKEY,
     WAYS,
     Account,
     Action,
@@ -28,6 +29,7 @@ from perdure.identity.model import (
     IdentityCard,
     IdentityState,
     InstanceThing,
+    Login,
     Organisation,
     OrganisationThing,
     fold_name,
@@ -38,7 +40,7 @@ from perdure.identity.notices import Notices
 from perdure.identity.passwords import Passwords
 from perdure.identity.rights import Rights, require_living_in, things_granted
 from perdure.identity.sessions import end_sessions
-from perdure.identity.tables import accounts, credentials, identities, organisations, service_accounts
+from perdure.identity.tables import accounts, credentials, identities, organisations, passkeys, service_accounts
 from perdure.identity.tokens import revoke_tokens_of
 from perdure.kernel.actor import SYSTEM, Actor, ActorKind
 from perdure.kernel.clock import Clock
@@ -263,9 +265,26 @@ class People:
         query = select(identities.c.id, identities.c.display_name).where(identities.c.id.in_(list(identity_ids)))
         return {row.id: row.display_name for row in tx.execute(query)}
 
-    def list_identities(self, actor: Actor, *, after: UUID | None = None, limit: int = 1000) -> list[IdentityCard]:
-        """Identities, oldest first: all for administrators, else those of the organisations that one manages."""
+    def list_identities(
+        self,
+        actor: Actor,
+        *,
+        text: str | None = None,
+        state: IdentityState | None = None,
+        after: UUID | None = None,
+        limit: int = 1000,
+    ) -> list[IdentityCard]:
+        """Identities, oldest first: all for administrators, else those of the organisations that one manages.
+
+        `text` is part of a display name, or a whole login name, in whatever case.
+        """
         query = select(identities).order_by(identities.c.id).limit(limit)
+        if text is not None and text.strip():
+            login = _IS_PASSWORD & (credentials.c.subject == fold_name(text))
+            named = identities.c.display_name.regexp_match(_pattern_of(text.strip()))
+            query = query.where(or_(named, identities.c.id.in_(select(credentials.c.identity_id).where(login))))
+        if state is not None:
+            query = query.where(identities.c.state == state.value)
         with self._db.begin() as tx:
             managed = self._rights.managed_organisations(tx, actor)
             if not self._rights.can(tx, actor, Action.ADMINISTER, InstanceThing()):
@@ -274,6 +293,23 @@ class People:
                 query = query.where(identities.c.organisation_id.in_(managed))
             rows = tx.execute(query if after is None else query.where(identities.c.id > after))
             return [_shown_to(actor, _card(row)) for row in rows]
+
+    def list_logins_of(self, actor: Actor, identity_id: UUID) -> list[Login]:
+        """In what ways somebody logs in, oldest first, and when each was last used; for who manages his organisation.
+
+        Recovery codes are left out. Raises NotFoundError, IdentityEndedError.
+        """
+        ways = credentials.c.kind != CredentialKind.RECOVERY.value
+        mine = select(credentials).where(credentials.c.identity_id == identity_id, ways)
+        keys = select(passkeys).where(passkeys.c.identity_id == identity_id)
+        with self._db.begin() as tx:
+            self._rights.require_over(tx, actor, identity_id)
+            found = [
+                Login(row.kind, _told_subject(row.kind, row.subject), row.created_at, row.last_used_at)
+                for row in tx.execute(mine)
+            ]
+            found += [Login(PASSKEY, "", row.created_at, row.last_used_at) for row in tx.execute(keys)]
+        return sorted(found, key=lambda one: one.created_at)
 
     def create_organisation(self, actor: Actor, name: str, *, ror: str | None = None) -> Organisation:
         """Make an organisation; for administrators."""
@@ -423,6 +459,23 @@ class People:
         for service_id in tx.execute(query).scalars():
             told = {"service": str(service_id), "responsible": str(identity_id)}
             self._events.record(tx, facts.SERVICE_ORPHANED, None, actor, told)
+
+
+def _pattern_of(text: str) -> str:
+    """A regular expression of PostgreSQL for this text in whatever case, as Python knows cases."""
+    forms = [sorted({one, one.lower(), one.upper()}) for one in text]
+    return "".join(f"(?:{'|'.join(map(_literal, every))})" for every in forms)
+
+
+def _literal(text: str) -> str:
+    return "".join(one if one.isalnum() else f"\\{one}" for one in text)
+
+
+def _told_subject(kind: str, subject: str) -> str:
+    """What those who manage an organisation are told of a way in: see `Login`."""
+    if kind in (CredentialKind.OIDC.value, CredentialKind.SAML.value, CredentialKind.LDAP.value):
+        return subject.partition(" ")[0]
+    return "" if kind == CredentialKind.TOTP.value else subject
 
 
 def check_login(login: str) -> str:

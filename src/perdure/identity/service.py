@@ -148,6 +148,7 @@ class Identity:
         self.find_names = people.find_names
         self.find_names_in = people.find_names_in
         self.list_identities = people.list_identities
+        self.list_logins_of = people.list_logins_of
         self.create_organisation = people.create_organisation
         self.get_organisation = people.get_organisation
         self.list_organisations = people.list_organisations

@@ -175,10 +175,16 @@ class Invitations:
         *,
         on_kind: OnKind | None = None,
         on_id: UUID | None = None,
+        home_id: UUID | None = None,
+        state: InvitationState | None = None,
+        is_newest_first: bool = False,
         after: UUID | None = None,
         limit: int = 1000,
     ) -> list[Invitation]:
-        """Oldest first: those on one thing to who manages it, else one's own and those of organisations one manages."""
+        """Those on one thing to who manages it, else one's own and those of organisations one manages.
+
+        `home_id` is the organisation whose they are, `after` the last one that is known, in the order asked for.
+        """
         with self._ctx.db.begin() as tx:
             if on_kind is not None and on_id is not None:
                 self._find_thing(tx, actor, on_kind, on_id)
@@ -189,8 +195,15 @@ class Invitations:
                 is_shown_all = self._ctx.identity.can(tx, actor, Action.ADMINISTER, InstanceThing())
                 mine = invitations.c.invited_by == actor.identity_id
                 meant = true() if is_shown_all else or_(mine, invitations.c.organisation_id.in_(managed))
-            query = select(invitations).where(meant).order_by(invitations.c.id).limit(limit)
-            return self._load(tx, query if after is None else query.where(invitations.c.id > after))
+            number = invitations.c.id
+            query = select(invitations).where(meant).order_by(number.desc() if is_newest_first else number).limit(limit)
+            if home_id is not None:
+                query = query.where(invitations.c.organisation_id == home_id)
+            if state is not None:
+                query = query.where(_is_in(state, self._ctx.clock.now()))
+            if after is not None:
+                query = query.where(number < after if is_newest_first else number > after)
+            return self._load(tx, query)
 
     def list_pending(self, actor: Actor, archive_id: UUID) -> list[Invitation]:
         """What waits to give somebody a role on an archive, or on what it belongs to; for those who manage it."""
@@ -472,6 +485,18 @@ class Invitations:
             **more,
         }
         self._ctx.events.record(tx, event_type, subject, actor, told)
+
+
+def _is_in(state: InvitationState, now: datetime) -> ColumnElement[bool]:
+    """As `Invitation.state`, for a query."""
+    c = invitations.c
+    if state is InvitationState.ACCEPTED:
+        return c.accepted_at.is_not(None)
+    if state is InvitationState.REVOKED:
+        return and_(c.accepted_at.is_(None), c.revoked_at.is_not(None))
+    ends = func.least(c.expires_at, c.role_until)
+    undecided = and_(c.accepted_at.is_(None), c.revoked_at.is_(None))
+    return and_(undecided, ends <= now if state is InvitationState.ENDED else ends > now)
 
 
 def _wait_for_turn(tx: Connection, inviter: UUID) -> None:

@@ -76,14 +76,22 @@ def show_invited(made: dict[str, Any], *, as_json: bool) -> None:
 
 @invite.command("list")
 @_things
+@click.option("--state", type=click.Choice(["pending", "accepted", "revoked", "ended"]), help="Only these.")
 @json_option
 @click.pass_context
 def invite_list(
-    ctx: click.Context, archive_id: str | None, account_id: str | None, organisation_id: str | None, as_json: bool
+    ctx: click.Context,
+    archive_id: str | None,
+    account_id: str | None,
+    organisation_id: str | None,
+    state: str | None,
+    as_json: bool,
 ) -> None:
     """List invitations: those that you sent, those of organisations that you manage, or those on one thing."""
     found = list(
-        make_client(ctx).list_invitations(archive_id=archive_id, account_id=account_id, organisation_id=organisation_id)
+        make_client(ctx).list_invitations(
+            archive_id=archive_id, account_id=account_id, organisation_id=organisation_id, state=state
+        )
     )
     if as_json:
         print_json(found)

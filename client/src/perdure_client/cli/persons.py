@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from perdure_client.cli.output import json_option, make_client, print_facts, print_json
+from perdure_client.cli.output import json_option, make_client, print_facts, print_json, print_table, show_time
 from perdure_client.cli.session import fresh_options, in_session, open_session_as
 from perdure_client.client import Client
 from perdure_client.errors import UsageError
@@ -33,18 +33,52 @@ def identity_show(ctx: click.Context, whom: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    state = "merged" if found["merged_into"] else "erased" if found["is_erased"] else None
     print_facts(
         {
             "identity": found["id"],
             "name": found["display_name"],
             "kind": found["kind"],
             "ORCID": found["orcid"],
-            "state": state or ("active" if found["is_active"] else "disabled"),
+            "state": _state_of(found),
             "merged into": found["merged_into"],
             "organisation": found["organisation_id"],
         }
     )
+
+
+@identity.command("list")
+@click.argument("text", required=False)
+@click.option("--state", type=click.Choice(["active", "disabled", "merged", "erased"]), help="Only these.")
+@json_option
+@click.pass_context
+def identity_list(ctx: click.Context, text: str | None, state: str | None, as_json: bool) -> None:
+    """List the people and services of the organisations that you manage, or those with TEXT in their names."""
+    found = list(make_client(ctx).list_identities(text=text, state=state))
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        [(one["id"], _state_of(one), one["kind"], one["display_name"]) for one in found],
+        ("identity", "state", "kind", "name"),
+    )
+
+
+@identity.command("logins")
+@click.argument("whom")
+@json_option
+@click.pass_context
+def identity_logins(ctx: click.Context, whom: str, as_json: bool) -> None:
+    """Show in what ways WHOM logs in, and when he last did; for those who manage his organisation."""
+    client = make_client(ctx)
+    found = client.list_logins_of(_identity_id(client, whom))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one["kind"], one["subject"], show_time(one["last_used_at"]) if one["last_used_at"] else "never")
+        for one in found
+    ]
+    print_table(rows, ("way", "who or where", "last used"))
 
 
 @identity.command("merge")
@@ -169,6 +203,12 @@ def _show_plan(plan: dict[str, Any]) -> None:
         moved = plan["second_factor"] == "moved"
         lines.append("The second factor of the one that ends is asked for." if moved else "Its second factor stays.")
     click.echo("\n".join(lines), err=True)
+
+
+def _state_of(found: dict[str, Any]) -> str:
+    if found["merged_into"] or found["is_erased"]:
+        return "merged" if found["merged_into"] else "erased"
+    return "active" if found["is_active"] else "disabled"
 
 
 def _identity_id(client: Client, whom: str) -> str:

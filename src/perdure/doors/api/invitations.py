@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -22,7 +22,7 @@ from perdure.identity import Role
 from perdure.identity.model import OnKind
 from perdure.kernel.errors import BadInputError
 from perdure.sharing.invitations import InvitationRequest
-from perdure.sharing.model import Invitation
+from perdure.sharing.model import Invitation, InvitationState
 
 router = APIRouter(tags=["invitations"], route_class=CreatingRoute)
 
@@ -104,13 +104,21 @@ def list_invitations(
     archive_id: Annotated[Id | None, Query()] = None,
     account_id: Annotated[Id | None, Query()] = None,
     organisation_id: Annotated[Id | None, Query()] = None,
+    home_id: Annotated[Id | None, Query(description="The organisation whose they are, whatever they are to.")] = None,
+    state: Literal["pending", "accepted", "revoked", "ended"] | None = None,
     cursor: CursorText = None,
     limit: PageSize = 100,
 ) -> Page[InvitationView]:
     after = decode_cursor("invitations", cursor, AN_ID)
     on_kind, on_id = _only(archive_id, account_id, organisation_id)
     found = services.sharing.invitations.list_invitations(
-        caller, on_kind=on_kind, on_id=on_id, after=UUID(after) if after else None, limit=limit
+        caller,
+        on_kind=on_kind,
+        on_id=on_id,
+        home_id=home_id,
+        state=None if state is None else InvitationState(state),
+        after=UUID(after) if after else None,
+        limit=limit,
     )
     following = encode_cursor("invitations", str(found[-1].id) if len(found) == limit else None)
     return Page(items=[_view(one, services) for one in found], next_cursor=following)

@@ -58,8 +58,9 @@ _BY_NEED: Mapping[Need, str] = {
     "unlink_login list_passkeys begin_passkey add_passkey rename_passkey remove_passkey create_group prove "
     "prove_by_passkey list_transfers accept_transfer decline_transfer merge_own get_address change_address "
     "accept_invitation export_own erase_own",
-    Standing.OVER: "create_identity change_identity merge_identities erase_identity remove_second_factor_of "
-    "create_account create_service approve_application refuse_application approve_quota_request refuse_quota_request",
+    Standing.OVER: "create_identity change_identity list_logins_of merge_identities erase_identity "
+    "remove_second_factor_of create_account create_service approve_application refuse_application "
+    "approve_quota_request refuse_quota_request",
     Standing.ASKING: "request_quota",
     Standing.INVITING: "invite resend_invitation revoke_invitation",
     Standing.GROUP: "add_member remove_member add_claim_rule remove_claim_rule",

@@ -18,7 +18,7 @@ from perdure.doors.http.cursors import AN_ID, decode_cursor, encode_cursor
 from perdure.doors.http.openapi import problems
 from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given
-from perdure.identity import Group, IdentityCard
+from perdure.identity import Group, IdentityCard, IdentityState
 from perdure.kernel.errors import NotAllowedError
 
 router = APIRouter(tags=["people"], route_class=CreatingRoute)
@@ -50,6 +50,15 @@ class NewIdentityView(IdentityView):
 
     password: str | None = None
     account_id: UUID
+
+
+class LoginView(BaseModel):
+    """One way in: `kind` may be `passkey` or `totp`, too; `subject` is a login name, or the institution."""
+
+    kind: str
+    subject: str
+    created_at: datetime
+    last_used_at: datetime | None
 
 
 class MembershipView(BaseModel):
@@ -97,6 +106,8 @@ def list_identities(
     caller: KnownCaller,
     services: Given,
     login: Annotated[Line | None, Query(description="The exact login name; the answer has one item or none.")] = None,
+    text: Annotated[Line | None, Query(description="Part of a name, or a login name, in whatever case.")] = None,
+    state: Annotated[Literal["active", "disabled", "merged", "erased"] | None, Query()] = None,
     cursor: CursorText = None,
     limit: PageSize = 100,
 ) -> Page[IdentityView]:
@@ -104,7 +115,10 @@ def list_identities(
         found = services.identity.find_identity(caller, login)
         return Page(items=[identity_view(found)] if found else [])
     after = decode_cursor("identities", cursor, AN_ID)
-    cards = services.identity.list_identities(caller, after=UUID(after) if after else None, limit=limit)
+    wanted = None if state is None else IdentityState(state)
+    cards = services.identity.list_identities(
+        caller, text=text, state=wanted, after=UUID(after) if after else None, limit=limit
+    )
     following = encode_cursor("identities", str(cards[-1].id) if len(cards) == limit else None)
     return Page(items=[identity_view(card) for card in cards], next_cursor=following)
 
@@ -155,6 +169,17 @@ def change_identity(identity_id: IdentityId, form: IdentityPatch, caller: KnownC
         change = services.identity.enable_identity if form.is_active else services.identity.disable_identity
         change(caller, identity_id)
     return identity_view(services.identity.get_identity(caller, identity_id))
+
+
+@router.get(
+    "/identities/{identity_id}/logins",
+    operation_id="list_logins_of",
+    summary="In what ways somebody logs in, and when he last did (managers of the organisation)",
+    responses=problems(403, 409),
+)
+def list_logins_of(identity_id: IdentityId, caller: KnownCaller, services: Given) -> Page[LoginView]:
+    found = services.identity.list_logins_of(caller, identity_id)
+    return Page(items=[LoginView.model_validate(one, from_attributes=True) for one in found])
 
 
 @router.delete(

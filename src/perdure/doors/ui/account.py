@@ -99,6 +99,7 @@ def _show(request: Request, services: Services, caller: Actor, error: PerdureErr
         ],
         "error": error,
         "me": caller.name,
+        "is_manager": services.identity.manages_any(caller),
         "logins": logins,
         "is_fresh": is_fresh,
         "has_password": "password" in kinds,
