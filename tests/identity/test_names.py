@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.identity.names import check_address, check_dn, check_named, check_orcid, check_requirement, fold_address
+from perdure.identity.names import (
+    check_address,
+    check_dn,
+    check_institution,
+    check_named,
+    check_orcid,
+    check_requirement,
+    fold_address,
+)
 from perdure.kernel.errors import BadInputError
 
 
@@ -78,6 +86,19 @@ def test_a_name_of_two_words(kind: str, subject: str) -> None:
 def test_what_cannot_be_named_is_refused(kind: str, subject: str) -> None:
     with pytest.raises(BadInputError):
         check_named(kind, subject)
+
+
+def test_an_institution_is_an_address_an_entity_or_a_directory() -> None:
+    for text in (
+        "https://login.example.org",
+        "http://adfs.example.org/adfs/services/trust",
+        "urn:mace:example.org:idp",
+        "ldap:site",
+    ):
+        assert check_institution(text) == text
+    for text in ("", "login.example.org", "http://a b", "urn:\n", "ftp://example.org", "ldap:", "ldap:a b"):
+        with pytest.raises(BadInputError):
+            check_institution(text)
 
 
 def test_a_requirement_is_a_way_a_factor_or_an_institution() -> None:

@@ -96,8 +96,11 @@ def directory_issuer(name: str) -> str:
 
 
 def check_institution(text: str) -> str:
-    """Who says what people are entitled to: a provider's address, or `ldap:` and the name of a directory."""
+    """Who says what people are entitled to: a provider's address, the entity ID of an institution of SAML (`http:` and
+    `urn:`, too), or `ldap:` and the name of a directory."""
     name = text.removeprefix(_DIRECTORY)
+    if name == text and text.startswith(("http://", "urn:")) and text.isprintable() and " " not in text:
+        return text
     if name == text:
         return check_issuer(text)
     if not name or not name.isascii() or not name.replace("-", "").isalnum():
