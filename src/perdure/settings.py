@@ -32,7 +32,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
 STORE_KINDS = ("posix",)
 SMTP_SECURITY = ("starttls", "tls", "plain")
-PROVIDER_KINDS = ("oidc", "proxy", "x509", "ldap")
+PROVIDER_KINDS = ("oidc", "proxy", "saml", "x509", "ldap")
+SAML_SUBJECTS = ("pairwise-id", "subject-id", "eduPersonPrincipalName", "persistent")
 TOKEN_PROFILES = ("wlcg", "scitokens")
 
 
@@ -58,8 +59,8 @@ class ProviderSettings:
     """One way to log in beside a local password.
 
     `oidc`: a provider that knows us as `client_id`. `proxy`: a web server of `trusted_proxies` that has logged somebody
-    in and says so in headers, as Shibboleth's module does. `x509`: a certificate that such a server has verified.
-    `ldap`: a directory that takes a name and a password.
+    in and says so in headers, as Shibboleth's module does. `saml`: an institution that is asked without such a server.
+    `x509`: a certificate that such a server has verified. `ldap`: a directory that takes a name and a password.
     """
 
     name: str
@@ -78,6 +79,11 @@ class ProviderSettings:
     entitlement_header: str = "entitlement"
     context_header: str = "shib-authncontext-class"
     instant_header: str = "shib-authentication-instant"
+    metadata_file: Path | None = None
+    metadata_certificate: Path | None = None
+    entity_id: str = ""
+    subject: str = "pairwise-id"
+    entitlement_attributes: tuple[str, ...] = ("eduPersonEntitlement", "eduPersonScopedAffiliation")
     servers: tuple[str, ...] = ()
     ca_file: Path | None = None
     allow_plain_ldap: bool = False
@@ -507,7 +513,7 @@ def _check_provider(provider: ProviderSettings) -> None:
     _one_of(PROVIDER_KINDS)("providers.kind", provider.kind)
     if not _PROVIDER_NAME.fullmatch(provider.name):
         raise BadSettingError("A provider needs a name of small letters, digits and hyphens.", key="providers.name")
-    for name in ("issuer", "client_id") if provider.kind == "oidc" else ():
+    for name in {"oidc": ("issuer", "client_id"), "saml": ("issuer", "metadata_file")}.get(provider.kind, ()):
         if not getattr(provider, name):
             raise BadSettingError(f"The provider {provider.name} needs {name!r}.", key=f"providers.{name}")
     for name in [entry.name for entry in fields(ProviderSettings) if entry.name.endswith("_header")]:
@@ -519,6 +525,8 @@ def _check_provider(provider: ProviderSettings) -> None:
         _check_issuer("providers.issuer", provider.issuer)
     if provider.kind == "ldap":
         _check_directory(provider)
+    if provider.kind == "saml":
+        _check_institution(provider)
 
 
 def _check_issuer(key: str, issuer: str) -> None:
@@ -587,6 +595,15 @@ def _optional_id(key: str, value: object) -> str | None:
     return None if value is None else _id(key, value)
 
 
+def _check_institution(provider: ProviderSettings) -> None:
+    if not urlsplit(provider.issuer).scheme or any(one.isspace() for one in provider.issuer + provider.entity_id):
+        raise BadSettingError("An entity ID is a URI, without blanks.", key="providers.issuer")
+    for key in ("metadata_file", "metadata_certificate"):
+        path = getattr(provider, key)
+        if path is not None and not path.is_file():
+            raise BadSettingError(f"{path} is not a file.", key=f"providers.{key}")
+
+
 def _check_directory(provider: ProviderSettings) -> None:
     if not provider.servers:
         raise BadSettingError(f"The provider {provider.name} needs 'servers'.", key="providers.servers")
@@ -610,6 +627,10 @@ _PROVIDER_PARSERS: dict[str, Callable[[str, object], object]] = {
     "scopes": _texts,
     "entitlement_claims": _texts,
     "servers": _texts,
+    "metadata_file": _optional_path,
+    "metadata_certificate": _optional_path,
+    "subject": _one_of(SAML_SUBJECTS),
+    "entitlement_attributes": _texts,
     "ca_file": _optional_path,
     "allow_plain_ldap": _flag,
     "bind_password": _optional_text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -10,8 +11,12 @@ from perdure.adapters.passkeys import WebAuthn
 from perdure.db import Database
 from perdure.events import Event, EventLog
 from perdure.identity import Account, Identity, IdentityCard, IdentitySettings
+from perdure.identity.federation import Federation
 from perdure.identity.passwords import PasswordCost
+from perdure.identity.ports import Provider
+from perdure.identity.tickets import Tickets
 from perdure.kernel.actor import Actor
+from perdure.kernel.clock import Clock
 from perdure.testing.sealing import MemorySealer
 
 CHEAP = PasswordCost(passes=1, memory_kib=64, lanes=1)
@@ -29,6 +34,18 @@ class SetClock:
 
     def move(self, by: timedelta) -> None:
         self.moment += by
+
+
+def make_federation(clock: Clock, providers: Sequence[Provider]) -> Federation:
+    """Logins at providers, with answers that are used once, and no database."""
+    used: set[str] = set()
+
+    def use_once(text: str, until: datetime) -> bool:
+        is_first = text not in used
+        used.add(text)
+        return is_first
+
+    return Federation(clock, Tickets(clock, MemorySealer()), providers, use_once)
 
 
 @dataclass

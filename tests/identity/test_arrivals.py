@@ -26,14 +26,12 @@ from perdure.identity.errors import (
     TicketUsedError,
     UnknownPersonError,
 )
-from perdure.identity.federation import Federation, check_return
+from perdure.identity.federation import check_return
 from perdure.identity.joining import Joiner
-from perdure.identity.tickets import Tickets
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
-from perdure.testing.sealing import MemorySealer
 
-from .house import PASSWORD, House, SetClock, own_id
+from .house import PASSWORD, House, SetClock, make_federation, own_id
 from .test_matrix import archive_of
 
 ISSUER = "https://login.example.org"
@@ -282,6 +280,7 @@ class Echo:
     """A provider that confirms whoever comes with the code `good`."""
 
     name, label, kind = "hall", "Hall", CredentialKind.OIDC
+    hands_back_state = True
 
     def __init__(self) -> None:
         self.arrival = ADA
@@ -300,9 +299,9 @@ class Echo:
 
 def test_a_login_ends_in_the_browser_that_began_it() -> None:
     clock = SetClock()
-    federation = Federation(clock, Tickets(clock, MemorySealer()), [Echo()])  # type: ignore[list-item]  # no device, no token
+    federation = make_federation(clock, [Echo()])  # type: ignore[list-item]  # no device, no token
     begun = federation.begin_login("hall", redirect_uri="https://a/b", return_to="/x", browser="mine")
-    state = begun.partition("#")[2]
+    state = begun.address.partition("#")[2]
     for wrong in (
         {"browser": "another"},
         {"provider": "other"},
@@ -314,6 +313,8 @@ def test_a_login_ends_in_the_browser_that_began_it() -> None:
             federation.finish_login(**{"provider": "hall", "state": state, "code": "good", "browser": "mine", **wrong})
     back = federation.finish_login(provider="hall", state=state, code="good", browser="mine")
     assert (back.arrival, back.return_to, back.link_to) == (ADA, "/x", None)
+    with pytest.raises(LoginNotConfirmedError, match="used already"):
+        federation.finish_login(provider="hall", state=state, code="good", browser="mine")
     clock.move(timedelta(minutes=16))
     with pytest.raises(BadSealError):
         federation.finish_login(provider="hall", state=state, code="good", browser="mine")
@@ -323,7 +324,7 @@ def test_a_login_ends_in_the_browser_that_began_it() -> None:
 
 def test_a_ticket_carries_who_somebody_is_for_a_while() -> None:
     clock = SetClock()
-    federation = Federation(clock, Tickets(clock, MemorySealer()), [])
+    federation = make_federation(clock, [])
     ticket = federation.seal_arrival(ADA)
     assert replace(federation.open_arrival(ticket), ticket=None) == ADA
     for wrong in ("", ticket + "x"):

@@ -17,13 +17,10 @@ from perdure.identity.errors import (
     LoginNotConfirmedError,
     LoginThrottledError,
 )
-from perdure.identity.federation import Federation
-from perdure.identity.tickets import Tickets
 from perdure.kernel.actor import Actor
 from perdure.kernel.errors import BadInputError, NotAllowedError, NotFoundError
-from perdure.testing.sealing import MemorySealer
 
-from .house import PASSWORD, House, SetClock
+from .house import PASSWORD, House, SetClock, make_federation
 from .test_arrivals import ADA, Echo, let_in
 from .test_second_factor import turn_on
 
@@ -110,10 +107,10 @@ def test_a_login_elsewhere_is_a_proof_when_it_is_known_to_be_new(house: House) -
 def test_a_session_at_the_provider_is_no_proof() -> None:
     clock = SetClock()
     provider = Echo()
-    federation = Federation(clock, Tickets(clock, MemorySealer()), [provider])  # type: ignore[list-item]  # no device, no token
+    federation = make_federation(clock, [provider])  # type: ignore[list-item]  # no device, no token
     begun = federation.begin_login("hall", redirect_uri="https://a/b", return_to="/", browser="mine", proves=uuid4())
     assert provider.was_asked_anew
-    state = begun.partition("#")[2]
+    state = begun.address.partition("#")[2]
     provider.arrival = replace(ADA, proven_at=clock.now() - timedelta(minutes=2))
     with pytest.raises(LoginNotConfirmedError, match="anew"):
         federation.finish_login(provider="hall", state=state, code="good", browser="mine")

@@ -18,6 +18,7 @@ from perdure.adapters.oidc import GridIssuer, GridIssuerSettings, OidcProvider, 
 from perdure.adapters.passkeys import WebAuthn
 from perdure.adapters.posix.store import PosixStore, find_instance_id
 from perdure.adapters.registrar import FolderRegistrar
+from perdure.adapters.saml import SamlProvider, SamlSettings, find_missing
 from perdure.adapters.sealing import FileSealer
 from perdure.adapters.signing import KEYS_NAME, FileSigner
 from perdure.adapters.smtp import SmtpMailer, SmtpSettings
@@ -186,7 +187,7 @@ def _wire(
         events,
         FileSealer(settings.keys_dir),
         chosen,
-        providers=_make_providers(settings, clock),
+        providers=[_make_provider(one, clock) for one in settings.providers if one.kind in ("oidc", "saml")],
         directories=[_make_directory(one) for one in settings.providers if one.kind == "ldap"],
         issuers=_make_issuers(settings, clock),
         passkeys=WebAuthn(),
@@ -240,24 +241,44 @@ def _wire(
     )
 
 
-def _make_providers(settings: Settings, clock: Clock) -> list[OidcProvider]:
-    return [
-        OidcProvider(
-            OidcSettings(
-                name=one.name,
-                label=one.label or one.name,
-                issuer=one.issuer,
-                client_id=one.client_id,
-                client_secret=one.client_secret,
-                scopes=one.scopes,
-                entitlement_claims=one.entitlement_claims,
-                audience=one.audience,
-            ),
-            clock,
+def _make_provider(one: ProviderSettings, clock: Clock) -> OidcProvider | SamlProvider:
+    if one.kind == "saml":
+        return _make_institution(one, clock)
+    return OidcProvider(
+        OidcSettings(
+            name=one.name,
+            label=one.label or one.name,
+            issuer=one.issuer,
+            client_id=one.client_id,
+            client_secret=one.client_secret,
+            scopes=one.scopes,
+            entitlement_claims=one.entitlement_claims,
+            audience=one.audience,
+        ),
+        clock,
+    )
+
+
+def _make_institution(one: ProviderSettings, clock: Clock) -> SamlProvider:
+    """Raises BadSettingError where what SAML needs is not installed."""
+    missing = find_missing()
+    if missing or one.metadata_file is None:
+        raise BadSettingError(
+            f"The provider {one.name} speaks SAML: {missing or 'set metadata_file'}.", key="providers"
         )
-        for one in settings.providers
-        if one.kind == "oidc"
-    ]
+    return SamlProvider(
+        SamlSettings(
+            name=one.name,
+            label=one.label or one.name,
+            issuer=one.issuer,
+            metadata_file=one.metadata_file,
+            metadata_certificate=one.metadata_certificate,
+            entity_id=one.entity_id,
+            subject=one.subject,
+            entitlement_attributes=one.entitlement_attributes,
+        ),
+        clock,
+    )
 
 
 def _make_directory(one: ProviderSettings) -> LdapDirectory:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from uuid import UUID
@@ -22,6 +22,7 @@ from perdure.kernel.clock import Clock, format_time, parse_time
 
 _STATE_LASTS = timedelta(minutes=15)
 _CLOCKS_DIFFER = timedelta(minutes=1)
+_LONGEST_KEPT = 3500  # characters: browsers keep cookies of 4 KiB
 _STATE = "login state"
 _DEVICE = "device login"
 _ARRIVAL = "arrival"
@@ -34,6 +35,14 @@ class ProviderCard:
     name: str
     label: str
     kind: CredentialKind
+
+
+@dataclass(frozen=True, slots=True)
+class BegunLogin:
+    """Where to send a browser; `kept` is what it has to keep and bring back itself, where the provider does not."""
+
+    address: str
+    kept: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +59,21 @@ class Returned:
 
 
 class Federation:
-    """The configured providers. Nothing here opens a session: that is for `Arrivals`."""
+    """The configured providers. Nothing here opens a session: that is for `Arrivals`.
 
-    def __init__(self, clock: Clock, tickets: Tickets, providers: Sequence[Provider]) -> None:
+    `use_once` tells whether it is the first use of a text that is good until then.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        tickets: Tickets,
+        providers: Sequence[Provider],
+        use_once: Callable[[str, datetime], bool],
+    ) -> None:
         self._clock = clock
         self._tickets = tickets
+        self._use_once = use_once
         self._providers = {provider.name: provider for provider in providers}
 
     def list_providers(self) -> list[ProviderCard]:
@@ -70,8 +89,8 @@ class Federation:
         browser: str,
         link_to: UUID | None = None,
         proves: UUID | None = None,
-    ) -> str:
-        """The address at the provider to send a browser to; `browser` is a secret that only this browser has.
+    ) -> BegunLogin:
+        """Where at the provider to send a browser to; `browser` is a secret that only this browser has.
 
         `return_to` is a path of ours: anything else becomes the front page. Who `proves` who he is has to log in there
         anew, whatever session he has.
@@ -90,14 +109,17 @@ class Federation:
             "begun_at": format_time(self._clock.now()),
         }
         state = self._tickets.seal(kept, _STATE, _STATE_LASTS)
-        return found.authorization_url(
+        if not found.hands_back_state and len(state) > _LONGEST_KEPT:
+            state = self._tickets.seal({**kept, "return_to": "/"}, _STATE, _STATE_LASTS)
+        address = found.authorization_url(
             redirect_uri=redirect_uri, state=state, nonce=nonce, verifier=verifier, anew=proves is not None
         )
+        return BegunLogin(address, None if found.hands_back_state else state)
 
     def finish_login(
         self, *, provider: str, state: str, code: str, browser: str, issuer: str | None = None
     ) -> Returned:
-        """Who came back; raises LoginNotConfirmedError, also when another browser began the login.
+        """Who came back; raises LoginNotConfirmedError, also when another browser began the login, or it ended already.
 
         `issuer` is who says that he sends him back (RFC 9207), where that is said.
         """
@@ -112,9 +134,15 @@ class Federation:
         proves = kept.get("proves")
         if proves and not _is_after(arrival.proven_at, parse_time(kept["begun_at"])):
             raise LoginNotConfirmedError("The provider does not say that you logged in there anew.")
+        if not self._use_once(f"login {kept['nonce']}", self._clock.now() + _STATE_LASTS):
+            raise LoginNotConfirmedError("This answer was used already.")
         return Returned(
             arrival, kept["return_to"], kept["link_to"] and UUID(kept["link_to"]), UUID(proves) if proves else None
         )
+
+    def describe_us(self, provider: str, *, redirect_uri: str) -> str:
+        """What the provider has to know of us, for one that reads it; for everybody. Raises NoSuchProviderError."""
+        return self._require(provider).describe(redirect_uri)
 
     def begin_device(self, provider: str) -> tuple[DeviceLogin, str]:
         """Begin a login for a program without a browser; returns what to show, and a ticket to ask with."""

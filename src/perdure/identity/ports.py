@@ -117,11 +117,16 @@ class TokenIssuer(Protocol):
 
 
 class Provider(Protocol):
-    """An institution that says who people are. Raises LoginNotConfirmedError and ProviderUnavailableError."""
+    """An institution that says who people are. Raises LoginNotConfirmedError and ProviderUnavailableError, and
+    NoSuchProviderError for what its kind cannot do.
+
+    `hands_back_state`: whoever comes back brings the state of his login; else his browser keeps it.
+    """
 
     name: str
     label: str
     kind: CredentialKind
+    hands_back_state: bool
 
     def authorization_url(self, *, redirect_uri: str, state: str, nonce: str, verifier: str, anew: bool = False) -> str:
         """Where somebody logs in with his browser; `anew` whatever session he has there."""
@@ -129,6 +134,10 @@ class Provider(Protocol):
 
     def redeem(self, code: str, *, redirect_uri: str, nonce: str, verifier: str) -> Arrival:
         """Who came back with a code."""
+        ...
+
+    def describe(self, redirect_uri: str) -> str:
+        """What the institution has to know of us, for one that reads it: XML."""
         ...
 
     def begin_device(self) -> DeviceLogin:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from perdure.db import Database
 from perdure.events import EventLog
+from perdure.identity import throttle
 from perdure.identity.access import Access
 from perdure.identity.accounts import Accounts
 from perdure.identity.addresses import Addresses
@@ -111,7 +113,7 @@ class Identity:
         arrivals = Arrivals(db, clock, events, people, sessions, applications, claims, notices)
         grid = GridTokens(db, clock, sessions, issuers)
         tickets = Tickets(clock, sealer)
-        federation = Federation(clock, tickets, providers)
+        federation = Federation(clock, tickets, providers, partial(throttle.use_once_at, db))
         keys = Passkeys(db, clock, events, sessions, tickets, passkeys or NoPasskeys(), notices)
         at_directories = Directories(db, clock, sessions, directories)
         registry = Registry(grants)
@@ -204,6 +206,7 @@ class Identity:
         self.check_password_at = at_directories.check_password
         self.begin_login = federation.begin_login
         self.finish_login = federation.finish_login
+        self.describe_us = federation.describe_us
         self.begin_device = federation.begin_device
         self.poll_device = federation.poll_device
         self.accept_token = federation.accept_token

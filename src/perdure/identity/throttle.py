@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from perdure.db import Database
 from perdure.identity.errors import LoginThrottledError
 from perdure.identity.model import CLIENT_BACKOFF, LOGIN_BACKOFF, Backoff, fold_name
 from perdure.identity.tables import login_attempts
@@ -76,6 +77,12 @@ def is_used(tx: Connection, challenge: str, now: datetime) -> bool:
     """Whether a challenge that is still good was used."""
     row = tx.execute(_MOMENT, {"key": _once_key(challenge)}).first()
     return row is not None and row.last_at > now
+
+
+def use_once_at(db: Database, challenge: str, until: datetime) -> bool:
+    """The same in a transaction of its own."""
+    with db.begin() as tx:
+        return use_once(tx, challenge, until)
 
 
 def count_refusal(tx: Connection, identity_id: UUID | None, now: datetime) -> int:

@@ -19,7 +19,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 
 from perdure.adapters.oidc.issuer import LEEWAY, Issuer, name_of
-from perdure.identity.errors import LoginNotConfirmedError, ProviderUnavailableError
+from perdure.identity.errors import LoginNotConfirmedError, NoSuchProviderError, ProviderUnavailableError
 from perdure.identity.model import SECOND_FACTOR, Arrival, CredentialKind
 from perdure.identity.names import check_orcid, issuer_proof
 from perdure.identity.ports import DeviceLogin
@@ -50,6 +50,8 @@ class OidcSettings:
 
 class OidcProvider:
     """Safe to share between threads."""
+
+    hands_back_state = True
 
     def __init__(self, settings: OidcSettings, clock: Clock, transport: httpx.BaseTransport | None = None) -> None:
         self.name, self.label = settings.name, settings.label
@@ -86,6 +88,9 @@ class OidcProvider:
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
         answer = self._ask_token({**form, "code_verifier": verifier})
         return self._arrival(answer, nonce=nonce)
+
+    def describe(self, redirect_uri: str) -> str:
+        raise NoSuchProviderError(f"{self.label} is told of us by hand.")
 
     # A device without a browser
 

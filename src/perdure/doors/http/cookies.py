@@ -9,7 +9,7 @@ from fastapi import Request, Response
 
 from perdure.doors.http.errors import ForeignPageError
 
-_SESSION, _BROWSER = "perdure-session", "perdure-browser"
+_SESSION, _BROWSER, _LOGIN = "perdure-session", "perdure-browser", "perdure-login"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BROWSER_LASTS = 20 * 60  # seconds: longer than a login at a provider may take
 
@@ -46,6 +46,16 @@ def mark_browser(request: Request, response: Response) -> str:
 def find_browser(request: Request) -> str:
     """The secret of `mark_browser`; empty in a browser that began no login."""
     return request.cookies.get(_name(request, _BROWSER)) or ""
+
+
+def keep_login(request: Request, response: Response, kept: str) -> None:
+    """Let the browser keep what belongs to the login that it begins."""
+    _set(request, response, _LOGIN, kept, _BROWSER_LASTS)
+
+
+def find_login(request: Request) -> str:
+    """What `keep_login` gave; empty without it."""
+    return request.cookies.get(_name(request, _LOGIN)) or ""
 
 
 def require_own_page(request: Request) -> None:

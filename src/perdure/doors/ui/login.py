@@ -13,8 +13,10 @@ from fastapi.responses import RedirectResponse
 from perdure.doors.http.auth import GUESSABLE, Caller, client_of, identity_of
 from perdure.doors.http.cookies import (
     find_browser,
+    find_login,
     find_session,
     forget_session,
+    keep_login,
     keep_session,
     mark_browser,
     require_own_page,
@@ -57,6 +59,11 @@ def open_login_pages(app: FastAPI) -> None:
 async def read_form(request: Request) -> Form:
     """The fields of a form that a page of ours sent; what is no form has none."""
     require_own_page(request)
+    return await read_foreign_form(request)
+
+
+async def read_foreign_form(request: Request) -> Form:
+    """The same of a page of anybody's; it may have the sender do nothing."""
     body = await request.body()
     if len(body) > _LARGEST_FORM:
         return {}
@@ -68,6 +75,7 @@ async def read_form(request: Request) -> Form:
 
 
 Sent = Annotated[Form, Depends(read_form)]
+SentByAnybody = Annotated[Form, Depends(read_foreign_form)]
 
 
 @router.get("/login")
@@ -150,12 +158,14 @@ def go_to_provider(
             arrival = by_hop.read(request, services.clock)
             return _come(request, services, caller, Returned(arrival, check_return(return_to), link_to, proves))
         callback = _callback(services, provider)
-        address = services.identity.begin_login(
+        begun = services.identity.begin_login(
             provider, redirect_uri=callback, return_to=return_to, browser=mark, link_to=link_to, proves=proves
         )
     except PerdureError as error:
         return render(request, services, "problem.html", {"error": error}, error.status)
-    answer.headers["location"] = address
+    if begun.kept:
+        keep_login(request, answer, begun.kept)
+    answer.headers["location"] = begun.address
     answer.headers["cache-control"] = "no-store"
     return answer
 
@@ -176,6 +186,48 @@ def come_back(
             raise LoginEndedElsewhereError(f"The provider ended the login: {error[:100] or 'it sent no code'}.")
         back = services.identity.finish_login(
             provider=provider, state=state, code=code, browser=find_browser(request), issuer=iss or None
+        )
+        return _come(request, services, caller, back)
+    except PerdureError as problem:
+        return render(request, services, "problem.html", {"error": problem}, problem.status)
+
+
+@router.get("/login/{provider}/metadata", dependencies=[GUESSABLE])
+def show_metadata(provider: str, request: Request, services: Given) -> Response:
+    """What an institution has to know of us, for its operator."""
+    try:
+        told = services.identity.describe_us(provider, redirect_uri=_callback(services, provider))
+    except PerdureError as error:
+        return render(request, services, "problem.html", {"error": error}, error.status)
+    return Response(told, 200, media_type="application/samlmetadata+xml")
+
+
+@router.post("/login/{provider}/callback", dependencies=[GUESSABLE])
+def take_answer(provider: str, request: Request, form: SentByAnybody, services: Given) -> Response:
+    """A page of the institution has the browser post its answer: nothing is done but to let a page of ours repeat it.
+
+    Cookies of ours do not come with what other sites send, so that whose login it is can be told only afterwards.
+    """
+    answer = form.get("SAMLResponse", "")
+    if not answer:
+        error = LoginEndedElsewhereError("The institution sent no answer.")
+        return render(request, services, "problem.html", {"error": error}, error.status)
+    content = {"action": f"/login/{provider}/finish", "answer": answer}
+    return render_form(request, services, "go_on.html", content, 200, script="go-on.js")
+
+
+@router.post("/login/{provider}/finish", dependencies=[GUESSABLE])
+def finish(provider: str, request: Request, form: Sent, caller: Caller, services: Given) -> Response:
+    """The answer again, by a page of ours, from the browser that keeps what belongs to it."""
+    kept = find_login(request)
+    try:
+        if not kept:
+            raise LoginEndedElsewhereError("No login was begun in this browser, or it took too long.")
+        back = services.identity.finish_login(
+            provider=provider,
+            state=kept,
+            code=form.get("SAMLResponse", ""),
+            browser=find_browser(request),
         )
         return _come(request, services, caller, back)
     except PerdureError as problem:
@@ -325,11 +377,12 @@ def render_form(
     template: str,
     content: dict[str, Any],  # Any: what the template is given
     status: int,
+    script: str = "passkeys.js",
 ) -> Response:
-    """A page with forms of ours, which nobody keeps, and with the one script that asks a browser for its passkeys."""
-    script = f"{services.place().api_url}{asset_url('passkeys.js')}"  # not all that lies at this address
+    """A page with forms of ours, which nobody keeps, and with the one script that it needs."""
+    source = f"{services.place().api_url}{asset_url(script)}"  # not all that lies at this address
     policy = (
-        f"default-src 'none'; script-src {script}; style-src 'self'; img-src 'self'; base-uri 'none'; "
+        f"default-src 'none'; script-src {source}; style-src 'self'; img-src 'self'; base-uri 'none'; "
         "form-action 'self'; frame-ancestors 'none'"
     )
     headers = {"content-security-policy": policy, "cache-control": "no-store", "vary": "Authorization, Cookie"}

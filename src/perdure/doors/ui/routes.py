@@ -35,6 +35,7 @@ _ASSETS = {
     "style.css": "text/css; charset=utf-8",
     "mark.svg": "image/svg+xml",
     "passkeys.js": "text/javascript; charset=utf-8",
+    "go-on.js": "text/javascript; charset=utf-8",
     "drop.js": "text/javascript; charset=utf-8",
 }
 _POLICY = (
