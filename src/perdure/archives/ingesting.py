@@ -403,7 +403,7 @@ def _iter_folder(
     for start in range(0, len(wanted), _LOOKED_AT_ONCE):
         names = wanted[start : start + _LOOKED_AT_ONCE]
         for name, seen in zip(names, looking.look(folder.descriptor, names), strict=True):
-            if isinstance(seen, Looked) and stat.S_ISREG(seen[0]):
+            if not isinstance(seen, OSError) and stat.S_ISREG(seen[0]):
                 mode, size, mtime_ns = seen
                 item = BatchItem(put_inside + name, EntryKind.FILE, size, mtime_ns, stat.S_IMODE(mode))
                 yield Found(item, folder, name)
