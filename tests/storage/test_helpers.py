@@ -84,6 +84,22 @@ def test_many_files_are_copied_by_another_process(lab: Lab, source: Path, opened
     require_copied(lab, source, sources, list(found))  # type: ignore[arg-type]  # None is not in it
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_folder_is_looked_at_as_we_do(lab: Lab, tmp_path: Path, count: int) -> None:
+    folder = tmp_path / "seen"
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number}").write_bytes(b"x" * number)
+    descriptor = os.open(folder, os.O_RDONLY)
+    with start_helper(lab) as helper:
+        names = helper.list_names(descriptor)
+        assert names == [b"%d" % number for number in range(count)]
+        found = [os.stat(folder / os.fsdecode(name)) for name in names]
+        expected = [(one.st_mode, one.st_size, one.st_mtime_ns) for one in found]
+        assert helper.look(descriptor, [*names, b"gone"]) == [*expected, None]
+    os.close(descriptor)
+
+
 def test_what_is_out_of_the_ordinary_is_done_here(lab: Lab, source: Path, opened: int) -> None:
     (source / "large").write_bytes(os.urandom(SMALL + 1))
     os.mkfifo(source / "fifo")

@@ -80,18 +80,17 @@ class HelperProcess:
         return answer
 
     def list_names(self, folder: int) -> list[bytes] | None:
-        (answer,) = self._ask(["names"], [folder])
-        names: list[bytes] | None = answer
+        names: list[bytes] | None = self._ask(["names"], [folder])
         return names
 
     def look(self, folder: int, names: Sequence[bytes]) -> list[Looked | None]:
         answer: list[Looked | None] = self._ask(["look", list(names)], [folder])
         return answer
 
-    def _ask(self, order: list[Any], folders: Sequence[int]) -> list[Any]:  # Any: see `receive`
+    def _ask(self, order: list[Any], folders: Sequence[int]) -> Any:  # Any: see `receive`
         try:
             send(self._channel, order, folders)
-            answer: list[Any] = receive(self._channel)[0]
+            answer = receive(self._channel)[0]
         except (OSError, EOFError) as error:
             raise HelperLostError(f"a process that does small files has ended: {error}") from error
         return answer
