@@ -273,8 +273,7 @@ class Ingesting:
         return Landing(ctx, actor, archive, reservation)
 
 
-@dataclass(frozen=True, slots=True)
-class _Copying:
+class _Copying(NamedTuple):
     """Some of a batch, and the reading of it; None for what has no bytes."""
 
     found: Sequence[Found]
@@ -301,28 +300,25 @@ class _Taken:
         entries: list[Entry] = []
         unread: list[tuple[bytes, str]] = []
         failures: list[Exception] = []
-        make_entry = self.landing.make_entry
-        for (item, _, _, _), outcome in self._wait():
-            if not isinstance(outcome, Exception):
-                entries.append(make_entry(item, outcome))
-            elif isinstance(outcome, (SourceChangedError, SourceRefusedError)):
-                unread.append((item.path, outcome.detail))
-            else:
-                failures.append(outcome)
+        wait([one.outcomes for one in self.copying if one.outcomes is not None])  # no thread writes after a failure
+        for found, outcomes in self.copying:
+            if outcomes is None:
+                entries += [self.landing.make_entry(one.item) for one in found]
+                continue
+            copied: list[tuple[BatchItem, Received]] = []
+            for (item, _, _, _), outcome in zip(found, outcomes.result(), strict=True):
+                if not isinstance(outcome, Exception):
+                    copied.append((item, outcome))
+                elif isinstance(outcome, (SourceChangedError, SourceRefusedError)):
+                    unread.append((item.path, outcome.detail))
+                else:
+                    failures.append(outcome)
+            entries += self.landing.iter_entries(copied)
         if failures:
             self.landing.give_up([entry.content for entry in entries if entry.content is not None])
             raise failures[0]
         crash_point("ingest.taken")
         return _Landed(self.landing.settle(entries), unread)
-
-    def _wait(self) -> Iterator[tuple[Found, Received | Exception | None]]:
-        """Each with what came of it, once all have ended: a thread that writes to the part outlives no failure."""
-        wait([one.outcomes for one in self.copying if one.outcomes is not None])
-        for one in self.copying:
-            if one.outcomes is None:
-                yield from ((found, None) for found in one.found)
-            else:
-                yield from zip(one.found, one.outcomes.result(), strict=True)
 
 
 def _copy_batch(

@@ -6,7 +6,7 @@ the archive's when `finish` returns, and nobody's before.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha512
 from uuid import UUID
@@ -101,6 +101,17 @@ class Landing:
             mtime_ns, mode = received.mtime_ns, received.mode
         digests = {name: received.digests[name] for name in self._kept}
         return Entry(archive_id, path, kind, received.size, mtime_ns, mode, digests, target, part, received.content)
+
+    def iter_entries(self, taken: Iterable[tuple[BatchItem, Received]]) -> Iterator[Entry]:
+        """The entries of files that were copied in, by the batch: what `make_entry` gives for each of them."""
+        archive_id, part, kept = self.archive.id, self.reservation.number, self._kept
+        for (path, kind, _, _, _, target, _), (content, size, digests, mtime_ns, mode) in taken:
+            if len(digests) != len(kept):  # what is kept was taken, and as a rule nothing else
+                digests = {name: digests[name] for name in kept}
+            # as `Entry(…)` does, in three quarters of its time
+            yield Entry._make(
+                (archive_id, path, kind, size, mtime_ns, mode, digests, target, part, content, None, None)
+            )
 
     def keep_lease(self, lease: timedelta = STREAM_LEASE) -> None:
         """Renew the lease when half of it is gone: before every write into the part.

@@ -15,7 +15,7 @@ from perdure.kernel.errors import BadInputError
 
 MAX_PATH_BYTES = 2500  # paths must be found and sorted, and a key of a B-tree holds no more
 MAX_COMPONENT_BYTES = 255
-_ORDINARY = re.compile(rb"[^./\0][^/\0]{0,254}(?:/[^./\0][^/\0]{0,254})*")  # no component begins with a dot
+_ORDINARY = re.compile(rb"[^./\0][^/\0]{0,254}+(?:/[^./\0][^/\0]{0,254}+)*+")  # no component begins with a dot
 
 
 class BadPathError(BadInputError):

@@ -17,12 +17,15 @@ from perdure.archives.errors import PathTakenError
 from perdure.archives.items import BatchItem, find_batch_conflicts, find_item_problem
 from perdure.archives.layers import line_of, to_manifest_entry
 from perdure.archives.model import Entry, EntryKind
+from perdure.archives.placing import reserve
+from perdure.archives.receiving import Landing
 from perdure.archives.tables import files
 from perdure.db import Database
 from perdure.formats.content_paths import natural_content_path
 from perdure.formats.manifest import entry_to_line
 from perdure.kernel.digests import digest_bytes
 from perdure.kernel.paths import iter_ancestors
+from perdure.storage.model import Received
 from perdure.storage.source_files import iter_content_names
 
 from .workshop import Workshop
@@ -105,6 +108,21 @@ def test_ordinary_files_are_encoded_and_nothing_else() -> None:
 def test_lines_are_those_of_the_writer(given_entries: tuple[Entry, ...]) -> None:
     for entry in given_entries:
         assert line_of(entry) == entry_to_line(to_manifest_entry(entry))
+
+
+def test_entries_of_files_that_were_copied_in_are_made_by_the_batch_as_alone(shop: Workshop) -> None:
+    archive = shop.open()
+    with shop.ctx.db.begin() as tx:
+        room = reserve(tx, shop.ctx, shop.ada, archive, entries=2, size=3, expires_at=shop.clock.now())
+    landing = Landing(shop.ctx, shop.ada, archive, room)
+    kept = digest_bytes(b"abc", landing.digests_of(BatchItem(b"a")))
+    taken = [
+        (BatchItem(b"a", size=2, mtime_ns=1, mode=0o600), Received("a", 3, kept, 5, 0o640)),
+        (BatchItem(b"b", size=3), Received("_/b", 3, kept | {"md5": "00"}, 5, 0o640)),
+    ]
+    entries = list(landing.iter_entries(taken))
+    assert entries == [landing.make_entry(item, received) for item, received in taken]
+    assert [entry.digests.keys() for entry in entries] == [kept.keys(), kept.keys()]
 
 
 @given(st.binary(min_size=1, max_size=9) | st.sampled_from(PATHS))
