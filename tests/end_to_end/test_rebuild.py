@@ -12,6 +12,7 @@ import pytest
 
 from perdure.storage.crash_points import EXIT_STATUS
 from perdure_client import Client
+from perdure_client.settings import Session
 
 from .conftest import PASSWORD, PERSON
 from .running import CONFLICT, Server, running, wait_for
@@ -33,6 +34,7 @@ def test_the_archives_come_back_from_the_stores_alone(server: Server, tmp_path: 
     with server.client() as client:
         archives = fill(client, tmp_path)
         before = {name: tell(client, archive) for name, archive in archives.items()}
+        link = client.make_link(archives["closed"], "scans/1.dat", name="for the referees")["secret"]
     export_all(server)
     server.stop()
     shutil.rmtree(server.data / "postgres")
@@ -52,6 +54,8 @@ def test_the_archives_come_back_from_the_stores_alone(server: Server, tmp_path: 
             assert after.keys() == before[name].keys()
             for part in after:
                 assert after[part] == before[name][part], f"{name}: {part}"
+        with Client(Session(server.url, link)) as visitor:
+            assert visitor.read(archives["closed"], "scans/1.dat") == bytes([1]) * 1000
         carry_on(client, archives, tmp_path)
 
 

@@ -23,6 +23,7 @@ from perdure.doors.admin.plain import data_dir_option, plainly
 from perdure.doors.scrape import scraping
 from perdure.doors.worker import work
 from perdure.settings import Settings, load_settings
+from perdure.sharing.restoring import restore_links
 
 _GRACE = 20.0  # seconds for running jobs when a worker is stopped
 
@@ -96,7 +97,7 @@ def _services(data_dir: Path | None) -> Iterator[AdminServices]:
         with opened(settings, url, process="admin") as application:
             yield AdminServices(
                 identity=application.identity,
-                rebuild=lambda tell: rebuild(application.context, tell),
+                rebuild=lambda tell: rebuild(application.context, tell, restorers=[restore_links]),
                 rotate_key=application.rotate_key,
             )
 

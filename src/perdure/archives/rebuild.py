@@ -31,7 +31,7 @@ from perdure.archives.exporting import EVENTS_FOLDER, REGISTRY_FOLDER, keep_posi
 from perdure.archives.heads import ARCHIVE_FILE, METADATA_HISTORY, RECORD_HISTORY
 from perdure.archives.model import Archive, ArchiveState, PartState
 from perdure.archives.persons import forget_person
-from perdure.archives.rebuild_found import FoundObject, RebuildReport, to_entry
+from perdure.archives.rebuild_found import LINKS_FOLDER, FoundObject, RebuildReport, find_archive_id, to_entry
 from perdure.archives.rebuild_staged import restore_staged
 from perdure.archives.records import Context, to_row
 from perdure.archives.tables import account_usage, archives, export_state, parts, profiles, record_changes, superseded
@@ -59,6 +59,7 @@ from perdure.storage.model import (
 )
 
 Tell = Callable[[str], None]
+Restorer = Callable[[Context, Mapping[str, FoundObject], RebuildReport], None]  # of what another domain keeps
 
 # Tables that the stores give back, each with the columns that they do not: what was given out, waited for or measured.
 DERIVED: Mapping[str, tuple[str, ...]] = {
@@ -83,6 +84,7 @@ DERIVED: Mapping[str, tuple[str, ...]] = {
     "metadata_values": (),
     "metadata_changes": (),
     "events": ("position",),
+    "links": ("uses", "downloads", "last_used_at", "change", "stored_change"),
     "stores": ("abilities",),
     "objects": (),
     "copies": ("state", "written_at", "verified_at", "evidence"),
@@ -108,8 +110,10 @@ class _Head:
     metadata_lines: list[bytes]
 
 
-def rebuild(ctx: Context, tell: Tell = lambda line: None) -> RebuildReport:
+def rebuild(ctx: Context, tell: Tell = lambda line: None, *, restorers: Collection[Restorer] = ()) -> RebuildReport:
     """Fill an empty, migrated database from the stores, which have been prepared; raises StoresNotEmptyError.
+
+    `restorers` bring back what others keep beside archives, once archives and events are there.
 
     One that was interrupted is begun again from nothing by the next call.
     """
@@ -129,6 +133,8 @@ def rebuild(ctx: Context, tell: Tell = lambda line: None) -> RebuildReport:
     _report_strays(ctx, found, report)
     _count_usage(ctx)
     _restore_events(ctx, found, report)
+    for restore in restorers:
+        restore(ctx, found, report)
     _repeat_erasures(ctx)
     report.objects = len(found)
     keep_position(ctx, is_rebuilt=True)
@@ -205,6 +211,8 @@ def _kind_of(state: Iterable[str]) -> ObjectKind:
         return ObjectKind.HEAD
     if any(name.startswith(f"{META_FOLDER}/") for name in names):
         return ObjectKind.PART
+    if any(name.startswith(LINKS_FOLDER) for name in names):
+        return ObjectKind.LINKS
     return ObjectKind.LOG if any(name.startswith(EVENTS_FOLDER) for name in names) else ObjectKind.REGISTRY
 
 
@@ -214,7 +222,7 @@ def _record_objects(ctx: Context, found: Iterable[FoundObject], report: RebuildR
     objects = list(found)
     with ctx.db.begin() as tx:
         for one in objects:
-            archive_id = object_uuid(one.object_id) if one.kind is ObjectKind.HEAD else None
+            archive_id = find_archive_id(one)
             ctx.storage.record_object(tx, StoredObject(one.object_id, one.kind, archive_id, one.version, one.digest, 0))
             for store_id, version in one.stores.items():
                 ctx.storage.record_copy(tx, Copy(one.object_id, store_id, version, CopyState.WRITTEN, written_at=now))

@@ -9,7 +9,9 @@ from uuid import UUID
 
 from perdure.archives.model import Entry, EntryKind
 from perdure.formats.manifest import ManifestEntry
-from perdure.storage.model import ObjectKind
+from perdure.storage.model import ObjectKind, object_uuid
+
+LINKS_FOLDER = "links/"  # in it a file that has the archive's id for its name
 
 
 @dataclass(slots=True)
@@ -39,6 +41,16 @@ class FoundObject:
     created: datetime
     state: Mapping[str, str]
     stores: dict[UUID, int]
+
+
+def find_archive_id(one: FoundObject) -> UUID | None:
+    """The archive whose head or links the object is."""
+    if one.kind is ObjectKind.HEAD:
+        return object_uuid(one.object_id)
+    if one.kind is ObjectKind.LINKS:
+        name = next(path for path in one.state if path.startswith(LINKS_FOLDER))
+        return UUID(name.removeprefix(LINKS_FOLDER).removesuffix(".ndjson"))
+    return None
 
 
 def to_entry(archive_id: UUID, number: int, entry: ManifestEntry) -> Entry:

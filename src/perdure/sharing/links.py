@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -25,10 +26,12 @@ from perdure.kernel.paths import check_path
 from perdure.sharing.errors import LinkKindError, LinkNotFoundError, LinkTooWideError
 from perdure.sharing.model import KIND_ACTIONS, Link, LinkKind, find_kind_problem
 from perdure.sharing.rows import to_link, to_row
+from perdure.sharing.storing import try_to_store
 from perdure.sharing.tables import links
 
 LINK_PREFIX = "pdl_"
 _MOST_LISTED = 1000
+_WRITERS_AT_ONCE = 2  # each holds a connection while storage takes another: more could exhaust the pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Links:
     def __init__(self, ctx: Context, reading: Reading) -> None:
         self._ctx = ctx
         self._reading = reading
+        self._slots = threading.BoundedSemaphore(_WRITERS_AT_ONCE)
 
     def make_link(self, actor: Actor, archive_id: UUID, wanted: LinkRequest) -> tuple[str, Link]:
         """Make a link and return its secret, which is told this once, and what it is.
@@ -95,6 +99,7 @@ class Links:
                 link = replace(link, pinned_revision=_find_version(archive, wanted.kind))
             tx.execute(insert(links).values(to_row(link, digest_secret(secret), kept)))
             self._ctx.events.record(tx, facts.LINK_MADE, archive_id, actor, _told(link))
+        self._store(archive_id)
         return secret, link
 
     def list_links(self, actor: Actor, archive_id: UUID) -> list[Link]:
@@ -114,9 +119,14 @@ class Links:
                 raise LinkNotFoundError("The archive has no such link.")
             if row.revoked_at is None:
                 now = self._ctx.clock.now()
-                tx.execute(update(links).where(mine).values(revoked_at=now))
+                tx.execute(update(links).where(mine).values(revoked_at=now, change=links.c.change + 1))
                 end_link_uploads(tx, archive_id, link_id, now)
                 self._ctx.events.record(tx, facts.LINK_REVOKED, archive_id, actor, {"link": str(link_id)})
+        self._store(archive_id)
+
+    def _store(self, archive_id: UUID) -> None:
+        with self._slots:
+            try_to_store(self._ctx, archive_id)
 
     def _require_maker(self, tx: Connection, actor: Actor, archive_id: UUID, wanted: LinkRequest) -> Archive:
         kind = wanted.kind

@@ -71,7 +71,8 @@ def count_start(tx: Connection, link: Link, what: bytes, address: str, now: date
         if goes_on and begun_at is not None and begun_at + RESUMABLE_FOR > now:
             return True
     free = or_(links.c.download_limit.is_(None), links.c.downloads < links.c.download_limit)
-    counted = update(links).where(links.c.id == link.id, free).values(downloads=links.c.downloads + 1)
+    told = {} if link.download_limit is None else {"change": links.c.change + 1}  # after a rebuild it limits on
+    counted = update(links).where(links.c.id == link.id, free).values(downloads=links.c.downloads + 1, **told)
     if tx.execute(counted).rowcount == 0:
         return False
     _count_day(tx, link.id, now, downloads=1)

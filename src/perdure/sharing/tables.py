@@ -1,4 +1,4 @@
-"""This domain's tables. They are in no store: after a rebuild they come from the database's backup."""
+"""This domain's tables. Links are in the stores; the others come from the database's backup after a rebuild."""
 
 from __future__ import annotations
 
@@ -45,12 +45,15 @@ links = Table(
     Column("uses", BigInteger, nullable=False, server_default="0"),
     Column("downloads", BigInteger, nullable=False, server_default="0"),
     Column("last_used_at", _moment),
+    Column("change", BigInteger, nullable=False, server_default="1"),  # counts what the stores are to know
+    Column("stored_change", BigInteger, nullable=False, server_default="0"),  # up to which they know it
     UniqueConstraint("digest"),
     CheckConstraint("kind IN ('read', 'drop', 'metadata', 'review')", name="kind"),
     CheckConstraint("download_limit > 0", name="download_limit"),
 )
 
 Index("ix_links_archive_id", links.c.archive_id, links.c.id)
+Index("ix_links_unstored", links.c.archive_id, postgresql_where=text("change > stored_change"))
 
 # What each link was used for in a day (UTC), until the event of that day is written.
 link_days = Table(

@@ -12,6 +12,7 @@ from perdure.identity.model import Action
 from perdure.kernel.actor import SYSTEM
 from perdure.sharing.model import KIND_ACTIONS, LinkKind
 from perdure.sharing.rows import forget_starts
+from perdure.sharing.storing import store_all
 from perdure.sharing.tables import link_days, links
 
 _AT_ONCE = 500
@@ -20,6 +21,7 @@ _AT_ONCE = 500
 def register_upkeep(ctx: Context) -> None:
     """Name the periodic work to the queue; once for each process."""
     ctx.jobs.register_periodic("sharing.tell_use", timedelta(hours=1), lambda: tell_use(ctx))
+    ctx.jobs.register_periodic("sharing.store_links", timedelta(minutes=1), lambda: store_all(ctx))
 
 
 def tell_use(ctx: Context) -> int:

@@ -31,6 +31,7 @@ class ObjectKind(StrEnum):
     PART = "part"
     LOG = "log"
     REGISTRY = "registry"
+    LINKS = "links"  # of one archive
 
 
 class CopyState(StrEnum):

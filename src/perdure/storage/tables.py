@@ -27,7 +27,7 @@ objects = Table(
     Column("version", Integer, nullable=False),
     Column("inventory_digest", Text, nullable=False),
     Column("byte_count", BigInteger, nullable=False),
-    CheckConstraint("kind IN ('head', 'part', 'log', 'registry')", name="kind"),
+    CheckConstraint("kind IN ('head', 'part', 'log', 'registry', 'links')", name="kind"),
     CheckConstraint("version >= 1", name="version"),
 )
 

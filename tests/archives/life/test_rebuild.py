@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -19,15 +21,22 @@ from perdure.archives.filling import Filling
 from perdure.archives.heads import Heads
 from perdure.archives.items import BatchItem
 from perdure.archives.model import Access, EntryKind
+from perdure.archives.reading import Reading
 from perdure.archives.rebuild import compare, rebuild
 from perdure.archives.records import Context
 from perdure.archives.sealing import Sealing
 from perdure.identity import Grantee, Role
 from perdure.jobs.worker import run_pending
 from perdure.kernel.actor import Actor
+from perdure.sharing.links import LinkRequest, Links
+from perdure.sharing.model import LinkKind
+from perdure.sharing.restoring import restore_links
+from perdure.sharing.rows import count_start, count_use
+from perdure.sharing.storing import store_all
+from perdure.sharing.upkeep import tell_use
 from perdure.storage.errors import StoreFailedError
 
-from .house import INSTANCE, House, list_superseded, make_sealing, put, shown
+from .house import INSTANCE, PASSWORD, House, list_superseded, make_sealing, put, shown
 
 
 def _live(house: House, ada: Actor, bob: Actor) -> None:
@@ -45,6 +54,7 @@ def _live(house: House, ada: Actor, bob: Actor) -> None:
     grant = house.life.grant(ada, child.id, Grantee(identity_id=bob.identity_id), Role.READER)
     house.life.grant(ada, child.id, Grantee(identity_id=bob.identity_id), Role.CONTRIBUTOR)
     house.life.revoke(ada, child.id, grant.id)
+    _make_links(house, ada, parent.id, child.id)
     rejected = house.open(ada)
     house.describing.patch_metadata(ada, rejected.id, b"", b'{"said":"in vain"}')
     house.heads.fold(rejected.id)
@@ -60,15 +70,101 @@ def _live(house: House, ada: Actor, bob: Actor) -> None:
     export_events(house.ctx)
 
 
+def _make_links(house: House, ada: Actor, closed: UUID, filled: UUID) -> None:
+    """Of every kind, in every state."""
+    links, later = Links(house.ctx, Reading(house.ctx)), house.clock.now() + timedelta(days=3)
+    for kind in LinkKind:
+        archive = filled if kind is LinkKind.DROP else closed
+        links.make_link(ada, archive, LinkRequest(kind, f"a {kind} link"))
+    links.make_link(ada, filled, LinkRequest(LinkKind.DROP, "drop", path=b"in box/\xff", password=PASSWORD))
+    wanted = LinkRequest(LinkKind.READ, "limited", path=b"a/x.dat", download_limit=2, expires_at=later)
+    links.make_link(ada, closed, wanted)
+    links.make_link(ada, closed, LinkRequest(LinkKind.READ, "pinned", is_pinned=True))
+    links.make_link(ada, closed, LinkRequest(LinkKind.READ, "waits", only_when_closed=True))
+    _, revoked = links.make_link(ada, closed, LinkRequest(LinkKind.READ, "revoked"))
+    house.clock.move(minutes=1)
+    links.revoke_link(ada, closed, revoked.id)
+
+
 def test_every_derived_table_comes_back(house: House, fresh: Context, ada: Actor, bob: Actor) -> None:
     _live(house, ada, bob)
-    report = rebuild(fresh)
+    report = rebuild(fresh, restorers=[restore_links])
     assert report.problems == []
     assert (report.archives, report.parts) == (4, 1)
     assert compare(house.ctx.db, fresh.db) == []
     with fresh.db.begin() as tx:
         assert not tx.execute(text("SELECT value FROM metadata_values WHERE value LIKE '%vain%'")).all()
         assert not tx.execute(text("SELECT changes FROM metadata_changes WHERE changes LIKE '%vain%'")).all()
+
+
+def test_links_come_back_as_they_were_used(house: House, fresh: Context, ada: Actor) -> None:
+    archive = house.open(ada)
+    house.fill(archive, {b"a": b"one"})
+    house.close(archive)
+    links = Links(house.ctx, Reading(house.ctx))
+    secret, plain = links.make_link(ada, archive.id, LinkRequest(LinkKind.READ, "plain"))
+    _, limited = links.make_link(ada, archive.id, LinkRequest(LinkKind.READ, "limited", download_limit=2))
+    for day in range(3):
+        for link in (plain, limited):
+            with house.ctx.db.begin() as tx:
+                count_use(tx, link.id, house.clock.now())
+                assert count_start(tx, link, b"file a", "::1", house.clock.now(), goes_on=False) == (
+                    link is plain or day < 2
+                )
+        house.clock.move(days=1)
+    tell_use(house.ctx)
+    assert store_all(house.ctx) == 1
+    assert store_all(house.ctx) == 0
+    export_registry(house.ctx)
+    export_events(house.ctx)
+    written = [path.read_bytes() for root in house.roots for path in root.rglob("links/*.ndjson")]
+    assert written
+    assert not [data for data in written if secret.encode() in data]
+    assert rebuild(fresh, restorers=[restore_links]).problems == []
+    assert compare(house.ctx.db, fresh.db) == []
+    counts = text("SELECT name, uses, downloads, digest FROM links ORDER BY name")
+    with house.ctx.db.begin() as was, fresh.db.begin() as tx:
+        found = tx.execute(counts).all()
+        assert found == was.execute(counts).all()
+        assert [tuple(row)[:3] for row in found] == [("limited", 3, 2), ("plain", 3, 3)]
+    assert store_all(fresh) == 0
+
+
+def test_a_link_that_was_revoked_while_every_store_was_out_stays_revoked(
+    house: House, fresh: Context, ada: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log tells of it, if it came to the stores at least; and what was not written is written later."""
+    archive = house.open(ada)
+    links = Links(house.ctx, Reading(house.ctx))
+    _, link = links.make_link(ada, archive.id, LinkRequest(LinkKind.METADATA, "one"))
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreFailedError("The stores are out.")
+
+    with monkeypatch.context() as out:
+        out.setattr(house.ctx.storage, "write_head", fail)
+        links.revoke_link(ada, archive.id, link.id)
+    export_registry(house.ctx)
+    export_events(house.ctx)
+    assert rebuild(fresh, restorers=[restore_links]).problems == []
+    assert compare(house.ctx.db, fresh.db) == []
+    assert store_all(house.ctx) == store_all(fresh) == 1
+    with house.ctx.db.begin() as tx:
+        assert tx.execute(text("SELECT revoked_at IS NOT NULL FROM links")).scalar_one()
+
+
+def test_links_of_an_archive_that_is_lost_are_told_of(house: House, fresh: Context, ada: Actor) -> None:
+    lost = house.open(ada)
+    Links(house.ctx, Reading(house.ctx)).make_link(ada, lost.id, LinkRequest(LinkKind.METADATA, "one"))
+    export_registry(house.ctx)
+    for root in house.roots:
+        for record in (root / "root").rglob("archive.json"):
+            record.write_bytes(record.read_bytes().replace(b"leaf", b"LEAF"))
+    house.damaged = True
+    report = rebuild(fresh, restorers=[restore_links])
+    assert [line for line in report.problems if "links of an archive that did not come back" in line]
+    with fresh.db.begin() as tx:
+        assert not tx.execute(text("SELECT 1 FROM links")).all()
 
 
 def test_archives_in_the_making_come_back(house: House, fresh: Context, ada: Actor, tmp_path: Path) -> None:
@@ -267,7 +363,7 @@ def _fail(*_: object, **__: object) -> None:
 
 def test_comparing_sees_one_changed_value(house: House, fresh: Context, ada: Actor, bob: Actor) -> None:
     _live(house, ada, bob)
-    rebuild(fresh)
+    rebuild(fresh, restorers=[restore_links])
     with fresh.db.begin() as tx:
         tx.execute(text("UPDATE files SET mode = 384 WHERE path = 'empty'"))
         tx.execute(text("DELETE FROM grants WHERE role = 'contributor'"))
