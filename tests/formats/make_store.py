@@ -61,7 +61,7 @@ def write_part(
     root: Path, part_id: UUID, number: int, contents: Sequence[Content], algorithm: str = "sha512"
 ) -> PartSummary:
     """One sealed part."""
-    planned = dict(plan_content_paths(one.entry.path for one in contents if one.entry.kind == "file"))
+    planned = plan_content_paths(one.entry.path for one in contents if one.entry.kind == "file")
     listed = sorted((replace(one.entry, content=planned.get(one.entry.path)) for one in contents), key=lambda e: e.path)
     manifest = io.BytesIO()
     write_manifest(listed, manifest)

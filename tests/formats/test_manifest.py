@@ -24,6 +24,7 @@ from perdure.formats.manifest import (
     SupersededEntry,
     checksum_line,
     checksum_list_name,
+    digest_of_line,
     entry_to_line,
     iter_manifest,
     iter_manifest_lines,
@@ -32,6 +33,7 @@ from perdure.formats.manifest import (
     line_to_staged,
     line_to_superseded,
     parse_checksum_line,
+    path_of_line,
     staged_line,
     superseded_to_line,
     write_manifest,
@@ -176,6 +178,17 @@ def test_a_manifest_reads_back_equal(listed: list[ManifestEntry]) -> None:
     assert list(iter_manifest(first)) == listed
     first.seek(0)
     assert b"".join(iter_manifest_lines(first)) == gzip.decompress(first.getvalue())
+
+
+@given(entries())
+@example(ManifestEntry(b'a","path":"b', "hidden"))
+@example(ManifestEntry(b"a", "symlink", target=b'"sha512":"' + b"0" * 128))
+def test_path_and_digest_are_found_in_a_line_without_parsing_it(entry: ManifestEntry) -> None:
+    line = entry_to_line(entry)
+    assert path_of_line(line) == entry.path
+    assert [digest_of_line(line, name) for name in ("sha512", "sha256")] == [
+        entry.digests.get(name) for name in ("sha512", "sha256")
+    ]
 
 
 @pytest.mark.parametrize("names", [[b"b", b"a"], [b"a", b"a"]])

@@ -35,7 +35,6 @@ from perdure.archives.manifests import iter_sealed
 from perdure.archives.model import (
     Archive,
     ArchiveState,
-    EntryKind,
     Part,
     PartState,
     UploadState,
@@ -58,7 +57,7 @@ from perdure.archives.sealing import Sealing, one_thread
 from perdure.archives.stages import Stages
 from perdure.archives.tables import archives, files, parts
 from perdure.formats.canonical import parse_json_object
-from perdure.formats.manifest import checksum_line, checksum_list_name, superseded_to_line
+from perdure.formats.manifest import checksum_line, checksum_list_name, digest_of_line, superseded_to_line
 from perdure.formats.merkle import MerkleTree
 from perdure.formats.statement import (
     CopyEvidence,
@@ -425,12 +424,11 @@ def _build_tree(ctx: Context, archive: Archive, to: Path, raise_if_stopping: Cal
     """
     tree, algorithm = MerkleTree(), archive.profile.digests[0]
     with to.open("wb") as checksums:
-        for one in iter_sealed(ctx, archive.id):
-            tree.append(one.line)
-            if one.fields["kind"] == EntryKind.FILE:
-                checksums.write(checksum_line(one.fields["digests"][algorithm], one.path))
-            if tree.size % 10_000 == 0:
-                raise_if_stopping()
+        for some in iter_sealed(ctx, archive.id):
+            raise_if_stopping()
+            tree.extend(some.lines)
+            digests = [digest_of_line(line, algorithm) for line in some.lines]
+            checksums.writelines(checksum_line(one, path) for one, path in zip(digests, some.paths, strict=True) if one)
     return tree
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import heapq
 import io
-from collections.abc import Iterator, Mapping
-from operator import attrgetter
-from typing import Any, NamedTuple
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import orjson
@@ -20,7 +19,7 @@ from perdure.archives.placing import list_parts
 from perdure.archives.records import Context
 from perdure.archives.tables import superseded
 from perdure.formats.canonical import canonical_line
-from perdure.formats.manifest import MANIFEST_NAME, entry_to_line, iter_manifest_lines
+from perdure.formats.manifest import MANIFEST_NAME, entry_to_line, iter_manifest_blocks, path_of_line
 from perdure.storage.model import object_uri
 
 
@@ -30,15 +29,14 @@ def iter_open_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
         yield entry_to_line(to_manifest_entry(entry))
 
 
-class SealedLine(NamedTuple):
-    """A line of a sealed part's manifest as it stands, and what it says."""
+class SealedLines(NamedTuple):
+    """Some lines of sealed parts' manifests as they stand, in order of path, each with its path."""
 
-    line: bytes
-    path: bytes
-    fields: Mapping[str, Any]  # Any: JSON that we wrote
+    lines: Sequence[bytes]
+    paths: Sequence[bytes]
 
 
-def iter_sealed(ctx: Context, archive_id: UUID) -> Iterator[SealedLine]:
+def iter_sealed(ctx: Context, archive_id: UUID) -> Iterator[SealedLines]:
     """The lines of all sealed parts in order of path, without superseded ones: what the closing statement covers."""
     with ctx.db.begin() as tx:
         sealed = [part for part in list_parts(tx, archive_id) if part.state is PartState.SEALED]
@@ -46,18 +44,32 @@ def iter_sealed(ctx: Context, archive_id: UUID) -> Iterator[SealedLine]:
         gone: dict[int, set[bytes]] = {}
         for number, path in rows:
             gone.setdefault(number, set()).add(path)
-    streams = [_iter_part(ctx, part, gone.get(part.number, set())) for part in sealed]
-    return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=attrgetter("path"))
+    return merge_sealed([_iter_part(ctx, part, gone.get(part.number, set())) for part in sealed])
+
+
+def merge_sealed(streams: Iterable[Iterator[SealedLines]]) -> Iterator[SealedLines]:
+    """Sorted streams of lines as one, stretch by stretch: most parts hold what came in one after the other."""
+    heads = [
+        (first.paths[0], number, first, stream)
+        for number, stream in enumerate(streams)
+        if (first := next(stream, None))
+    ]
+    heapq.heapify(heads)
+    while heads:
+        _, number, block, stream = heads[0]
+        following = min((head[0] for head in heads[1:3]), default=None)
+        count = len(block.paths) if following is None else bisect_right(block.paths, following)
+        yield SealedLines(block.lines[:count], block.paths[:count])
+        rest = SealedLines(block.lines[count:], block.paths[count:]) if count < len(block.paths) else next(stream, None)
+        if rest is None:
+            heapq.heappop(heads)
+        else:
+            heapq.heapreplace(heads, (rest.paths[0], number, rest, stream))
 
 
 def iter_sealed_lines(ctx: Context, archive_id: UUID) -> Iterator[bytes]:
     """The bare lines of `iter_sealed`."""
-    return (one.line for one in iter_sealed(ctx, archive_id))
-
-
-def path_of(line: bytes) -> bytes:
-    """The path in a line that we wrote."""
-    return _path_in(orjson.loads(line))
+    return (line for some in iter_sealed(ctx, archive_id) for line in some.lines)
 
 
 def union_line(entry: Entry) -> bytes:
@@ -66,16 +78,13 @@ def union_line(entry: Entry) -> bytes:
     return canonical_line({**fields, "layer": entry.archive_id.urn})
 
 
-def _iter_part(ctx: Context, part: Part, gone: set[bytes]) -> Iterator[SealedLine]:
+def _iter_part(ctx: Context, part: Part, gone: set[bytes]) -> Iterator[SealedLines]:
     # The digest is known since the sealing: the inventory, which takes long to read, need not be asked for it
     data = ctx.storage.read_part_document(object_uri(part.id), MANIFEST_NAME, digest=part.manifest_digest)
-    for line in iter_manifest_lines(io.BytesIO(data)):
-        fields = orjson.loads(line)
-        path = _path_in(fields)
-        if path not in gone:
-            yield SealedLine(line, path, fields)
-
-
-def _path_in(fields: Mapping[str, Any]) -> bytes:  # Any: JSON that we wrote
-    text = fields.get("path")
-    return text.encode("utf-8") if text is not None else base64.b64decode(fields["path_bytes"])
+    for lines in iter_manifest_blocks(io.BytesIO(data)):
+        paths = [path_of_line(line) for line in lines]
+        if not gone.isdisjoint(paths):
+            kept = [index for index, path in enumerate(paths) if path not in gone]
+            lines, paths = [lines[index] for index in kept], [paths[index] for index in kept]
+        if paths:
+            yield SealedLines(lines, paths)

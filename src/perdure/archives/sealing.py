@@ -20,7 +20,6 @@ from perdure.archives import events
 from perdure.archives.copying import ensure_copies, lacks_copies
 from perdure.archives.entries import default_content, list_part_entries
 from perdure.archives.heads import CHECKSUMS_FOLDER, Heads, writer
-from perdure.archives.manifests import path_of
 from perdure.archives.model import Archive, ArchiveState, Part, PartState
 from perdure.archives.placing import (
     ACTIVE_UPLOADS,
@@ -33,7 +32,7 @@ from perdure.archives.placing import (
 from perdure.archives.records import Context, load, load_all
 from perdure.archives.stages import Stages
 from perdure.archives.tables import archives, files, parts, superseded, uploads
-from perdure.formats.manifest import MANIFEST_NAME, ManifestEntry, iter_manifest_lines
+from perdure.formats.manifest import MANIFEST_NAME, ManifestEntry, iter_manifest_lines, path_of_line
 from perdure.jobs import JobContext, Json
 from perdure.kernel.actor import SYSTEM
 from perdure.storage.crash_points import crash_point
@@ -210,7 +209,7 @@ class Sealing:
         own = (superseded.c.archive_id == ref.archive_id) & (superseded.c.part == number)
         noted = set(tx.execute(select(superseded.c.path).where(own)).scalars())
         if noted:
-            noted -= {path_of(line) for line in iter_manifest_lines(io.BytesIO(manifest))}
+            noted -= {path_of_line(line) for line in iter_manifest_lines(io.BytesIO(manifest))}
             tx.execute(delete(superseded).where(own, superseded.c.path.in_(noted)))
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 
@@ -53,33 +54,34 @@ def natural_content_path(path: bytes) -> str | None:
     return text
 
 
-def plan_content_paths(paths: Iterable[bytes]) -> Iterator[tuple[bytes, str]]:
-    """Each path of one part with its content path, in the order given; what is given does not depend on the order.
+def plan_content_paths(paths: Iterable[bytes]) -> dict[bytes, str]:
+    """The content path of each path of one part, which does not depend on their order.
 
     Of paths that a system without case, or with its own normalisation, takes for one file, and of a file that it
-    takes for a folder of another path, none keeps its name. The paths are kept in memory; a path given twice raises
-    ValueError.
+    takes for a folder of another path, none keeps its name. A path given twice raises ValueError.
     """
     listed = list(paths)
+    natural = {path: text for path in listed if (text := natural_content_path(path)) is not None}
     if len(set(listed)) != len(listed):
         raise ValueError("a path is given twice")
-    natural = {path: text for path in listed if (text := natural_content_path(path)) is not None}
-    folded = {path: _fold(text) for path, text in natural.items()}
-    taken = _find_conflicts(folded.values())
-    for path in listed:
-        keeps_name = path in natural and not (taken and any(one in taken for one in _iter_prefixes(folded[path])))
-        yield path, natural[path] if keeps_name else hashed_content_path(path)
+    folded = [_fold(text) for text in natural.values()]
+    taken = _find_conflicts(folded)
+    if not taken and len(natural) == len(listed):
+        return natural
+    if taken:
+        names = zip(natural.items(), folded, strict=True)
+        natural = {path: text for (path, text), name in names if taken.isdisjoint(_iter_prefixes(name))}
+    return {path: natural.get(path) or hashed_content_path(path) for path in listed}
 
 
-def _find_conflicts(folded: Iterable[str]) -> set[str]:
+def _find_conflicts(folded: Sequence[str]) -> set[str]:
     """The folded names that belong to two files, or to a file and a folder."""
-    files: set[str] = set()
-    folders: set[str] = set()
+    files = set(folded)
     conflicts: set[str] = set()
+    if len(files) < len(folded):
+        conflicts = {name for name, count in Counter(folded).items() if count > 1}
+    folders: set[str] = set()
     for name in folded:
-        if name in files:
-            conflicts.add(name)
-        files.add(name)
         end = name.rfind("/")
         while end > 0 and (folder := name[:end]) not in folders:
             folders.add(folder)

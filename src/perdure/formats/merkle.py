@@ -32,10 +32,18 @@ class MerkleTree:
 
     def append(self, leaf: bytes) -> None:
         """Add the next leaf."""
-        digest, self.size = leaf_digest(leaf), self.size + 1
-        for _ in range(_trailing_zeros(self.size)):
-            digest = node_digest(self._complete.pop(), digest)
-        self._complete.append(digest)
+        self.extend((leaf,))
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add the next leaves."""
+        complete, size = self._complete, self.size
+        for leaf in leaves:
+            digest, size = sha512(b"\0" + leaf).digest(), size + 1
+            left = size
+            while not left & 1:  # as many nodes are complete as the size has zeros at its end
+                digest, left = sha512(b"\1" + complete.pop() + digest).digest(), left >> 1
+            complete.append(digest)
+        self.size = size
 
     def root(self) -> bytes:
         """The root over all leaves so far; more may follow."""

@@ -295,7 +295,8 @@ def expected_files(inventory: Inventory) -> set[str]:
     folders = ("", *(f"{name}/" for name in inventory.versions))
     inventories = {folder + INVENTORY_NAME for folder in folders}
     sidecars = {folder + sidecar_name(inventory.digest_algorithm) for folder in folders}
-    return {OBJECT_DECLARATION_NAME, *inventories, *sidecars, *inventory.content_paths()}
+    contents = chain.from_iterable(inventory.manifest.values())
+    return {OBJECT_DECLARATION_NAME, *inventories, *sidecars, *contents}
 
 
 def iter_object_problems(inventory: Inventory, files_present: Collection[str]) -> Iterator[ObjectProblem]:
@@ -303,8 +304,8 @@ def iter_object_problems(inventory: Inventory, files_present: Collection[str]) -
 
     Digests are not looked at: that is `parse_inventory` with the sidecar for the inventory, and verifying for content.
     """
-    expected, present = expected_files(inventory), set(files_present)
-    for path in sorted(expected ^ present):
+    expected = expected_files(inventory)
+    for path in sorted(expected.symmetric_difference(files_present)):
         if path in expected:
             yield ObjectProblem(_missing_rule(path), path, "the file is missing")
         else:

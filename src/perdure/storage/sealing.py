@@ -55,7 +55,7 @@ def seal_part(
         return _finish_sealed(store, part)
     listed = list(entries)
     files = [entry for entry in listed if entry.kind == "file"]
-    final = dict(plan_content_paths(entry.path for entry in files))
+    final = plan_content_paths(entry.path for entry in files)
     _arrange(store, tree_of(part), files, final, request.algorithm)
     crash_point("seal.arranged")
     placed = [_place(entry, final.get(entry.path)) for entry in listed]
@@ -69,7 +69,9 @@ def seal_part(
 def _arrange(store: Store, tree: str, files: list[ManifestEntry], final: Mapping[bytes, str], algorithm: str) -> None:
     """Bring every file to its final name and everything else out of the part."""
     staged = dict(store.walk_tree(tree))
-    present = {entry.path: _locate(store, tree, entry, final[entry.path], staged, algorithm) for entry in files}
+    present = _find_in_place(files, staged) or {
+        entry.path: _locate(store, tree, entry, final[entry.path], staged, algorithm) for entry in files
+    }
     _require_all(files, present)
     kept = {DATA_PREFIX + content for content in present.values() if content is not None}
     documents = _document_paths(algorithm)  # what lies there is from an interrupted sealing, and is written anew
@@ -78,7 +80,9 @@ def _arrange(store: Store, tree: str, files: list[ManifestEntry], final: Mapping
             store.set_aside(tree, path)
     crash_point("seal.strays_aside")
     store.prune_tree(tree)
-    moves = [(content, final[path]) for path, content in present.items() if content and content != final[path]]
+    moves = []
+    if present != final:
+        moves = [(content, final[path]) for path, content in present.items() if content and content != final[path]]
     for content, name in moves:
         store.move_file(tree, DATA_PREFIX + content, DATA_PREFIX + name)
         crash_point("seal.moved")
@@ -89,6 +93,14 @@ def _arrange(store: Store, tree: str, files: list[ManifestEntry], final: Mapping
 def _place(entry: ManifestEntry, content: str | None) -> ManifestEntry:
     """The entry as its manifest has it: most files were staged where they stay."""
     return entry if content is None or content == entry.content else replace(entry, content=content)
+
+
+def _find_in_place(files: list[ManifestEntry], staged: Mapping[str, int]) -> dict[bytes, str | None] | None:
+    """Where each file lies when all lie where they were staged, which is the rule; None otherwise."""
+    wanted = {DATA_PREFIX + entry.content: entry.size for entry in files if entry.content is not None}
+    if len(wanted) < len(files) or not wanted.items() <= staged.items():
+        return None
+    return {entry.path: entry.content for entry in files}
 
 
 def _locate(
@@ -139,14 +151,18 @@ def _write_documents(store: Store, part: PartRef, placed: list[ManifestEntry], r
         algorithm=algorithm,
     )
     documents = {META_PREFIX + name: data for name, data in meta.items()}
-    write_documents(store, tree_of(part), {**documents, **inventory_files(inventory, algorithm, PART_VERSION)})
     digest = digest_bytes(inventory, (algorithm,))[algorithm]
+    documents |= inventory_files(inventory, algorithm, PART_VERSION, digest=digest)
+    write_documents(store, tree_of(part), documents)
     return _describe(part, placed, digest, meta_digests[MANIFEST_NAME])
 
 
-def inventory_files(inventory: bytes, algorithm: str, version: str) -> dict[str, bytes]:
-    """The inventory and its sidecar for the version's folder and the object's root, and the declaration."""
-    sidecar = ocfl.sidecar_bytes(inventory, algorithm)
+def inventory_files(inventory: bytes, algorithm: str, version: str, *, digest: str | None = None) -> dict[str, bytes]:
+    """The inventory and its sidecar for the version's folder and the object's root, and the declaration.
+
+    `digest` is that of the inventory where it is known already.
+    """
+    sidecar = ocfl.sidecar_line(digest) if digest else ocfl.sidecar_bytes(inventory, algorithm)
     name = ocfl.sidecar_name(algorithm)
     return {
         f"{version}/{ocfl.INVENTORY_NAME}": inventory,

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import itemgetter
+from typing import NamedTuple
 
 from perdure.formats import ocfl
 from perdure.formats.errors import DamagedFormatError
@@ -152,9 +153,9 @@ def _find_structure_problems(
     for problem in ocfl.iter_object_problems(inventory, present):
         kind = FindingKind.EXTRA if problem.path in present else FindingKind.MISSING
         yield Finding(kind, object_id, problem.path, f"{problem.detail} (OCFL {problem.rule})")
-    for path in ocfl.expected_files(inventory) & present.keys():
-        if present[path] < 0:
-            yield Finding(FindingKind.FLIPPED, object_id, path, "is no regular file")
+    strange = {path for path, size in present.items() if size < 0}
+    for path in sorted(strange & ocfl.expected_files(inventory)) if strange else ():
+        yield Finding(FindingKind.FLIPPED, object_id, path, "is no regular file")
 
 
 def _verify_version_files(
@@ -227,43 +228,58 @@ def _verify_content(
     useful = (os.cpu_count() or 1) * (1 if store.abilities.medium_read == "direct" else 2)
     helpers = Helpers(store, min(_MOST_HELPERS, useful, len(to_read) // _FILES_FOR_A_HELPER))
 
-    def digest_batch(batch: list[tuple[str, int]]) -> list[tuple[str, str, int]]:
-        return _digest_files(store, helpers, object_id, batch, inventory.digest_algorithm, should_stop)
+    def check_batch(batch: list[tuple[str, int]]) -> _Read:
+        return _check_files(store, helpers, object_id, batch, expected, inventory.digest_algorithm, should_stop)
 
     with closing(helpers):
-        for results in iter_in_threads(digest_batch, iter_batches(to_read), max(worker_count(), helpers.count)):
-            checked.files += len(results)
-            checked.bytes += sum(map(itemgetter(2), results))
-            wrong += [one for one in results if one[1] != expected[one[0]] and one[1] != expected[one[0]].lower()]
+        for read in iter_in_threads(check_batch, iter_batches(to_read), max(worker_count(), helpers.count)):
+            checked.files += read.files
+            checked.bytes += read.bytes
+            wrong += read.wrong
             if progress:
                 progress(checked.files, checked.bytes)
     checked.findings += _name_damage(store, object_id, inventory, wrong)
 
 
-def _digest_files(
+class _Read(NamedTuple):
+    """Files that were read, their bytes, and of those that are not as expected path, digest and size."""
+
+    files: int
+    bytes: int
+    wrong: list[tuple[str, str, int]]
+
+
+def _check_files(
     store: Store,
     helpers: Helpers,
     object_id: str,
     batch: Sequence[tuple[str, int]],
+    expected: Mapping[str, str],
     algorithm: str,
     should_stop: ShouldStop | None,
-) -> list[tuple[str, str, int]]:
-    """`_digest_file` of each; what a helper could not read is read here, which tells why."""
+) -> _Read:
+    """Read files and compare their digests; what a helper could not read is read here, which tells why."""
     paths = [path for path, _ in batch]
+    wanted = list(map(expected.__getitem__, paths))
     found: Sequence[tuple[str, int] | None] = [None] * len(batch)
     if all(size <= SMALL for _, size in batch):
         _raise_if_stopping(object_id, should_stop)
         found = helpers.ask(len(batch), lambda helper: helper.digest(object_id, paths, algorithm))
-    return [
-        (path, *one) if one else _digest_file(store, object_id, path, algorithm, should_stop)
+    read = [
+        one or _digest_file(store, object_id, path, algorithm, should_stop)
         for path, one in zip(paths, found, strict=True)
     ]
+    size = sum(map(itemgetter(1), read))
+    if list(map(itemgetter(0), read)) == wanted:
+        return _Read(len(batch), size, [])
+    compared = zip(paths, wanted, read, strict=True)
+    return _Read(len(batch), size, [(path, *one) for path, digest, one in compared if one[0] != digest.lower()])
 
 
 def _digest_file(
     store: Store, object_id: str, path: str, algorithm: str, should_stop: ShouldStop | None
-) -> tuple[str, str, int]:
-    """Path, digest and size; the digest is empty for a file that cannot be read and its size then -1."""
+) -> tuple[str, int]:
+    """Digest and size; the digest is empty for a file that cannot be read and its size then 0."""
     digester, size = make_digester(algorithm), 0
     try:
         for block in store.read_medium(object_id, path):
@@ -271,8 +287,8 @@ def _digest_file(
             digester.update(block)
             size += len(block)
     except (StoreFailedError, FileNotFoundError):
-        return path, "", 0
-    return path, digester.hexdigest(), size
+        return "", 0
+    return digester.hexdigest(), size
 
 
 def _raise_if_stopping(object_id: str, should_stop: ShouldStop | None) -> None:
