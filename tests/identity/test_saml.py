@@ -376,7 +376,7 @@ def _within(forged: str, what: str) -> str:
 
 
 def _wrap_all(answer: str) -> Iterator[tuple[str, str]]:
-    signed, forged, around = _forged(answer)
+    signed, forged, around = _forged(answer[answer.index("<samlp:Response") :])
     signature = _signature_of(signed)
     bare = signed.replace(signature, "")
     in_object = signature.replace("</ds:Signature>", f"<ds:Object>{bare}</ds:Object></ds:Signature>")
