@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from perdure.adapters.saml import SamlProvider, SamlSettings
 from perdure.adapters.saml.shape import UnexpectedShapeError, check_response
+from perdure.adapters.saml.speaking import MOST_CHARACTERS
 from perdure.identity.errors import LoginNotConfirmedError, NoSuchProviderError, ProviderUnavailableError
 from perdure.identity.model import Arrival, CredentialKind
 
@@ -477,6 +478,12 @@ def test_xml_of_another_shape_reaches_no_verifier(
         redeem(provider, changed)
     with pytest.raises(UnexpectedShapeError):
         check_response(changed)
+
+
+def test_an_answer_is_judged_to_its_last_character(provider: SamlProvider, signer: Signer) -> None:
+    whole = base64.b64encode(signer.answer().encode() + b" " * MOST_CHARACTERS).decode()
+    with pytest.raises(LoginNotConfirmedError, match="too long"):
+        provider.redeem(whole, redirect_uri=ADDRESS, nonce=NONCE, verifier="")
 
 
 @pytest.mark.parametrize("code", ["", "!", "x" * 400_000, base64.b64encode(b"\xff\xfe").decode()], ids=range(4))

@@ -88,8 +88,10 @@ class Speaker:
     def read(self, encoded: str, address: str, request_id: str) -> Arrival:
         """Whom an answer to this request tells of; raises LoginNotConfirmedError."""
         institution = self._find_institution()
+        if len(encoded) > MOST_CHARACTERS:
+            raise self._refusal("is too long")
         try:
-            text = base64.b64decode(re.sub(r"\s", "", encoded[:MOST_CHARACTERS]), validate=True).decode()
+            text = base64.b64decode(re.sub(r"\s", "", encoded), validate=True).decode()
             status = find_status(check_response(text))
         except (UnexpectedShapeError, ValueError) as error:
             why = str(error) if isinstance(error, UnexpectedShapeError) else type(error).__name__
@@ -98,7 +100,8 @@ class Speaker:
             raise LoginNotConfirmedError(f"{self._settings.label} did not log you in ({status.rpartition(':')[2]}).")
         client = self._make_client(address, institution)
         try:
-            found = client.parse_authn_request_response(encoded, BINDING_HTTP_POST, outstanding={request_id: "/"})
+            judged = base64.b64encode(text.encode()).decode()  # no other reading of what was posted
+            found = client.parse_authn_request_response(judged, BINDING_HTTP_POST, outstanding={request_id: "/"})
         except Exception as error:  # the library raises what it likes; whatever it is, nobody is logged in
             raise self._refusal(f"cannot be believed ({type(error).__name__})") from None
         if found is None or found.assertion is None or not found.assertion.signature:
