@@ -67,6 +67,19 @@ class Chromium:
         """What the page shows."""
         return str(self._post("execute/sync", script="return document.body ? document.body.innerText : ''", args=[]))
 
+    def press(self, selector: str, key: str) -> None:
+        """A key while this element has the focus."""
+        self._post(f"element/{self._find(selector)}/value", text=key)
+
+    def ask(self, script: str) -> Any:
+        """What a script of the test finds on the page."""
+        return self._post("execute/sync", script=script, args=[])
+
+    def resize(self, width: int, height: int) -> None:
+        """What the page believes the window is, in its pixels."""
+        wanted = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._post("goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=wanted)
+
     def forget_cookies(self) -> None:
         self._do("DELETE", "cookie")
 

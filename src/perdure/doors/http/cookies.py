@@ -10,16 +10,15 @@ from fastapi import Request, Response
 from perdure.doors.http.errors import ForeignPageError
 
 _SESSION, _BROWSER, _LOGIN = "perdure-session", "perdure-browser", "perdure-login"
+_ASIDE = "perdure-aside"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BROWSER_LASTS = 20 * 60  # seconds: longer than a login at a provider may take
+_ASIDE_LASTS = 20 * 60  # likewise
 
 
 def find_session(request: Request) -> str | None:
     """The secret in the cookie; raises ForeignPageError when another site makes the browser change something."""
-    secret = request.cookies.get(_name(request, _SESSION))
-    if secret and request.method not in _SAFE_METHODS:
-        require_own_page(request)
-    return secret if secret and len(secret) <= 512 and secret.isascii() else None
+    return _find_secret(request, _SESSION)
 
 
 def has_session(request: Request) -> bool:
@@ -34,6 +33,21 @@ def keep_session(request: Request, response: Response, secret: str, expires_at: 
 
 def forget_session(request: Request, response: Response) -> None:
     response.delete_cookie(_name(request, _SESSION), path="/", secure=_is_https(request), httponly=True)
+
+
+def set_session_aside(request: Request, response: Response, secret: str) -> None:
+    """Keep this session beside the next one for a while, and log the browser out: it shows that it has two."""
+    _set(request, response, _ASIDE, secret, _ASIDE_LASTS)
+    forget_session(request, response)
+
+
+def find_session_aside(request: Request) -> str | None:
+    """The secret of `set_session_aside`; raises ForeignPageError as `find_session`."""
+    return _find_secret(request, _ASIDE)
+
+
+def forget_session_aside(request: Request, response: Response) -> None:
+    response.delete_cookie(_name(request, _ASIDE), path="/", secure=_is_https(request), httponly=True)
 
 
 def mark_browser(request: Request, response: Response) -> str:
@@ -64,6 +78,13 @@ def require_own_page(request: Request) -> None:
     origin = request.headers.get("origin", "")
     if site != "same-origin" and (site or origin != request.app.state.services.place().api_url):
         raise ForeignPageError("This was not sent by a page of ours.")
+
+
+def _find_secret(request: Request, name: str) -> str | None:
+    secret = request.cookies.get(_name(request, name))
+    if secret and request.method not in _SAFE_METHODS:
+        require_own_page(request)
+    return secret if secret and len(secret) <= 512 and secret.isascii() else None
 
 
 def _set(request: Request, response: Response, name: str, value: str, lasts: datetime | int) -> None:

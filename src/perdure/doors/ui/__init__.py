@@ -14,6 +14,7 @@ from perdure.doors.ui.links import open_link_pages
 from perdure.doors.ui.login import open_login_pages
 from perdure.doors.ui.machines import open_machine_pages
 from perdure.doors.ui.mail import open_mail_pages
+from perdure.doors.ui.oneself import open_pages_of_oneself
 from perdure.doors.ui.passkeys import open_passkey_pages
 from perdure.doors.ui.people import open_people_pages
 from perdure.doors.ui.routes import open_pages
@@ -29,6 +30,7 @@ __all__ = [
     "open_machine_pages",
     "open_mail_pages",
     "open_pages",
+    "open_pages_of_oneself",
     "open_passkey_pages",
     "open_people_pages",
     "open_trail_page",

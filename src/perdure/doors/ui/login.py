@@ -15,7 +15,9 @@ from perdure.doors.http.cookies import (
     find_browser,
     find_login,
     find_session,
+    find_session_aside,
     forget_session,
+    forget_session_aside,
     keep_login,
     keep_session,
     mark_browser,
@@ -264,11 +266,12 @@ def apply(request: Request, form: Sent, services: Given) -> Response:
 
 @router.post("/logout")
 def log_out(request: Request, form: Sent, services: Given) -> Response:
-    secret = find_session(request)
-    if secret:
-        services.identity.log_out(secret)
+    for secret in (find_session(request), find_session_aside(request)):
+        if secret:
+            services.identity.log_out(secret)
     answer = RedirectResponse("/", 303)
     forget_session(request, answer)
+    forget_session_aside(request, answer)
     return answer
 
 
