@@ -17,6 +17,7 @@ from perdure.doors.http.hops import CLIENT_CERTIFICATE
 
 LARGEST_HEAD = 128 * 1024  # paths of 4,096 bytes, encoded, and many of them in one query
 SLOWEST_HEAD = 30.0  # seconds
+SLOWEST_GAP = 120.0  # seconds without a byte of a body that somebody waits for
 LARGE_BODY = 256 * 1024
 TAKE_BODY = "archive.take_body"  # in the scope of a request whose body is large: see BoundedProtocol.take_body
 _NO_ROOM = memoryview(bytearray())
@@ -42,7 +43,8 @@ class RestOfBody(asyncio.BufferedProtocol):
     async def read_into(self, room: memoryview, *, patience: float) -> int:
         """Fill the room, or as much of it as there is left or comes in `patience` seconds; how many bytes came.
 
-        One comes at least, unless the client went away meanwhile; after that it raises ConnectionResetError.
+        One comes at least, unless the client went away meanwhile, or sent nothing for SLOWEST_GAP; after that it raises
+        ConnectionResetError.
         """
         if self._is_lost or self._transport.is_closing():
             raise ConnectionResetError
@@ -60,6 +62,11 @@ class RestOfBody(asyncio.BufferedProtocol):
                 self._room, self._done = _NO_ROOM, None
         return self._filled
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for bytes from the client at this moment."""
+        return self._done is not None
+
     def give_back(self) -> None:
         """Let the connection go on; what nobody read of the body is passed over."""
         if not self._is_lost:
@@ -74,6 +81,7 @@ class RestOfBody(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
         self.left -= nbytes
+        self._owner.note_bytes()
         if self._filled == len(self._room) or self._is_late:
             self._transport.pause_reading()
             self._wake()
@@ -100,7 +108,10 @@ class RestOfBody(asyncio.BufferedProtocol):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Ends connections whose request line and headers are too long or too slow: the parser gathers them for ever."""
+    """Ends connections whose request line and headers are too long or too slow: the parser gathers them for ever.
+
+    So are those whose body does not come on any more while somebody waits for it.
+    """
 
     def __init__(self, *given: Any, **named: Any) -> None:  # Any: what the server gives its protocol
         super().__init__(*given, **named)
@@ -110,6 +121,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_left: int | None = None  # as Content-Length says, without what the parser has passed on
         self._certificate: bytes | None = None  # of the client, which TLS has verified
         self._unread = 0  # bytes of a body that nobody wants and the parser does not know of
+        self._rest: RestOfBody | None = None
+        self._last_bytes = 0.0  # when some came, by the loop's clock
+        self._gap: asyncio.TimerHandle | None = None  # looks after them while a body is under way
 
     def take_body(self, cycle: RequestResponseCycle) -> tuple[bytes, RestOfBody] | None:
         """What has come of the body and was not read yet, and its rest; None when the parser is to go on with it.
@@ -121,10 +135,12 @@ class BoundedProtocol(HttpToolsProtocol):
             return None
         self.flow.pause_reading()
         come, cycle.body = bytes(cycle.body), bytearray()
-        return come, RestOfBody(self, self.transport, self._body_left)
+        self._rest = RestOfBody(self, self.transport, self._body_left)
+        return come, self._rest
 
     def pass_over(self, count: int) -> None:
         """Go on after a body that was taken, when so many more bytes of it have come."""
+        self._rest = None
         self.parser = httptools.HttpRequestParser(self)  # the old one waits for the bytes that went past it
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as the server's own
         self._unread = count
@@ -139,9 +155,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
+        self._end_gap()
         super().connection_lost(exc)
 
+    def note_bytes(self) -> None:
+        """Know that the client still sends."""
+        self._last_bytes = self.loop.time()
+
     def data_received(self, data: bytes) -> None:
+        self.note_bytes()
         if self._unread:
             data = self._pass_over(data)
             if not data:
@@ -165,6 +187,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_left = _find_length(self.headers)
         if self._body_left is not None and self._body_left >= LARGE_BODY:
             self.scope[TAKE_BODY] = partial(self.take_body, self.cycle)  # type: ignore[literal-required]  # ours
+        if self._body_left != 0:
+            self._end_gap()
+            self._gap = self.loop.call_later(SLOWEST_GAP, self._look_for_gap)
+
+    def on_message_complete(self) -> None:
+        self._end_gap()
+        super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -189,6 +218,26 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _look_for_gap(self) -> None:
+        """End the connection when the client sends nothing that could be taken, also of what nobody reads any more: its
+        bytes end the time that the server gives a connection between two requests."""
+        self._gap = None
+        if self.transport.is_closing():
+            return
+        is_taken = not self.flow.read_paused if self._rest is None else self._rest.is_awaited
+        if not is_taken and not self.cycle.response_complete:
+            self.note_bytes()
+        left = self._last_bytes + SLOWEST_GAP - self.loop.time()
+        if left > 0:
+            self._gap = self.loop.call_later(left, self._look_for_gap)
+        else:
+            self.transport.abort()
+
+    def _end_gap(self) -> None:
+        if self._gap is not None:
+            self._gap.cancel()
+            self._gap = None
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():
