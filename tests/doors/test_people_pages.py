@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -16,6 +21,7 @@ from .browsing import Browser, browsing, find_hidden, find_links, read_text
 from .callers import CITABLE, Caller, Problem
 
 OWN = {"sec-fetch-site": "same-origin"}
+_PROGRAM = Path(sys.executable).parent / "perdure"
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +221,19 @@ def test_the_audit_trail_has_pages(running: RunningApplication, boss: Browser) -
             (older,) = [one for one in find_links(first) if "after=" in one]
             time.sleep(0.2)
         assert count == 2
+
+
+def test_people_and_their_ways_in_are_listed_by_command(running: RunningApplication, boss: Browser) -> None:
+    with browsing(running, "page-by-command", display_name="Øystein By Command") as person:
+        environment = {**os.environ, "PERDURE_URL": running.url, "PERDURE_TOKEN": running.token()}
+
+        def run(*words: str) -> str:
+            ran = subprocess.run([_PROGRAM, "identity", *words], env=environment, capture_output=True, text=True)
+            assert ran.returncode == 0, ran.stderr
+            return ran.stdout
+
+        assert run("list", "ØYSTEIN", "--state", "active").count("Øystein By Command") == 1
+        assert person.id in run("list", "PAGE-by-command")
+        assert person.id not in run("list", "øystein", "--state", "disabled")
+        assert "page-by-command" in run("logins", "page-by-command")
+        assert json.loads(run("logins", person.id, "--json"))[0]["kind"] == "password"

@@ -77,7 +77,7 @@ class Chromium:
 
     def resize(self, width: int, height: int) -> None:
         """What the page believes the window is, in its pixels."""
-        wanted = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        wanted = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._post("goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=wanted)
 
     def forget_cookies(self) -> None:
