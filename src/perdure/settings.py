@@ -72,6 +72,7 @@ class ProviderSettings:
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     entitlement_claims: tuple[str, ...] = ("eduperson_entitlement", "entitlements", "groups")
     audience: str | None = None
+    single_logout: bool = True
     subject_header: str = "remote-user"
     institution_header: str = "shib-identity-provider"
     name_header: str = "displayname"
@@ -624,6 +625,7 @@ _PROVIDER_SECRETS = ("client_secret", "bind_password")
 _PROVIDER_PARSERS: dict[str, Callable[[str, object], object]] = {
     "client_secret": _optional_text,
     "audience": _optional_text,
+    "single_logout": _flag,
     "scopes": _texts,
     "entitlement_claims": _texts,
     "servers": _texts,

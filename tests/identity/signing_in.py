@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import html
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
+from joserfc.jwk import RSAKey
 
 PROVIDER = Path(__file__).parent / "provider"
 CLIENT_ID = "perdure"
@@ -25,9 +27,10 @@ REDIRECT_URI = "http://127.0.0.1:9/login/hall/callback"  # nobody listens: the b
 
 @dataclass(frozen=True)
 class Hall:
-    """The provider that runs."""
+    """The provider that runs, with the key that it signs with."""
 
     issuer: str
+    key: RSAKey
 
 
 def find_tools() -> str | None:
@@ -37,14 +40,19 @@ def find_tools() -> str | None:
 
 
 @contextmanager
-def running_hall() -> Iterator[Hall]:
-    """Install the provider if that was not done yet, and run it on a free port."""
+def running_hall(tells: str | None = None) -> Iterator[Hall]:
+    """Install the provider if that was not done yet, and run it on a free port.
+
+    `tells` is the address of whom it tells that somebody logged out.
+    """
     _install()
+    key = RSAKey.generate_key(2048, {"alg": "RS256", "use": "sig"}, auto_kid=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "NODE_NO_WARNINGS": "1"}
-    words = ["node", "provider.mjs", str(port)]
+    secret = json.dumps(key.as_dict(private=True))
+    environment = {**os.environ, "NODE_NO_WARNINGS": "1", "HALL_KEY": secret}
+    words = ["node", "provider.mjs", str(port), *([tells] if tells else [])]
     process = subprocess.Popen(
         words, cwd=PROVIDER, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -53,7 +61,7 @@ def running_hall() -> Iterator[Hall]:
         for line in process.stdout:
             if "ready" in line:
                 break
-        yield Hall(f"http://127.0.0.1:{port}")
+        yield Hall(f"http://127.0.0.1:{port}", key)
     finally:
         process.kill()
         process.communicate()
@@ -108,6 +116,8 @@ class Browser:
         assert found is not None, response.text[:500]
         fields = dict(re.findall(r"<input[^>]*name=\"([^\"]+)\"[^>]*value=\"([^\"]*)\"", response.text))
         fields |= {name: html.unescape(value) for name, value in fields.items()}
+        if 'name="logout"' in response.text:
+            fields["logout"] = "yes"
         if 'name="login"' in response.text:
             fields |= {"login": self._who, "password": "any"}
         return self._http.post(urljoin(str(response.request.url), html.unescape(found[1])), data=fields)

@@ -215,9 +215,13 @@ class Client:
     def remove_second_factor(self, code: str) -> None:
         self._transport.request("POST", "/me/second-factor/remove", json={"code": code})
 
-    def log_out(self) -> None:
-        """End the session, or revoke the token, that this client acts with."""
-        self._transport.request("POST", "/logout")
+    def log_out(self) -> dict[str, Any] | None:
+        """End the session, or revoke the token, that this client acts with.
+
+        Answers the `provider` where it began and the `url` at which a browser logs out there, where that is offered.
+        """
+        answer = self._transport.request("POST", "/logout")
+        return None if answer.status_code == 204 else self._object(answer.json())
 
     def me(self) -> dict[str, Any]:
         """Who this client acts as."""
@@ -325,9 +329,14 @@ class Client:
         verbs: Sequence[str] | None = None,
         archives: Sequence[str] | None = None,
         expires_at: str | None = None,
+        in_place_of_session: bool = False,
     ) -> dict[str, Any]:
-        """A new API token; its `secret` is told this once only."""
-        body = {"name": name, "verbs": verbs, "archives": archives, "expires_at": expires_at}
+        """A new API token; its `secret` is told this once only.
+
+        One `in_place_of_session` ends where this session would, when its owner logs out at the provider where it began.
+        """
+        body: dict[str, object] = {"name": name, "verbs": verbs, "archives": archives, "expires_at": expires_at}
+        body["in_place_of_session"] = in_place_of_session or None
         return self._object(self._transport.json("POST", "/tokens", json=_without_none(body), headers=_once()))
 
     def list_tokens(self) -> list[dict[str, Any]]:

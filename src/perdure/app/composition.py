@@ -254,6 +254,7 @@ def _make_provider(one: ProviderSettings, clock: Clock) -> OidcProvider | SamlPr
             scopes=one.scopes,
             entitlement_claims=one.entitlement_claims,
             audience=one.audience,
+            single_logout=one.single_logout,
         ),
         clock,
     )

@@ -41,6 +41,7 @@ from perdure.identity.model import (
 )
 from perdure.identity.names import MAX_SUBJECT_CHARACTERS, name_of
 from perdure.identity.notices import Notices
+from perdure.identity.origins import require_not_ended_in
 from perdure.identity.people import People
 from perdure.identity.rights import require_living_in
 from perdure.identity.sessions import Sessions
@@ -108,6 +109,7 @@ class Arrivals:
             if again is None or again.state != "active":
                 raise BadCredentialsError("This login was taken away meanwhile.")
             redeem_in(tx, arrival.ticket, self._clock.now())
+            require_not_ended_in(tx, arrival)
             return self._sessions.open_in(
                 tx,
                 again.identity_id,
@@ -118,6 +120,7 @@ class Arrivals:
                 code=code,
                 asks_code=arrival.kind in _BY_PASSWORD,
                 proven_at=arrival.proven_at,
+                origin=arrival.origin,
             )
 
     def prove(self, actor: Actor, secret: str, arrival: Arrival) -> datetime:

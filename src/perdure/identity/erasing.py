@@ -81,13 +81,14 @@ class Erasing:
                 tx,
                 sessions,
                 sessions.c.identity_id == identity_id,
-                "id client_address client_agent proofs entitlements created_at expires_at last_used_at proven_at",
+                "id client_address client_agent proofs entitlements created_at expires_at last_used_at proven_at "
+                "provider",
             ),
             "tokens": _rows(
                 tx,
                 tokens,
                 tokens.c.identity_id == identity_id,
-                "id name prefix verbs archives created_at expires_at revoked_at last_used_at",
+                "id name prefix verbs archives created_at expires_at revoked_at last_used_at provider",
             ),
             "passkeys": _rows(tx, passkeys, passkeys.c.identity_id == identity_id, "id name created_at last_used_at"),
             "applications": _rows(

@@ -173,6 +173,15 @@ class BadSealError(BadInputError):
     next_step = "Begin again from the start."
 
 
+class LogoutRefusedError(BadInputError):
+    """What a provider is told whose word that somebody logged out is not believed."""
+
+    code = "logout_refused"
+    status = 400
+    title = "This logout token cannot be believed"
+    next_step = "Look at the provider's log and at what it has registered of us."
+
+
 class TicketUsedError(ConflictError):
     code = "ticket_used"
     title = "This login was gone on with already"

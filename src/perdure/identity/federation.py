@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from uuid import UUID
 
-from perdure.identity.errors import LoginNotConfirmedError, NoSuchProviderError
-from perdure.identity.model import Arrival, CredentialKind
-from perdure.identity.ports import DeviceLogin, Provider
+from perdure.identity.errors import LoginNotConfirmedError, NoSuchProviderError, ProviderUnavailableError
+from perdure.identity.model import Arrival, CredentialKind, Origin
+from perdure.identity.ports import DeviceLogin, EndedThere, Provider
 from perdure.identity.tickets import TICKET_LASTS, Tickets
 from perdure.kernel.clock import Clock, format_time, parse_time
 
@@ -26,6 +26,7 @@ _LONGEST_KEPT = 3500  # characters: browsers keep cookies of 4 KiB
 _STATE = "login state"
 _DEVICE = "device login"
 _ARRIVAL = "arrival"
+_LEAVING = "logout state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,35 @@ class Federation:
         """Whose token of this provider a machine brings; raises LoginNotConfirmedError."""
         return replace(self._require(provider).accept_token(token), proven_at=None)  # a machine is not the person
 
+    def begin_logout(self, provider: str, *, redirect_uri: str, browser: str) -> str | None:
+        """Where a browser, whose session here has ended, ends that at the provider; None where that is not offered.
+
+        It comes back to `redirect_uri` with a state; `browser` is a secret that only this browser has.
+        """
+        kept = {"provider": provider, "browser": _digest(browser)}
+        state = self._tickets.seal(kept, _LEAVING, _STATE_LASTS)
+        return self.find_logout(provider, redirect_uri=redirect_uri, state=state)
+
+    def find_logout(self, provider: str, *, redirect_uri: str | None = None, state: str | None = None) -> str | None:
+        """The same address for who has another browser; None also while the provider does not answer."""
+        found = self._providers.get(provider)
+        try:
+            return None if found is None else found.logout_url(redirect_uri=redirect_uri, state=state)
+        except ProviderUnavailableError:
+            return None
+
+    def finish_logout(self, provider: str, *, state: str, browser: str) -> ProviderCard:
+        """The provider where a browser logged out that comes back; raises BadSealError, LoginNotConfirmedError."""
+        kept = self._tickets.open(state, _LEAVING)
+        if kept["provider"] != provider or not hmac.compare_digest(kept["browser"], _digest(browser)):
+            raise LoginNotConfirmedError("This was begun elsewhere.")
+        found = self._require(provider)
+        return ProviderCard(found.name, found.label, found.kind)
+
+    def read_logout(self, provider: str, token: str) -> EndedThere:
+        """What a provider says has ended there; raises LogoutRefusedError, NoSuchProviderError."""
+        return self._require(provider).read_logout(token)
+
     def seal_arrival(self, arrival: Arrival) -> str:
         """A ticket that carries who somebody was shown to be, for half an hour; the one that he came by, if any."""
         if arrival.ticket is not None:
@@ -174,7 +204,7 @@ class Federation:
         opened, kept = self._tickets.open_ticket(ticket, _ARRIVAL)
         proven_at = kept.get("proven_at")
         kept |= {"kind": CredentialKind(kept["kind"]), "proven_at": proven_at and parse_time(proven_at)}
-        kept |= {"ticket": opened}
+        kept |= {"ticket": opened, "origin": Origin(**kept["origin"]) if kept.get("origin") else None}
         return Arrival(**{**kept, "entitlements": frozenset(kept["entitlements"]), "proofs": frozenset(kept["proofs"])})
 
     def _require(self, provider: str) -> Provider:

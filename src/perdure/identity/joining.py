@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from perdure.identity.addresses import Addresses
 from perdure.identity.callers import check_name
-from perdure.identity.model import Arrival, Client, CredentialKind, IdentityCard, Ticket, fold_name
+from perdure.identity.model import Arrival, Client, CredentialKind, IdentityCard, Origin, Ticket, fold_name
 from perdure.identity.passwords import Passwords
 from perdure.identity.people import NewPerson, People, check_login
 from perdure.identity.sessions import Sessions
@@ -34,6 +34,7 @@ class Joiner:
     proofs: frozenset[str] = frozenset()
     proven_at: datetime | None = None  # when he showed it himself; None: nobody can tell
     ticket: Ticket | None = None
+    origin: Origin | None = None
 
 
 class Joining:
@@ -74,6 +75,7 @@ class Joining:
             proofs=arrival.proofs,
             proven_at=arrival.proven_at,
             ticket=arrival.ticket,
+            origin=arrival.origin,
         )
 
     def join_in(
@@ -100,5 +102,11 @@ class Joining:
         self._people.create_in(tx, by, person, quota_bytes)
         self._addresses.set_confirmed_in(tx, card.id, address, self._clock.now())
         return self._sessions.open_in(
-            tx, card.id, client, joiner.proofs, accept_terms=accept_terms, proven_at=joiner.proven_at
+            tx,
+            card.id,
+            client,
+            joiner.proofs,
+            accept_terms=accept_terms,
+            proven_at=joiner.proven_at,
+            origin=joiner.origin,
         )

@@ -149,7 +149,10 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open session; `proofs` say by what the person showed who he is, `proven_at` when he last did."""
+    """An open session; `proofs` say by what the person showed who he is, `proven_at` when he last did.
+
+    `provider` is where it began, if it ends with a session there.
+    """
 
     id: UUID
     client: Client
@@ -158,6 +161,7 @@ class Session:
     last_used_at: datetime
     proofs: frozenset[str]
     proven_at: datetime | None = None
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +230,16 @@ class Ticket:
 
     id: str
     text: str = field(repr=False)
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """At which provider a login began, as whom there, and in which session of the provider's (empty: it told none)."""
+
+    provider: str
+    subject: str
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +248,7 @@ class Arrival:
 
     `issuer` is who says so; `entitlements` are what it says of him, `proofs` how. `proven_at` is when he did something
     himself to show it (None: nobody can tell; a session at an institution may be hours old). `ticket` is what it came
-    by, when it was interrupted.
+    by, when it was interrupted; `origin` is for a provider that tells when he logs out there.
     """
 
     kind: CredentialKind
@@ -247,6 +261,7 @@ class Arrival:
     proofs: frozenset[str] = frozenset()
     proven_at: datetime | None = None
     ticket: Ticket | None = None
+    origin: Origin | None = None
 
     def called(self, display_name: str) -> Arrival:
         return replace(self, display_name=display_name)

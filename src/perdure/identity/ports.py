@@ -116,6 +116,15 @@ class TokenIssuer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class EndedThere:
+    """A session at a provider, or without one all of a person's there; `id` is that of the token that says so."""
+
+    id: str
+    subject: str | None
+    session: str | None
+
+
 class Provider(Protocol):
     """An institution that says who people are. Raises LoginNotConfirmedError and ProviderUnavailableError, and
     NoSuchProviderError for what its kind cannot do.
@@ -150,6 +159,14 @@ class Provider(Protocol):
 
     def accept_token(self, token: str) -> Arrival:
         """Whose token a machine brings."""
+        ...
+
+    def logout_url(self, *, redirect_uri: str | None = None, state: str | None = None) -> str | None:
+        """Where a browser ends its session there, and is sent back from; None where that is not offered."""
+        ...
+
+    def read_logout(self, token: str) -> EndedThere:
+        """What has ended there, as a logout token says; raises LogoutRefusedError."""
         ...
 
 

@@ -26,6 +26,7 @@ from perdure.identity.joining import Joining
 from perdure.identity.locks import Locks
 from perdure.identity.merging import Merging
 from perdure.identity.notices import Notices
+from perdure.identity.origins import ProviderLogouts
 from perdure.identity.passkeys import NoPasskeys, Passkeys
 from perdure.identity.passwords import PasswordCost, Passwords
 from perdure.identity.people import People
@@ -114,6 +115,7 @@ class Identity:
         grid = GridTokens(db, clock, sessions, issuers)
         tickets = Tickets(clock, sealer)
         federation = Federation(clock, tickets, providers, partial(throttle.use_once_at, db))
+        logouts = ProviderLogouts(db, clock, events, federation)
         keys = Passkeys(db, clock, events, sessions, tickets, passkeys or NoPasskeys(), notices)
         at_directories = Directories(db, clock, sessions, directories)
         registry = Registry(grants)
@@ -210,6 +212,10 @@ class Identity:
         self.begin_device = federation.begin_device
         self.poll_device = federation.poll_device
         self.accept_token = federation.accept_token
+        self.begin_logout = federation.begin_logout
+        self.find_logout = federation.find_logout
+        self.finish_logout = federation.finish_logout
+        self.end_at_provider = logouts.end_at_provider
         self.seal_arrival = federation.seal_arrival
         self.open_arrival = federation.open_arrival
         self.arrive = arrivals.arrive

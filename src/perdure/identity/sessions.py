@@ -50,11 +50,13 @@ from perdure.identity.model import (
     SECOND_FACTOR,
     Client,
     CredentialKind,
+    Origin,
     Session,
     fold_name,
     is_address_within,
     narrow_scope,
 )
+from perdure.identity.origins import origin_columns
 from perdure.identity.passwords import Passwords
 from perdure.identity.rights import hold_in, require_living_in
 from perdure.identity.second_factor import SecondFactor
@@ -160,6 +162,7 @@ class Sessions:
         code: str | None = None,
         asks_code: bool = False,
         proven_at: datetime | None = None,
+        origin: Origin | None = None,
     ) -> tuple[str, Actor]:
         """Open a session for who was shown to be an active identity; raises TermsNotAcceptedError.
 
@@ -173,7 +176,7 @@ class Sessions:
         if has_factor and not self._second_factor.use_code_in(tx, identity_id, code or ""):
             raise BadCodeError("This is not the code of your device, or it was used already.")
         proofs = {*proofs, SECOND_FACTOR} if has_factor else proofs
-        return self._open(tx, identity_id, client, proofs, entitlements, proven_at=proven_at)
+        return self._open(tx, identity_id, client, proofs, entitlements, proven_at=proven_at, origin=origin)
 
     def prove(self, actor: Actor, secret: str, *, password: str | None = None, code: str | None = None) -> datetime:
         """Let the owner of the session that `secret` opens show by a password or a code that it is him; the moment.
@@ -221,25 +224,31 @@ class Sessions:
         known: bool = tx.execute(_ADDRESS_SEEN, {"identity": identity_id, "address": address}).scalar_one()
         return known
 
-    def log_out(self, secret: str) -> None:
-        """End the session, or revoke the token, that this secret opens; safe to call twice."""
+    def log_out(self, secret: str) -> str | None:
+        """End the session, or revoke the token, that this secret opens; safe to call twice.
+
+        Answers the provider where it began, at which there may be a session still.
+        """
         try:
             actor = _actor(self._find_bearer(secret)[1])
         except (BadCredentialsError, TokenExpiredError):
-            return
+            return None
         digest = digest_secret(secret)
         with self._db.begin() as tx:
-            ended = tx.execute(delete(sessions).where(sessions.c.digest == digest).returning(sessions.c.id)).scalar()
+            closing = delete(sessions).where(sessions.c.digest == digest)
+            ended = tx.execute(closing.returning(sessions.c.id, sessions.c.provider)).first()
             if ended:
-                self._events.record(tx, facts.SESSION_CLOSED, None, actor, {"session": str(ended)})
+                self._events.record(tx, facts.SESSION_CLOSED, None, actor, {"session": str(ended.id)})
             revoked = tx.execute(
                 update(tokens)
                 .where(tokens.c.digest == digest, tokens.c.revoked_at.is_(None))
                 .values(revoked_at=self._clock.now())
-                .returning(tokens.c.id)
-            ).scalar()
+                .returning(tokens.c.id, tokens.c.provider)
+            ).first()
             if revoked:
-                self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(revoked)})
+                self._events.record(tx, facts.TOKEN_REVOKED, None, actor, {"token": str(revoked.id)})
+        gone = ended or revoked
+        return None if gone is None else gone.provider
 
     def authenticate(self, secret: str, *, address: str = "") -> Actor:
         """Who bears this session secret or API token, and its scope: one query.
@@ -323,16 +332,21 @@ class Sessions:
         with self._db.begin() as tx:
             return [_session(row) for row in tx.execute(query)]
 
-    def revoke_session(self, actor: Actor, session_id: UUID) -> None:
-        """End one of the caller's sessions; raises NotFoundError when he has no such session."""
+    def revoke_session(self, actor: Actor, session_id: UUID, *, present: str | None = None) -> str | None:
+        """End one of the caller's sessions; raises NotFoundError when he has no such session.
+
+        Answers the provider where it began if it is the one that the secret `present` opens: a browser can end no other
+        session there than its own.
+        """
         identity_id = require_self_management(actor)
+        mine = (sessions.c.id == session_id) & (sessions.c.identity_id == identity_id)
+        closing = delete(sessions).where(mine).returning(sessions.c.digest, sessions.c.provider)
         with self._db.begin() as tx:
-            gone = tx.execute(
-                delete(sessions).where(sessions.c.id == session_id, sessions.c.identity_id == identity_id)
-            ).rowcount
-            if not gone:
+            gone = tx.execute(closing).first()
+            if gone is None:
                 raise NotFoundError("You have no such session.")
             self._events.record(tx, facts.SESSION_CLOSED, None, actor, {"session": str(session_id)})
+        return gone.provider if present is not None and gone.digest == digest_secret(present) else None
 
     def forget_ended(self) -> int:
         """Remove what is kept of sessions long ended and of old failures; for a daily job."""
@@ -372,6 +386,7 @@ class Sessions:
         entitlements: Collection[str] = (),
         *,
         proven_at: datetime | None,
+        origin: Origin | None = None,
     ) -> tuple[str, Actor]:
         client = Client(client.address[:_LONGEST_CLIENT_TEXT], client.agent[:_LONGEST_CLIENT_TEXT])
         now, secret, session_id = self._clock.now(), new_secret(SESSION_PREFIX), new_id()
@@ -389,6 +404,7 @@ class Sessions:
                 expires_at=now + self._lifetime,
                 last_used_at=now,
                 proven_at=proven_at and min(proven_at, now),
+                **origin_columns(origin),
             )
         )
         actor = _actor(tx.execute(_BEARERS[sessions.name], {"digest": digest_secret(secret)}).one())
@@ -515,6 +531,7 @@ def _session(row: Row[*tuple[object, ...]]) -> Session:
         row.last_used_at,
         frozenset(row.proofs),
         row.proven_at,
+        row.provider,
     )
 
 

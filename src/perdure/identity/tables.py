@@ -23,6 +23,16 @@ from perdure.db import metadata
 
 _moment = TIMESTAMP(timezone=True)
 
+
+def _begun_at_provider() -> tuple[Column[str], Column[bytes], Column[bytes]]:
+    """What ends when its provider says so: whose it was there and in which session, as digests that only match."""
+    return (
+        Column("provider", Text),
+        Column("provider_subject", LargeBinary, index=True),
+        Column("provider_session", LargeBinary, index=True),
+    )
+
+
 organisations = Table(
     "organisations",
     metadata,
@@ -121,6 +131,7 @@ sessions = Table(
     Column("expires_at", _moment, nullable=False, index=True),
     Column("last_used_at", _moment, nullable=False),
     Column("proven_at", _moment),  # when the person last showed who he is; NULL: nobody can tell
+    *_begun_at_provider(),
 )
 
 tokens = Table(
@@ -141,6 +152,7 @@ tokens = Table(
     Column("last_used_from", Text, nullable=False, server_default=""),
     Column("replaces", Uuid, ForeignKey("tokens.id")),  # of a service account: the one that it takes over from
     Index("ix_tokens_replaces", "replaces", postgresql_where=text("replaces IS NOT NULL")),
+    *_begun_at_provider(),
 )
 
 # What a machine may do at most, and who answers for it. The stores keep it, the tokens they do not.

@@ -73,10 +73,22 @@ def use_once(tx: Connection, challenge: str, until: datetime) -> bool:
     return tx.execute(row.returning(login_attempts.c.key)).first() is not None
 
 
+def remember(tx: Connection, what: str, until: datetime) -> None:
+    """Keep until then that something happened; the last time counts."""
+    row = insert(login_attempts).values(key=_once_key(what), failures=0, last_at=until)
+    tx.execute(row.on_conflict_do_update(index_elements=["key"], set_={"last_at": until}))
+
+
+def find_remembered(tx: Connection, what: str) -> datetime | None:
+    """Until when it was to be kept."""
+    row = tx.execute(_MOMENT, {"key": _once_key(what)}).first()
+    return None if row is None else row.last_at
+
+
 def is_used(tx: Connection, challenge: str, now: datetime) -> bool:
     """Whether a challenge that is still good was used."""
-    row = tx.execute(_MOMENT, {"key": _once_key(challenge)}).first()
-    return row is not None and row.last_at > now
+    until = find_remembered(tx, challenge)
+    return until is not None and until > now
 
 
 def use_once_at(db: Database, challenge: str, until: datetime) -> bool:

@@ -45,7 +45,7 @@ class Tickets:
         document = self._open(sealed, purpose)
         if "id" not in document:
             raise BadSealError("This came too late.")
-        return Ticket(document["id"], sealed), document["kept"]
+        return Ticket(document["id"], sealed, parse_time(document["until"])), document["kept"]
 
     def _open(self, sealed: str, purpose: str) -> dict[str, Any]:  # Any: as above
         document: dict[str, Any] = json.loads(self._sealer.open(sealed, purpose))

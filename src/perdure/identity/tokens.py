@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from perdure.identity.callers import (
     require_self_reader,
 )
 from perdure.identity.model import Token, Verb, is_scope_within
+from perdure.identity.origins import find_origin_columns
 from perdure.identity.rights import require_living_in
 from perdure.identity.secrets import TOKEN_PREFIX, digest_secret, new_secret, shown_part
 from perdure.identity.tables import tokens
@@ -51,11 +52,14 @@ class Tokens:
         verbs: Iterable[str],
         archives: Iterable[UUID] | None = None,
         expires_at: datetime | None = None,
+        in_place_of: str | None = None,
     ) -> tuple[str, Token]:
         """Make a token for the caller and return its secret, which is shown this once, and its description.
 
         `archives` None means all that the caller may reach. A token cannot make one that is wider than itself or
         outlives it. In a session a token for more than three months needs a fresh proof (FreshLoginRequiredError).
+        One that is made `in_place_of` the session that this secret opens ends where that would, when the provider where
+        it began says so.
         """
         require_self_management(actor)
         if actor.kind is ActorKind.SERVICE:
@@ -65,7 +69,8 @@ class Tokens:
             raise NotAllowedError("A token cannot make a token that may do more than itself.")
         until = self._check_expiry(expires_at, self._clock.now(), actor.scope.ends_at)
         with self._db.begin() as tx:
-            return self.make_in(tx, actor, name, scope, until)
+            began = {} if in_place_of is None else find_origin_columns(tx, in_place_of)
+            return self.make_in(tx, actor, name, scope, until, began=began)
 
     def make_in(
         self,
@@ -77,6 +82,7 @@ class Tokens:
         *,
         service_id: UUID | None = None,
         replaces: Token | None = None,
+        began: Mapping[str, object] | None = None,
     ) -> tuple[str, Token]:
         """Make a token for the caller or a service account, without asking who may; one that replaces is not told."""
         secret = new_secret(TOKEN_PREFIX)
@@ -97,7 +103,7 @@ class Tokens:
         require_living_in(tx, owner_id)
         # How a person logged in proves nothing of a machine
         proofs = sorted(actor.proofs) if service_id is None else []
-        tx.execute(insert(tokens).values({**row, "proofs": proofs}))
+        tx.execute(insert(tokens).values({**row, **(began or {}), "proofs": proofs}))
         if replaces is None:
             told = _told(token) | ({} if service_id is None else {"service": str(service_id)})
             self._events.record(tx, facts.TOKEN_CREATED, None, actor, told)

@@ -1,7 +1,7 @@
-// A real provider of OpenID Connect for the tests: node provider.mjs PORT
+// A real provider of OpenID Connect for the tests: node provider.mjs PORT [OUR_ADDRESS]
 import Provider from "oidc-provider";
 
-const [port] = process.argv.slice(2);
+const [port, ours] = process.argv.slice(2);
 const issuer = `http://127.0.0.1:${port}`;
 const people = {
   ada: {
@@ -22,12 +22,21 @@ const provider = new Provider(issuer, {
       redirect_uris: ["http://127.0.0.1/login/hall/callback"],
       response_types: ["code"],
       grant_types: ["authorization_code", "urn:ietf:params:oauth:grant-type:device_code", "refresh_token"],
+      post_logout_redirect_uris: ["http://127.0.0.1/login/hall/logged-out"],
+      ...(ours && { backchannel_logout_uri: `${ours}/api/v1/login/providers/hall/logout`, backchannel_logout_session_required: true }),
     },
   ],
+  jwks: { keys: [JSON.parse(process.env.HALL_KEY)] },
   claims: { openid: ["sub"], profile: ["name", "orcid", "eduperson_entitlement"], email: ["email"] },
   conformIdTokenClaims: false,
   cookies: { keys: ["of the tests"] },
-  features: { devInteractions: { enabled: true }, deviceFlow: { enabled: true } },
+  features: {
+    backchannelLogout: { enabled: true },
+    devInteractions: { enabled: true },
+    deviceFlow: { enabled: true },
+    rpInitiatedLogout: { enabled: true },
+  },
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options), // it keeps away from this machine of itself
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, ...(people[id] ?? {}) }) }),
   pkce: { required: () => true },
 });

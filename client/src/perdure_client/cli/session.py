@@ -76,7 +76,9 @@ def login(
     until = datetime.now(UTC) + timedelta(days=days)
     with Client(Session(session.url, opened["secret"], name)) as client:
         verbs = (*_KEPT_VERBS, "admin") if administrator else _KEPT_VERBS
-        kept = client.create_token(f"perdure on {platform.node()}", verbs=verbs, expires_at=until.isoformat())
+        kept = client.create_token(
+            f"perdure on {platform.node()}", verbs=verbs, expires_at=until.isoformat(), in_place_of_session=True
+        )
         client.log_out()
     path = store_session(Session(session.url, kept["secret"], name))
     if as_json:
@@ -193,19 +195,26 @@ def providers(ctx: click.Context, as_json: bool) -> None:
 @click.command()
 @click.pass_context
 def logout(ctx: click.Context) -> None:
-    """Revoke the kept token and forget it."""
+    """Revoke the kept token and forget it.
+
+    Where you may be logged in still at the institution where the login began, its address for logging out is shown.
+    """
     session = find_session((ctx.find_root().obj or {}).get("url"))
     if not session.token:
         click.echo(f"You are not logged in at {session.url}.")
         return
+    there: dict[str, Any] | None = None
     with Client(session) as client:
         try:
-            client.log_out()
+            there = client.log_out()
         except ApiError as error:
             if error.status != 401:
                 raise
     forget_session(session.url)
     click.echo(f"Logged out at {session.url}.")
+    if there is not None:
+        told = f"In the browser in which you confirmed the login you may be logged in at {there['provider']} still;"
+        click.echo(f"{told} open this there to log out, too:\n\n  {there['url']}\n", err=True)
 
 
 @click.command()

@@ -49,12 +49,16 @@ class Issuer:
 
     def decode(self, token: str) -> dict[str, Any]:  # Any: claims
         """The claims of a JWT that a key of the issuer has signed; raises JoseError or ValueError for any other."""
+        return dict(self.decode_whole(token).claims)
+
+    def decode_whole(self, token: str) -> jwt.Token:
+        """The same with its header."""
         try:
-            return dict(jwt.decode(token, self._find_keys(), algorithms=_ALGORITHMS).claims)
+            return jwt.decode(token, self._find_keys(), algorithms=_ALGORITHMS)
         except (JoseError, ValueError):
             if not self._renew_keys():
                 raise
-        return dict(jwt.decode(token, self._find_keys(), algorithms=_ALGORITHMS).claims)
+        return jwt.decode(token, self._find_keys(), algorithms=_ALGORITHMS)
 
     def send(self, method: str, address: str, **more: Any) -> httpx.Response:  # Any: as the library takes it
         """Ask the issuer and read a small answer; raises ProviderUnavailableError."""

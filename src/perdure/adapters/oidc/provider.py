@@ -19,10 +19,15 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 
 from perdure.adapters.oidc.issuer import LEEWAY, Issuer, name_of
-from perdure.identity.errors import LoginNotConfirmedError, NoSuchProviderError, ProviderUnavailableError
-from perdure.identity.model import SECOND_FACTOR, Arrival, CredentialKind
+from perdure.identity.errors import (
+    LoginNotConfirmedError,
+    LogoutRefusedError,
+    NoSuchProviderError,
+    ProviderUnavailableError,
+)
+from perdure.identity.model import SECOND_FACTOR, Arrival, CredentialKind, Origin
 from perdure.identity.names import check_orcid, issuer_proof
-from perdure.identity.ports import DeviceLogin
+from perdure.identity.ports import DeviceLogin, EndedThere
 from perdure.kernel.clock import Clock
 from perdure.kernel.errors import BadInputError
 
@@ -32,6 +37,9 @@ _MOST_CLAIM_CHARACTERS = 255
 _SECOND_FACTORS = frozenset({"otp", "hwk", "swk", "fpt", "face", "pop", "sms"})  # RFC 8176, beside a password
 _FACTOR_CONTEXTS = ("refeds.org/profile/mfa", "/mfa", "possessionorinherence")
 _ORCID = "https://orcid.org"
+_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+_LOGOUT_TYPES = ("logout+jwt", "application/logout+jwt", "jwt")  # not every provider names the type of its own
+_LOGOUT_LASTS = 600  # seconds after it was made, whatever it says itself: so long its use is remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class OidcSettings:
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     entitlement_claims: tuple[str, ...] = ("eduperson_entitlement", "entitlements", "groups")
     audience: str | None = None  # of tokens that machines bring; the client id without
+    single_logout: bool = True  # who logs out here is sent there, too
 
 
 class OidcProvider:
@@ -80,8 +89,7 @@ class OidcProvider:
             "code_challenge_method": "S256",
             **({"prompt": "login", "max_age": "0"} if anew else {}),
         }
-        address = self._issuer.endpoint("authorization_endpoint")
-        return f"{address}{'&' if urlsplit(address).query else '?'}{urlencode(asked)}"
+        return _with_query(self._issuer.endpoint("authorization_endpoint"), asked)
 
     def redeem(self, code: str, *, redirect_uri: str, nonce: str, verifier: str) -> Arrival:
         """Who came back with this code; raises LoginNotConfirmedError."""
@@ -126,6 +134,61 @@ class OidcProvider:
         audience = self._settings.audience or self._settings.client_id
         return self._to_arrival(self._validate(token, audience=audience, nonce=None))
 
+    # Logging out there
+
+    def logout_url(self, *, redirect_uri: str | None = None, state: str | None = None) -> str | None:
+        """Where a browser ends its session there (OpenID Connect RP-Initiated Logout 1.0); None: not offered.
+
+        We are named by `client_id`: an `id_token_hint` would have to be kept with every session, stand in the browser's
+        history and the provider's log, and open a session here wherever it was found.
+        """
+        if not self._settings.single_logout or "end_session_endpoint" not in self._issuer.find_metadata():
+            return None
+        asked = {"client_id": self._settings.client_id}
+        if redirect_uri is not None and state is not None:
+            asked |= {"post_logout_redirect_uri": redirect_uri, "state": state}
+        return _with_query(self._issuer.endpoint("end_session_endpoint"), asked)
+
+    def read_logout(self, token: str) -> EndedThere:
+        """What has ended there, as a logout token says (OpenID Connect Back-Channel Logout 1.0, section 2.6)."""
+        try:
+            whole = self._issuer.decode_whole(token)
+            claims = dict(whole.claims)
+            wanted: dict[str, Any] = {  # Any: as the library takes it
+                "iss": {"essential": True, "value": self._settings.issuer},
+                "aud": {"essential": True, "value": self._settings.client_id},
+                "iat": {"essential": True},
+                "exp": {"essential": True},
+                "jti": {"essential": True},
+            }
+            now = int(self._clock.now().timestamp())
+            jwt.JWTClaimsRegistry(now=now, leeway=LEEWAY, **wanted).validate(claims)
+            is_old = claims["iat"] < now - _LOGOUT_LASTS - LEEWAY
+        except (JoseError, ValueError, TypeError, KeyError) as error:
+            raise LogoutRefusedError(f"The token is not valid ({name_of(error)}).") from None
+        if is_old:
+            raise LogoutRefusedError("The token was made too long ago.")
+        if str(whole.header.get("typ") or _LOGOUT_TYPES[0]).lower() not in _LOGOUT_TYPES:
+            raise LogoutRefusedError("The token is of another type.")
+        events = claims.get("events")
+        if not isinstance(events, dict) or not isinstance(events.get(_LOGOUT_EVENT), dict):
+            raise LogoutRefusedError("The token does not say that somebody logged out.")
+        if "nonce" in claims:
+            raise LogoutRefusedError("The token has a nonce, as one of a login has.")
+        subject, session = (_identifier(claims, name) for name in ("sub", "sid"))
+        if subject is None and session is None:
+            raise LogoutRefusedError("The token says neither who logged out nor in which session.")
+        return EndedThere(_identifier(claims, "jti") or "", subject, session)
+
+    def describe_logout(self) -> str:
+        """What the provider publishes about logging out, in words; raises ProviderUnavailableError."""
+        published = self._issuer.find_metadata()
+        ways = {
+            "ends sessions there": "end_session_endpoint" in published,
+            "tells of ended ones": published.get("backchannel_logout_supported") is True,
+        }
+        return " and ".join(way for way, is_offered in ways.items() if is_offered) or "offers no single log-out"
+
     # How it is believed
 
     def _arrival(self, answer: Mapping[str, Any] | None, *, nonce: str | None) -> Arrival:  # Any: see above
@@ -148,6 +211,8 @@ class OidcProvider:
             jwt.JWTClaimsRegistry(now=now, leeway=LEEWAY, **wanted).validate(claims)
         except (JoseError, ValueError, TypeError, KeyError) as error:
             raise LoginNotConfirmedError(f"The token of {self.label} is not valid ({name_of(error)}).") from None
+        if "events" in claims:  # a logout token has all else that an identity token has
+            raise LoginNotConfirmedError(f"The token of {self.label} is none of a login.")
         audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
         if len(audiences) > 1 and claims.get("azp") not in (None, self._settings.client_id):
             raise LoginNotConfirmedError(f"The token of {self.label} was made for somebody else.")
@@ -173,6 +238,7 @@ class OidcProvider:
             entitlements=self._entitlements(claims),
             proofs=frozenset(proofs),
             proven_at=self._moment_of(claims.get("auth_time")),
+            origin=Origin(self.name, subject, _session_of(claims)),
         )
 
     def _moment_of(self, auth_time: object) -> datetime | None:
@@ -231,12 +297,32 @@ class OidcProvider:
         return self._issuer.send("POST", address, data={**form, **own})
 
 
+def _with_query(address: str, asked: Mapping[str, str]) -> str:
+    return f"{address}{'&' if urlsplit(address).query else '?'}{urlencode(asked)}"
+
+
+def _identifier(claims: Mapping[str, Any], name: str) -> str | None:  # Any: claims
+    """The claim, None without it; raises LogoutRefusedError for what names nothing."""
+    value = claims.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= _MOST_CLAIM_CHARACTERS or not value.isprintable():
+        raise LogoutRefusedError(f"The {name} of the token names nothing.")
+    return value
+
+
 def _has_factor(claims: Mapping[str, Any]) -> bool:  # Any: claims
     methods = claims.get("amr")
     named = {str(one).lower() for one in methods} if isinstance(methods, list) else set()
     context = str(claims.get("acr") or "").lower()
     is_double = "mfa" in named or ("pwd" in named and len(named & _SECOND_FACTORS) > 0)
     return is_double or any(context.endswith(one) for one in _FACTOR_CONTEXTS)
+
+
+def _session_of(claims: Mapping[str, Any]) -> str:  # Any: claims
+    """The session there, empty where none is told."""
+    value = claims.get("sid")
+    return value if isinstance(value, str) and len(value) <= _MOST_CLAIM_CHARACTERS else ""
 
 
 def _orcid(claims: Mapping[str, Any]) -> str | None:  # Any: claims

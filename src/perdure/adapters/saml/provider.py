@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from perdure.adapters.saml.settings import SamlSettings
 from perdure.identity.errors import NoSuchProviderError
 from perdure.identity.model import Arrival, CredentialKind
-from perdure.identity.ports import DeviceLogin
+from perdure.identity.ports import DeviceLogin, EndedThere
 from perdure.kernel.clock import Clock
 
 if TYPE_CHECKING:
@@ -62,6 +62,13 @@ class SamlProvider:
         raise self._refusal()
 
     def accept_token(self, token: str) -> Arrival:
+        raise self._refusal()
+
+    def logout_url(self, *, redirect_uri: str | None = None, state: str | None = None) -> str | None:
+        """Logging out there is not spoken here."""
+        return None
+
+    def read_logout(self, token: str) -> EndedThere:
         raise self._refusal()
 
     def _refusal(self) -> NoSuchProviderError:

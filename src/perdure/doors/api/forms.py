@@ -228,12 +228,17 @@ class PasswordForm(Form):
 
 
 class TokenForm(Form):
-    """`verbs` none means read and write; `archives` none means all; without `expires_at` the longest allowed."""
+    """`verbs` none means read and write; `archives` none means all; without `expires_at` the longest allowed.
+
+    A token that is there `in_place_of_session` ends where the session would that it is made in: when the provider where
+    that began tells that its owner logged out.
+    """
 
     name: Line
     verbs: Annotated[list[Literal["read", "write", "manage", "admin"]], Field(min_length=1, max_length=4)] | None = None
     archives: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
     expires_at: Moment | None = None
+    in_place_of_session: bool = False
 
 
 ServiceVerbs = Annotated[list[Literal["read", "write", "manage"]], Field(min_length=1, max_length=3)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from perdure.doors.api.fields import CursorText, Id, PageSize
@@ -31,12 +32,28 @@ from perdure.doors.http.openapi import ANYONE, problems
 from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given, Services
 from perdure.identity import Application, ApplicationState, Credential, CredentialKind
-from perdure.identity.errors import NoSuchProviderError
+from perdure.identity.errors import LogoutRefusedError, NoSuchProviderError
 
 router = APIRouter(tags=["logging in"], route_class=CreatingRoute)
 
 ApplicationId = Annotated[Id, Path()]
 CredentialId = Annotated[Id, Path()]
+_LARGEST_LOGOUT = 64 * 1024
+_MOST_LOGOUT_FIELDS = 20
+_LOGOUT_FORM: dict[str, Any] = {  # Any: OpenAPI's own free form
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/x-www-form-urlencoded": {
+                "schema": {
+                    "type": "object",
+                    "required": ["logout_token"],
+                    "properties": {"logout_token": {"type": "string", "description": "A JWT of the provider."}},
+                }
+            }
+        },
+    }
+}
 
 
 class ProviderView(BaseModel):
@@ -206,6 +223,42 @@ def log_in_by_hop(form: HopForm, request: Request, response: Response, services:
     arrival = way.read(request, services.clock)
     response.headers["cache-control"] = "no-store"
     return enter(arrival, request, services, form.accept_terms)
+
+
+async def _read_logout_token(request: Request) -> str:
+    """The token in the form that a provider sends; empty where there is none, or more than one."""
+    body = await request.body()
+    if len(body) > _LARGEST_LOGOUT:
+        return ""
+    try:
+        found = parse_qs(body.decode("ascii"), max_num_fields=_MOST_LOGOUT_FIELDS).get("logout_token", [])
+    except ValueError:
+        return ""
+    return found[0] if len(found) == 1 else ""
+
+
+@router.post(
+    "/login/providers/{provider}/logout",
+    operation_id="end_at_provider",
+    summary="A provider tells that somebody logged out there (OpenID Connect Back-Channel Logout 1.0)",
+    responses=problems(),
+    openapi_extra=ANYONE | _LOGOUT_FORM,
+)
+def end_at_provider(
+    provider: Annotated[str, Path(max_length=40)],
+    request: Request,
+    token: Annotated[str, Depends(_read_logout_token)],
+    services: Given,
+) -> Response:
+    # Only what is refused counts: of a provider that logs out hundreds at once nothing may be lost
+    services.limits.require_attempts_left(request.scope)
+    try:
+        services.identity.end_at_provider(provider, token)
+    except LogoutRefusedError as error:
+        services.limits.count_attempt(request.scope)
+        told = {"error": "invalid_request", "error_description": error.detail}  # as section 2.8 has it
+        raise LogoutRefusedError(error.detail, **told) from None
+    return Response(status_code=200, headers={"cache-control": "no-store"})
 
 
 @router.get(

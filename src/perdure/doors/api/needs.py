@@ -44,7 +44,7 @@ _BY_NEED: Mapping[Need, str] = {
     "revoke_on_organisation",
     Action.ADMINISTER: "create_organisation change_organisation define_profile publish_terms list_reach",
     Standing.ANYBODY: "get_instance list_keys list_errors log_in log_out list_providers begin_device_login "
-    "poll_device_login log_in_with_token log_in_with_ticket log_in_by_hop begin_passkey_login "
+    "poll_device_login end_at_provider log_in_with_token log_in_with_ticket log_in_by_hop begin_passkey_login "
     "log_in_by_passkey get_terms get_terms_version apply "
     "apply_with_password get_upload_options get_options_of_upload ask_for_reset reset_password confirm_address "
     "look_at_invitation join_by_invitation",

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from perdure.doors.api.fields import Id
@@ -14,7 +15,7 @@ from perdure.doors.api.forms import CodeForm, LoginForm, PasswordForm, ProofForm
 from perdure.doors.api.people import IdentityView, identity_view
 from perdure.doors.api.views import Page
 from perdure.doors.http.auth import GUESSABLE, KnownCaller, client_of, find_secret, identity_of
-from perdure.doors.http.openapi import ANYONE, problems
+from perdure.doors.http.openapi import ANYONE, Answers, problems
 from perdure.doors.http.repeats import ONCE, CreatingRoute
 from perdure.doors.http.services import Given, Services
 from perdure.identity import Arrival, Token
@@ -37,7 +38,8 @@ class SessionView(BaseModel):
 class OpenSessionView(BaseModel):
     """A session that is open: from where and by what proofs, and when it was last used (to the minute).
 
-    `proven_at` is when its owner last showed who he is, null where nobody can tell.
+    `proven_at` is when its owner last showed who he is, null where nobody can tell. `provider` is where it began, if
+    it ends when that says so.
     """
 
     id: UUID
@@ -48,6 +50,14 @@ class OpenSessionView(BaseModel):
     expires_at: datetime
     proofs: list[str]
     proven_at: datetime | None
+    provider: str | None
+
+
+class LoggedOutView(BaseModel):
+    """The session here has ended; at the provider where it began there may be one still. A browser ends it at `url`."""
+
+    provider: str
+    url: str
 
 
 class ProofView(BaseModel):
@@ -104,6 +114,9 @@ class MeView(BaseModel):
     personal_account_id: UUID | None
 
 
+_LOGGED_OUT: Answers = {200: {"model": LoggedOutView, "description": "Likewise, and a provider may know him still"}}
+
+
 @router.post(
     "/login",
     operation_id="log_in",
@@ -151,10 +164,19 @@ def session_view(secret: str, actor: Actor, services: Services) -> SessionView:
     operation_id="log_out",
     summary="End the session, or revoke the token, of this request",
     status_code=204,
-    responses=problems(),
+    responses=_LOGGED_OUT | problems(),
 )
-def log_out(request: Request, caller: KnownCaller, services: Given) -> None:
-    services.identity.log_out(find_secret(request) or "")
+def log_out(request: Request, caller: KnownCaller, services: Given) -> Response:
+    return _tell_logout(services, services.identity.log_out(find_secret(request) or ""))
+
+
+def _tell_logout(services: Services, provider: str | None) -> Response:
+    """Nothing more, or where a browser goes on to log out."""
+    url = None if provider is None else services.identity.find_logout(provider)
+    if provider is None or url is None:
+        return Response(status_code=204)
+    view = LoggedOutView(provider=provider, url=url)
+    return JSONResponse(view.model_dump(), headers={"cache-control": "no-store"})
 
 
 @router.get("/me", operation_id="get_me", summary="Who this request acts as", responses=problems())
@@ -272,6 +294,7 @@ def list_sessions(caller: KnownCaller, services: Given) -> Page[OpenSessionView]
                 expires_at=session.expires_at,
                 proofs=sorted(session.proofs),
                 proven_at=session.proven_at,
+                provider=session.provider,
             )
             for session in services.identity.list_sessions(caller)
         ]
@@ -283,10 +306,10 @@ def list_sessions(caller: KnownCaller, services: Given) -> Page[OpenSessionView]
     operation_id="end_session",
     summary="End one of one's own sessions",
     status_code=204,
-    responses=problems(403),
+    responses=_LOGGED_OUT | problems(403),
 )
-def end_session(session_id: Annotated[Id, Path()], caller: KnownCaller, services: Given) -> None:
-    services.identity.revoke_session(caller, session_id)
+def end_session(session_id: Annotated[Id, Path()], request: Request, caller: KnownCaller, services: Given) -> Response:
+    return _tell_logout(services, services.identity.revoke_session(caller, session_id, present=find_secret(request)))
 
 
 @router.get("/tokens", operation_id="list_tokens", summary="One's own tokens, newest first", responses=problems(403))
@@ -302,9 +325,16 @@ def list_tokens(caller: KnownCaller, services: Given) -> Page[TokenView]:
     dependencies=ONCE,
     responses=problems(403, 409),
 )
-def create_token(form: TokenForm, response: Response, caller: KnownCaller, services: Given) -> NewTokenView:
+def create_token(
+    form: TokenForm, request: Request, response: Response, caller: KnownCaller, services: Given
+) -> NewTokenView:
     secret, token = services.identity.create_token(
-        caller, form.name, verbs=form.verbs or ["read", "write"], archives=form.archives, expires_at=form.expires_at
+        caller,
+        form.name,
+        verbs=form.verbs or ["read", "write"],
+        archives=form.archives,
+        expires_at=form.expires_at,
+        in_place_of=find_secret(request) if form.in_place_of_session else None,
     )
     response.headers["location"] = f"/api/v1/tokens/{token.id}"
     response.headers["cache-control"] = "no-store"

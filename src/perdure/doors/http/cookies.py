@@ -52,9 +52,19 @@ def forget_session_aside(request: Request, response: Response) -> None:
 
 def mark_browser(request: Request, response: Response) -> str:
     """A secret that only this browser has, for a login that it begins."""
-    mark = secrets.token_urlsafe(24)
-    _set(request, response, _BROWSER, mark, _BROWSER_LASTS)
+    mark = new_mark()
+    keep_mark(request, response, mark)
     return mark
+
+
+def new_mark() -> str:
+    """Such a secret, for an answer that is made with it."""
+    return secrets.token_urlsafe(24)
+
+
+def keep_mark(request: Request, response: Response, mark: str) -> None:
+    """Give it to the browser."""
+    _set(request, response, _BROWSER, mark, _BROWSER_LASTS)
 
 
 def find_browser(request: Request) -> str:

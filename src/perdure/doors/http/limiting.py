@@ -73,6 +73,13 @@ class Quota:
             self._on_refusal(self.name)
         return Standing(self, left, after - _WINDOW if is_refused else 0.0)
 
+    def look(self, key: object) -> Standing:
+        """Where a caller stands, without counting anything."""
+        with self._lock:
+            now = self._clock()
+            used = max(self._whole_at.get(key, now), now) - now
+        return Standing(self, used, max(0.0, used + self._step / 2 - _WINDOW))
+
     def left_of(self, used: float) -> int:
         """Requests that may follow at once when it takes `used` seconds until the quota is whole again."""
         return max(0, int((_WINDOW - used) / self._step + 0.5))
@@ -136,6 +143,13 @@ class RequestLimits:
         """Count a request that anybody may send to try a secret; raises RateExceededError."""
         if self.attempts is not None:
             _require(scope, self.attempts, address_key(scope))
+
+    def require_attempts_left(self, scope: Scope) -> None:
+        """Raise RateExceededError where `count_attempt` would, and count nothing."""
+        if self.attempts is not None:
+            standing = self.attempts.look(address_key(scope))
+            if standing.wait:
+                raise standing.refusal()
 
 
 class AddressLimit:

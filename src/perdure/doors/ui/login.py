@@ -19,8 +19,10 @@ from perdure.doors.http.cookies import (
     forget_session,
     forget_session_aside,
     keep_login,
+    keep_mark,
     keep_session,
     mark_browser,
+    new_mark,
     require_own_page,
 )
 from perdure.doors.http.errors import LoginEndedElsewhereError
@@ -266,12 +268,39 @@ def apply(request: Request, form: Sent, services: Given) -> Response:
 
 @router.post("/logout")
 def log_out(request: Request, form: Sent, services: Given) -> Response:
-    for secret in (find_session(request), find_session_aside(request)):
-        if secret:
-            services.identity.log_out(secret)
-    answer = RedirectResponse("/", 303)
+    """End the session here, and then the one at the provider where it began, if it offers that."""
+    kept = (find_session(request), find_session_aside(request))
+    ended = [services.identity.log_out(secret) for secret in kept if secret]
+    provider = next((one for one in ended if one is not None), None)
+    answer: Response = RedirectResponse("/", 303, {"cache-control": "no-store"})
+    if provider is not None:
+        mark, back = new_mark(), f"{services.place().api_url}/login/{provider}/logged-out"
+        address = services.identity.begin_logout(provider, redirect_uri=back, browser=mark)
+        if address is not None:
+            answer = _send_to_log_out(request, services, provider, address)
+            keep_mark(request, answer, mark)
     forget_session(request, answer)
     forget_session_aside(request, answer)
+    return answer
+
+
+@router.get("/login/{provider}/logged-out")
+def come_back_logged_out(provider: str, request: Request, services: Given, state: str = "") -> Response:
+    """Whoever comes from the provider after he logged out there; nothing depends on what he says."""
+    try:
+        label = services.identity.finish_logout(provider, state=state, browser=find_browser(request)).label
+    except PerdureError:
+        return RedirectResponse("/", 303, {"cache-control": "no-store"})
+    return render(request, services, "logged_out.html", {"label": label, "address": None}, 200)
+
+
+def _send_to_log_out(request: Request, services: Services, provider: str, address: str) -> Response:
+    """A page that goes on by itself: browsers keep a form of ours, which this answers, from leading elsewhere."""
+    labels = {one.name: one.label for one in services.identity.list_providers()}
+    content = {"label": labels.get(provider, provider), "address": address}
+    answer = render(request, services, "logged_out.html", content, 200)
+    answer.headers["refresh"] = f"0; url={address}"
+    answer.headers["cache-control"] = "no-store"
     return answer
 
 
