@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy import text
 from perdure.db import Database
 from perdure.doors.admin.doctor import Finding, examine, report
 from perdure.settings import Settings, load_settings
-from perdure.testing.certificates import make_certificate
+from perdure.testing.certificates import make_authority, make_certificate, make_revocation_list
 
 
 def settings_of(folder: Path, **chosen: object) -> Settings:
@@ -80,6 +81,27 @@ def test_a_certificate_that_ends_soon_or_has_an_open_key_is_a_problem(tmp_path: 
     assert "(4 days)" in problems(settings)["certificate"].said
     certificate.write_text("none")
     assert "cannot be used" in problems(settings)["certificate"].said
+
+
+def test_revocation_lists_that_do_not_count_are_a_problem(tmp_path: Path) -> None:
+    authority = make_authority(tmp_path / "authority.pem")
+    path = make_revocation_list(tmp_path / "list.pem", authority=authority)
+    card = {"name": "card", "kind": "x509", "crl_files": [str(path)], "ca_file": str(authority)}
+    settings = settings_of(tmp_path, providers=[card])
+    name = f"revocation list {path}"
+    assert name not in problems(settings)
+    assert name in {finding.name for finding in examine(settings)}
+    make_revocation_list(path, authority=authority, ends=timedelta(minutes=-1))
+    found = problems(settings)[name]
+    assert "it ended on" in found.said
+    assert "nobody is let in" in found.mend
+    mild = settings_of(tmp_path, providers=[{**card, "on_bad_crl": "warn"}])
+    assert "revoked ones are let in" in problems(mild)[name].mend
+    path.unlink()
+    assert "cannot be read (No such file" in problems(settings)[name].said
+    none = settings_of(tmp_path, providers=[{"name": "card", "kind": "x509"}])
+    (told,) = [finding for finding in examine(none) if finding.name == "certificates of card"]
+    assert (told.is_well, "revoked certificates are taken" in told.said) == (True, True)
 
 
 def test_programs_read_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

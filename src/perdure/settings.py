@@ -34,6 +34,7 @@ STORE_KINDS = ("posix",)
 SMTP_SECURITY = ("starttls", "tls", "plain")
 PROVIDER_KINDS = ("oidc", "proxy", "saml", "x509", "ldap")
 SAML_SUBJECTS = ("pairwise-id", "subject-id", "eduPersonPrincipalName", "persistent")
+CRL_POLICIES = ("refuse", "warn")
 TOKEN_PROFILES = ("wlcg", "scitokens")
 
 
@@ -61,6 +62,9 @@ class ProviderSettings:
     `oidc`: a provider that knows us as `client_id`. `proxy`: a web server of `trusted_proxies` that has logged somebody
     in and says so in headers, as Shibboleth's module does. `saml`: an institution that is asked without such a server.
     `x509`: a certificate that such a server has verified. `ldap`: a directory that takes a name and a password.
+
+    For certificates `ca_file` (`tls_client_ca` without) are the authorities that sign the lists in `crl_files`, and
+    `on_bad_crl` is what follows when no list that is in force speaks of a certificate.
     """
 
     name: str
@@ -85,6 +89,8 @@ class ProviderSettings:
     entity_id: str = ""
     subject: str = "pairwise-id"
     entitlement_attributes: tuple[str, ...] = ("eduPersonEntitlement", "eduPersonScopedAffiliation")
+    crl_files: tuple[Path, ...] = ()
+    on_bad_crl: str = "refuse"
     servers: tuple[str, ...] = ()
     ca_file: Path | None = None
     allow_plain_ldap: bool = False
@@ -350,6 +356,10 @@ def _checked(settings: Settings) -> Settings:
         raise BadSettingError("Each of the token_issuers needs an issuer of its own.", key="token_issuers")
     if any(one.kind == "proxy" for one in settings.providers) and not settings.trusted_proxies:
         raise BadSettingError("A provider of the kind proxy needs trusted_proxies.", key="trusted_proxies")
+    if not settings.tls_client_ca and any(one.crl_files and not one.ca_file for one in settings.providers):
+        raise BadSettingError(
+            "A provider with crl_files needs ca_file, whose authorities sign them.", key="providers.ca_file"
+        )
     if settings.data_port == settings.port and settings.port:
         raise BadSettingError("data_port equals port; give 0 to serve both on one port.", key="data_port")
     if settings.metrics_port and settings.metrics_port in (settings.port, settings.data_port):
@@ -522,6 +532,8 @@ def _check_provider(provider: ProviderSettings) -> None:
         is_needed = provider.kind == "proxy" and name in ("subject_header", "institution_header")
         if not _HEADER_NAME.fullmatch(header) and (header or is_needed):
             raise BadSettingError(f"{name} must be the name of a header, without underscores.", key=f"providers.{name}")
+    if provider.crl_files and provider.kind != "x509":
+        raise BadSettingError("crl_files are for a provider of the kind x509.", key="providers.crl_files")
     if provider.kind == "oidc":
         _check_issuer("providers.issuer", provider.issuer)
     if provider.kind == "ldap":
@@ -634,6 +646,8 @@ _PROVIDER_PARSERS: dict[str, Callable[[str, object], object]] = {
     "subject": _one_of(SAML_SUBJECTS),
     "entitlement_attributes": _texts,
     "ca_file": _optional_path,
+    "crl_files": _paths,
+    "on_bad_crl": _one_of(CRL_POLICIES),
     "allow_plain_ldap": _flag,
     "bind_password": _optional_text,
     "name_attributes": _texts,

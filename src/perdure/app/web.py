@@ -18,6 +18,7 @@ from perdure.doors.api import open_api, open_data, open_streams
 from perdure.doors.http.app import create_web
 from perdure.doors.http.hops import HeaderLogin, TrustedHops
 from perdure.doors.http.limiting import RequestLimits
+from perdure.doors.http.revocation import RevocationLists
 from perdure.doors.http.services import Place, Services
 from perdure.doors.http.tls import Certificate
 from perdure.doors.http.watching import NoWatch, RequestWatch
@@ -38,7 +39,7 @@ from perdure.doors.ui import (
     open_usage_pages,
 )
 from perdure.identity import CredentialKind
-from perdure.settings import Settings
+from perdure.settings import ProviderSettings, Settings
 
 _DOORS = {
     "api": (open_api,),
@@ -166,10 +167,18 @@ def _header_logins(settings: Settings) -> list[HeaderLogin]:
             entitlement_header=one.entitlement_header,
             context_header=one.context_header,
             instant_header=one.instant_header,
+            revocations=_find_revocations(one, settings),
         )
         for one in settings.providers
         if one.kind in kinds
     ]
+
+
+def _find_revocations(one: ProviderSettings, settings: Settings) -> RevocationLists | None:
+    authorities = one.ca_file or settings.tls_client_ca
+    if not one.crl_files or authorities is None:
+        return None
+    return RevocationLists(one.crl_files, authorities, only_warns=one.on_bad_crl == "warn")
 
 
 def listen_with_others(host: str, port: int) -> socket.socket:

@@ -173,6 +173,13 @@ class BadSealError(BadInputError):
     next_step = "Begin again from the start."
 
 
+class CertificateRevokedError(NotAllowedError):
+    code = "certificate_revoked"
+    status = 401
+    title = "This certificate was revoked"
+    next_step = "Ask its authority for a new one; meanwhile log in another way."
+
+
 class LogoutRefusedError(BadInputError):
     """What a provider is told whose word that somebody logged out is not believed."""
 

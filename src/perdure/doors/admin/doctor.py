@@ -23,6 +23,7 @@ from perdure.archives.exporting import POSITION_NAME, require_known
 from perdure.db import Database
 from perdure.db.embedded import EmbeddedServer, find_binaries
 from perdure.db.migrations import SchemaState, schema_state
+from perdure.doors.http.revocation import BadListError, RevocationLists
 from perdure.doors.http.tls import Certificate
 from perdure.events import EventLog
 from perdure.kernel.clock import SystemClock
@@ -165,6 +166,27 @@ def _look_at_certificate(settings: Settings) -> Iterator[Finding]:
     yield Finding("certificate's key", not mode & 0o007, f"mode {mode:04o}", f"chmod o-rwx {key}")
 
 
+def _look_at_revocation_lists(settings: Settings) -> Iterator[Finding]:
+    for way in settings.providers:
+        if way.kind != "x509":
+            continue
+        authorities = way.ca_file or settings.tls_client_ca
+        if not way.crl_files or authorities is None:
+            yield Finding(f"certificates of {way.name}", True, "no crl_files are set: revoked certificates are taken")
+            continue
+        follows = "nobody is let in by" if way.on_bad_crl == "refuse" else "revoked ones are let in with"
+        for path in way.crl_files:
+            name = f"revocation list {path}"
+            mend = f"Fetch it anew from its authority; it is read again at once. Until then {follows} its certificates."
+            try:
+                found = RevocationLists([path], authorities).examine(path, datetime.now(UTC))
+            except BadListError as error:
+                yield Finding(name, False, str(error), mend)
+                continue
+            said = [f"{one.issuer.rfc4514_string()}, in force until {one.ends_at:%Y-%m-%d %H:%M} UTC" for one in found]
+            yield Finding(name, True, "; ".join(said))
+
+
 def _look_at_mail(settings: Settings, *, check: Callable[[], None] | None) -> Iterator[Finding]:
     if check is None:
         yield Finding("mail", True, "none is sent, as no smtp_host is set")
@@ -190,6 +212,7 @@ _LOOKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "ports": _look_at_ports,
     "keys": _look_at_keys,
     "certificate": _look_at_certificate,
+    "revocation lists": _look_at_revocation_lists,
 }
 
 

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from perdure.doors.http.revocation import RevocationLists
 from perdure.identity import Arrival, CredentialKind
 from perdure.identity.errors import LoginNotConfirmedError
 from perdure.identity.model import SECOND_FACTOR
@@ -45,6 +46,7 @@ class HeaderLogin:
     entitlement_header: str = ""
     context_header: str = ""
     instant_header: str = ""
+    revocations: RevocationLists | None = None
 
     @property
     def headers(self) -> frozenset[str]:
@@ -115,6 +117,8 @@ class HeaderLogin:
             raise LoginNotConfirmedError("This is a proxy certificate; send the one that it was made from.")
         if not subject or len(subject) > MAX_SUBJECT_CHARACTERS or not subject.isprintable():
             raise LoginNotConfirmedError("The certificate names nobody.")
+        if self.revocations is not None:
+            self.revocations.require_not_revoked(certificate, clock.now())
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         called = str(names[-1].value) if names else subject
         return Arrival(
