@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import text
 
+from perdure.app.composition import make_questions
 from perdure.db import Database
+from perdure.doors.admin import doctor
 from perdure.doors.admin.doctor import Finding, examine, report
 from perdure.settings import Settings, load_settings
 from perdure.testing.certificates import make_authority, make_certificate, make_revocation_list
+
+from .identity.directory import PEOPLE, SERVICE_DN, SERVICE_PASSWORD, Slapd, find_missing, running_slapd
+from .identity.signing_in import find_tools, running_hall
 
 
 def settings_of(folder: Path, **chosen: object) -> Settings:
@@ -102,6 +109,76 @@ def test_revocation_lists_that_do_not_count_are_a_problem(tmp_path: Path) -> Non
     none = settings_of(tmp_path, providers=[{"name": "card", "kind": "x509"}])
     (told,) = [finding for finding in examine(none) if finding.name == "certificates of card"]
     assert (told.is_well, "revoked certificates are taken" in told.said) == (True, True)
+
+
+def ask_all(settings: Settings) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(settings, outside=make_questions(settings))}
+
+
+def directory_at(slapd: Slapd, **more: object) -> dict[str, object]:
+    kept = {"ca_file": str(slapd.certificate), "bind_dn": SERVICE_DN, "bind_password": SERVICE_PASSWORD}
+    return {"name": "site", "kind": "ldap", "servers": [slapd.ldaps], "user_base": PEOPLE, **kept, **more}
+
+
+@pytest.mark.skipif(find_missing() is not None, reason=f"slapd: {find_missing()}")
+def test_each_server_of_a_directory_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "slapd").mkdir()
+    with socket.socket() as closed, running_slapd(tmp_path / "slapd") as slapd:
+        closed.bind(("127.0.0.1", 0))
+        away = f"127.0.0.1:{closed.getsockname()[1]}"
+        both = directory_at(slapd, servers=[slapd.ldaps, f"ldaps://{away}"])
+        found = ask_all(settings_of(tmp_path, providers=[both]))
+        name = f"directory site at {urlsplit(slapd.ldaps).netloc}"
+        assert (found[name].is_well, found[name].said) == (True, f"it lets us in as {SERVICE_DN}")
+        assert found[f"directory site at {away}"].said == "it cannot be reached (ConnectionRefusedError)"
+        by_name = {**both, "bind_dn": "", "bind_password": None, "user_base": "", "user_dn": f"uid={{login}},{PEOPLE}"}
+        assert ask_all(settings_of(tmp_path, providers=[by_name]))[name].is_well
+        wrong = {"bind_password": "not the password"}
+        for changed, said in (
+            (wrong, "does not let us in"),
+            ({"user_base": "ou=nowhere,dc=example,dc=org"}, "does not let us look at user_base"),
+            ({"ca_file": str(make_certificate(tmp_path / "other.pem"))}, "its certificate is not to be trusted"),
+        ):
+            told = ask_all(settings_of(tmp_path, providers=[directory_at(slapd, **changed)]))[name]
+            assert said in told.said
+            assert "not the password" not in str(told)
+        broken = ask_all(settings_of(tmp_path, providers=[directory_at(slapd, user_filter="(")]))
+        assert "cannot be used" in broken["directory site"].said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_tools() is not None, reason=f"npm: {find_tools()}")
+def test_each_provider_is_asked_what_it_publishes(tmp_path: Path) -> None:
+    with running_hall() as hall:
+        here = {"name": "hall", "issuer": hall.issuer, "client_id": "c", "client_secret": "a secret of ours"}
+        away = {**here, "name": "away", "issuer": "http://127.0.0.1:9"}
+        other = {**here, "name": "other", "issuer": hall.issuer.replace("127.0.0.1", "localhost")}
+        issuer = {"name": "grid", "issuer": hall.issuer}
+        found = ask_all(settings_of(tmp_path, providers=[here, away, other], token_issuers=[issuer]))
+    assert found["provider hall"] == Finding("provider hall", True, "ends sessions there and tells of ended ones")
+    assert found[f"token issuer {hall.issuer}"].is_well
+    assert "cannot be reached" in found["provider away"].said
+    assert "calls itself something else" in found["provider other"].said
+    assert "a secret of ours" not in str(found)
+
+
+def test_who_never_answers_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "OUTSIDE_WITHIN", 0.2)
+    never = threading.Event()
+
+    def hang() -> str:
+        never.wait(60)
+        return "late"
+
+    def break_down() -> str:
+        raise RuntimeError("a secret of ours")
+
+    outside = {"hangs": hang, "breaks": break_down, "answers": lambda: "here"}
+    found = {one.name: one for one in examine(settings_of(tmp_path), outside=outside)}
+    never.set()
+    assert found["hangs"].said == "no answer came within 0 seconds"
+    assert found["breaks"].said == "it could not be asked (RuntimeError)"
+    assert found["answers"].is_well
 
 
 def test_programs_read_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

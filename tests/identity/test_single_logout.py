@@ -490,4 +490,4 @@ def test_the_command_says_where_one_may_be_logged_in_still(
 
 def test_what_the_provider_offers_is_told(hall: Hall) -> None:
     provider = OidcProvider(OidcSettings("hall", "Hall", hall.issuer, CLIENT_ID, CLIENT_SECRET), SystemClock())
-    assert provider.describe_logout() == "ends sessions there and tells of ended ones"
+    assert provider.check() == "ends sessions there and tells of ended ones"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from perdure.app.composition import Application, make_mailer, opened
+from perdure.app.composition import Application, make_mailer, make_questions, opened
 from perdure.app.logs import configure_logging
 from perdure.app.metrics.telling import merge, render
 from perdure.app.supervisor import PortInUseError, is_free
@@ -74,7 +74,8 @@ def doctor_command(data_dir: Path | None, as_json: bool) -> None:
     """Check the installation and say how to mend what is wrong. Exit code 0: all is well, 1: there is a problem."""
     settings = load_settings(data_dir=data_dir and str(data_dir))
     mailer = make_mailer(settings)
-    if not report(settings, as_json=as_json, check_mail=None if mailer is None else mailer.check):
+    check_mail = None if mailer is None else mailer.check
+    if not report(settings, as_json=as_json, check_mail=check_mail, outside=make_questions(settings)):
         sys.exit(1)
 
 

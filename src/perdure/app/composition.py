@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -244,6 +245,10 @@ def _wire(
 def _make_provider(one: ProviderSettings, clock: Clock) -> OidcProvider | SamlProvider:
     if one.kind == "saml":
         return _make_institution(one, clock)
+    return _make_oidc(one, clock)
+
+
+def _make_oidc(one: ProviderSettings, clock: Clock) -> OidcProvider:
     return OidcProvider(
         OidcSettings(
             name=one.name,
@@ -331,6 +336,33 @@ def _make_issuers(settings: Settings, clock: Clock) -> list[GridIssuer]:
         )
         for one in settings.token_issuers
     ]
+
+
+def make_questions(settings: Settings) -> dict[str, Callable[[], str]]:
+    """What to ask whom logins and tokens need: providers, each server of each directory, issuers of tokens.
+
+    Each says what was answered, or raises what is wrong.
+    """
+    clock = SystemClock()
+    found: dict[str, Callable[[], str]] = {}
+    for one in settings.providers:
+        if one.kind == "oidc":
+            found[f"provider {one.name}"] = _make_oidc(one, clock).check
+        elif one.kind == "ldap":
+            found |= _make_questions_of_directory(one)
+    return found | {f"token issuer {one.issuer}": one.check for one in _make_issuers(settings, clock)}
+
+
+def _make_questions_of_directory(one: ProviderSettings) -> dict[str, Callable[[], str]]:
+    try:
+        directory = _make_directory(one)
+    except BadSettingError as error:
+        return {f"directory {one.name}": partial(_raise, error)}
+    return {f"directory {one.name} at {server}": partial(directory.check, server) for server in directory.servers}
+
+
+def _raise(error: PerdureError) -> str:
+    raise error
 
 
 def make_mailer(settings: Settings) -> SmtpMailer | None:

@@ -45,6 +45,7 @@ log = structlog.get_logger(__name__)
 _PORTS = {"ldap": 389, "ldaps": 636}
 _MOST_AT_ONCE = 8  # logins at one directory; each holds a thread, which other requests need
 _WAIT_FOR_PLACE = 2.0  # seconds
+_CHECK_WITHIN = 10.0  # seconds, for a look at one server
 _LEFT_ALONE = 10.0  # seconds after a server did not answer
 _REFUSED_AFTER = 0.5  # seconds; a refusal comes at a multiple, so that its time tells nothing of who is there
 _MOST_GROUPS = 2000
@@ -96,7 +97,7 @@ class LdapDirectory:
             raise ValueError("user_dn is a distinguished name with {login} in it")
         self.name, self.label = settings.name, settings.label
         self._settings = settings
-        self._servers = [_server(one, allow_plain=settings.allow_plain) for one in settings.servers]
+        self.servers = [_server(one, allow_plain=settings.allow_plain) for one in settings.servers]
         self._tls = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
         self._user_filter = parse_filter(settings.user_filter, frozenset({"login"}))
         self._group_filter = parse_filter(settings.group_filter, frozenset({"login", "dn"}))
@@ -115,6 +116,22 @@ class LdapDirectory:
         if found is None:
             time.sleep(_REFUSED_AFTER - (time.monotonic() - began) % _REFUSED_AFTER)
         return found
+
+    def check(self, server: Server) -> str:
+        """Connect to one server, become the service account and look at it; raises ProviderUnavailableError."""
+        seconds = min(self._settings.seconds, _CHECK_WITHIN)
+        try:
+            with Connection(server, self._tls, seconds=seconds) as service:
+                if self._settings.user_dn:
+                    return "it can be reached; people bind by themselves"
+                self._bind_service(service)
+                try:
+                    service.search(self._settings.user_base, BASE, _ANYTHING({}), ("1.1",), most=1)
+                except RefusedError as error:
+                    raise ServerError(f"it does not let us look at user_base ({error})", is_awake=True) from None
+        except ServerError as error:
+            raise ProviderUnavailableError(f"{error}") from None
+        return f"it lets us in as {self._settings.bind_dn or 'nobody'}"
 
     # Which server is asked
 
@@ -138,7 +155,7 @@ class LdapDirectory:
 
     def _find_awake(self) -> list[Server]:
         now = time.monotonic()
-        return [one for one in self._servers if self._silent_until.get(one, now) <= now]
+        return [one for one in self.servers if self._silent_until.get(one, now) <= now]
 
     # What it is asked
 

@@ -59,6 +59,11 @@ class GridIssuer:
         self._clock = clock
         self._published = Issuer(settings.issuer, settings.name, transport)
 
+    def check(self) -> str:
+        """Ask for what the issuer publishes, and for its keys; raises ProviderUnavailableError."""
+        self._published.check()
+        return "its keys are known"
+
     def read_token(self, token: str) -> GridToken:
         """What a token says that this issuer made for us; raises GridTokenRefusedError, ProviderUnavailableError."""
         try:

@@ -47,6 +47,11 @@ class Issuer:
         self._keys: tuple[float, KeySet] | None = None
         self._asked_anew_at: float | None = None
 
+    def check(self) -> None:
+        """Ask for what the issuer publishes and for its keys; raises ProviderUnavailableError."""
+        self.find_metadata()
+        self._find_keys()
+
     def decode(self, token: str) -> dict[str, Any]:  # Any: claims
         """The claims of a JWT that a key of the issuer has signed; raises JoseError or ValueError for any other."""
         return dict(self.decode_whole(token).claims)

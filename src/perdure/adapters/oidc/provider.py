@@ -180,8 +180,9 @@ class OidcProvider:
             raise LogoutRefusedError("The token says neither who logged out nor in which session.")
         return EndedThere(_identifier(claims, "jti") or "", subject, session)
 
-    def describe_logout(self) -> str:
+    def check(self) -> str:
         """What the provider publishes about logging out, in words; raises ProviderUnavailableError."""
+        self._issuer.check()
         published = self._issuer.find_metadata()
         ways = {
             "ends sessions there": "end_session_endpoint" in published,

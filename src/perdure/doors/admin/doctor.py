@@ -8,8 +8,9 @@ import shutil
 import socket
 import stat
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +33,11 @@ from perdure.settings import Settings, StoreSettings
 
 _OLDEST_PYTHON = (3, 11)
 _FEWEST_DAYS = 14  # that a certificate is valid for
+OUTSIDE_WITHIN = 15.0  # seconds for everybody outside together
+_MEND_OUTSIDE = "Look at its table in the settings, at the network, and at its authorities; docs/operate/logins.md."
 _LARGEST_CLOCK_STEP = 2.0  # seconds between our clock and the database's
+
+Questions = Mapping[str, Callable[[], str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +50,18 @@ class Finding:
     mend: str = ""
 
 
-def examine(settings: Settings, check_mail: Callable[[], None] | None = None) -> Iterator[Finding]:
+def examine(
+    settings: Settings, check_mail: Callable[[], None] | None = None, outside: Questions | None = None
+) -> Iterator[Finding]:
     """Look at everything, one thing after the other; a look that itself breaks is a finding, too.
 
-    `check_mail` talks to the mail server where one is set, and raises what is wrong.
+    `check_mail` talks to the mail server where one is set, and raises what is wrong. `outside` are those whom logins
+    need; each says what he answered, or raises what is wrong.
     """
     looks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
         **_LOOKS,
         "mail": partial(_look_at_mail, check=check_mail),
+        "logins": partial(_look_outside, questions=outside or {}),
     }
     for name, look in looks.items():
         try:
@@ -61,9 +70,15 @@ def examine(settings: Settings, check_mail: Callable[[], None] | None = None) ->
             yield Finding(name, False, str(error), getattr(error, "next_step", "See the message."))
 
 
-def report(settings: Settings, *, as_json: bool, check_mail: Callable[[], None] | None = None) -> bool:
+def report(
+    settings: Settings,
+    *,
+    as_json: bool,
+    check_mail: Callable[[], None] | None = None,
+    outside: Questions | None = None,
+) -> bool:
     """Print the findings, as lines or as one JSON document; whether all is well."""
-    findings = list(examine(settings, check_mail))
+    findings = list(examine(settings, check_mail, outside))
     well = all(finding.is_well for finding in findings)
     if as_json:
         click.echo(json.dumps({"well": well, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -201,6 +216,30 @@ def _look_at_mail(settings: Settings, *, check: Callable[[], None] | None) -> It
         yield Finding("mail", False, f"{place}: {error.detail}", mend)
         return
     yield Finding("mail", True, f"{place} takes mail from {settings.mail_from}")
+
+
+def _look_outside(settings: Settings, *, questions: Questions) -> Iterator[Finding]:
+    """Ask all at once, and wait no longer than for the slowest that may be: a name server can hold up for minutes."""
+    answers: dict[str, Finding] = {}
+
+    def ask(name: str, question: Callable[[], str]) -> None:
+        try:
+            answers[name] = Finding(name, True, question())
+        except PerdureError as error:
+            answers[name] = Finding(name, False, error.detail, _MEND_OUTSIDE)
+        except Exception as error:  # whatever breaks is no reason to say nothing of the others
+            answers[name] = Finding(name, False, f"it could not be asked ({type(error).__name__})", _MEND_OUTSIDE)
+
+    # Daemons: who hangs must not keep the command from ending
+    threads = [threading.Thread(target=ask, args=one, daemon=True) for one in questions.items()]
+    end = time.monotonic() + OUTSIDE_WITHIN
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    silent = f"no answer came within {OUTSIDE_WITHIN:.0f} seconds"
+    for name in questions:
+        yield answers.get(name) or Finding(name, False, silent, _MEND_OUTSIDE)
 
 
 _LOOKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
