@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -16,6 +17,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Integer,
     LargeBinary,
     MetaData,
@@ -23,12 +25,13 @@ from sqlalchemy import (
     Text,
     Uuid,
     bindparam,
+    cast,
     func,
     literal,
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from perdure.db import Database, DatabaseUnavailableError, Question, TransactionAbortedError
@@ -216,6 +219,72 @@ def test_a_question_that_fails_costs_its_connection_only(db: Database) -> None:
     row = db.ask(Question(select(literal(1).label("one"))), {})
     assert row is not None
     assert row.one == 1
+
+
+class _Foreign(dict[str, object]):
+    """What nobody can write as a value of PostgreSQL."""
+
+
+names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.lists(names, max_size=5), st.lists(st.uuids(), max_size=3), st.binary(max_size=9), st.none() | names)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+def test_a_question_gives_back_what_it_was_told(
+    db: Database, texts: list[str], ids: list[UUID], some: bytes, one: str | None
+) -> None:
+    told = {"texts": texts, "ids": ids, "some": some, "one": one}
+    columns: list[ColumnElement[Any]] = [  # Any: each of its own type
+        cast(bindparam("texts"), ARRAY(Text)).label("texts"),
+        cast(bindparam("ids"), ARRAY(Uuid)).label("ids"),
+        cast(bindparam("some"), BYTEA()).label("some"),
+        cast(bindparam("one"), Text()).label("one"),
+    ]
+    row = db.ask(Question(select(*columns)), told)
+    assert row is not None
+    assert row._asdict() == told
+
+
+def test_a_question_keeps_the_values_of_its_own_words(db: Database) -> None:
+    odd = ["it's", "100%", 'a "quoted" \\ word', "%(n)s"]
+    question = Question(select(literal(odd, ARRAY(Text)).label("odd"), literal("50 %").label("share")))
+    row = db.ask(question, {})
+    assert row is not None
+    assert (row.odd, row.share, question.names) == (odd, "50 %", ())
+
+
+@pytest.mark.parametrize("told", ["cut\0off", ["cut\0off"]], ids=["text", "list"])
+def test_a_question_with_a_nul_is_refused_and_cut_nowhere(db: Database, told: object) -> None:
+    kind = Text() if isinstance(told, str) else ARRAY(Text)
+    with pytest.raises(psycopg.DataError):
+        db.ask(Question(select(bindparam("told", type_=kind))), {"told": told})
+
+
+@pytest.mark.parametrize("told", [_Foreign(), [_Foreign()], 1.5], ids=["object", "list", "fraction"])
+def test_a_question_takes_nothing_that_it_does_not_know(db: Database, told: object) -> None:
+    with pytest.raises(TypeError):
+        db.ask(Question(select(bindparam("told", type_=Text()))), {"told": told})
+
+
+def test_a_question_is_asked_again_when_the_server_ended_what_rested(db: Database) -> None:
+    question = Question(select(func.pg_backend_pid().label("pid")))
+    first = db.ask(question, {})
+    assert first is not None
+    with psycopg.connect(db.url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [first.pid])
+        while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [first.pid]).fetchone():
+            time.sleep(0.01)
+    again = db.ask(question, {})
+    assert again is not None
+    assert again.pid != first.pid
+    assert db.pool_use()[:2] == (0, 1)
+
+
+def test_a_question_without_a_server_says_so(db: Database) -> None:
+    lost = Question(select(func.pg_terminate_backend(func.pg_backend_pid()).label("ended")))
+    with pytest.raises(DatabaseUnavailableError):
+        db.ask(lost, {})
+    assert db.pool_use()[:2] == (0, 0)
 
 
 def test_questions_take_turns_at_few_connections_and_end_them_all(database_url: str) -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 
 from perdure.app import web
 from perdure.app.composition import Application
+from perdure.db.questions import AskingConnection, Question
 from perdure.testing.app import RunningApplication, start_application
 from perdure.testing.processes import free_ports
 
@@ -37,7 +38,7 @@ def alone(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
 def statements(alone: RunningApplication, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every statement that is sent to the application's database from here on."""
     seen: list[str] = []
-    execute = psycopg.Cursor.execute
+    execute, ask = psycopg.Cursor.execute, AskingConnection.ask
     name = make_url(alone.application.db.url).database
 
     def note(cursor: Any, query: Any, *given: Any, **named: Any) -> Any:
@@ -45,7 +46,12 @@ def statements(alone: RunningApplication, monkeypatch: pytest.MonkeyPatch) -> li
             seen.append(str(query))
         return execute(cursor, query, *given, **named)
 
+    def note_question(connection: AskingConnection, question: Question, parameters: Mapping[str, object]) -> Any:
+        seen.append(question.sql)
+        return ask(connection, question, parameters)
+
     monkeypatch.setattr(psycopg.Cursor, "execute", note)
+    monkeypatch.setattr(AskingConnection, "ask", note_question)
     return seen
 
 

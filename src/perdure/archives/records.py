@@ -15,7 +15,20 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 
 from perdure.archives.documents import (
     JsonObject,
@@ -429,23 +442,33 @@ def _key_lock(identity_id: UUID, key: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
+# Sums of large integers are fractions to PostgreSQL
+_COUNTS = [cast(func.coalesce(func.sum(column), 0), BigInteger) for column in (parts.c.file_count, parts.c.byte_count)]
+
+
 def _select_archives() -> Select[Any]:  # Any: all columns
-    own = parts.c.archive_id == archives.c.id
-    files = select(func.coalesce(func.sum(parts.c.file_count), 0)).where(own).scalar_subquery()
-    size = select(func.coalesce(func.sum(parts.c.byte_count), 0)).where(own).scalar_subquery()
+    files, size = (select(one).where(parts.c.archive_id == archives.c.id).scalar_subquery() for one in _COUNTS)
     return select(archives, files.label("file_count"), size.label("byte_count"))
 
 
+_READ = (  # by `to_archive`: others of these columns are long
+    *("id", "organisation_id", "account_id", "parent_id", "state", "profile", "description", "access"),
+    *("embargo_until", "keep_until", "opened_at", "opened_by", "closed_at", "revision", "head_version"),
+    *("identifier", "statement", "tombstone"),
+)
 _OWN_ROLES = select_roles(archives.c.id, archives.c.account_id, archives.c.organisation_id)
 
 
-def _select_visible() -> Select[Any]:  # Any: all columns, and two more
+def _select_visible() -> Select[Any]:  # Any: what `to_archive` reads, and two more
     child = archives.alias("child")
     has_children = select(child.c.id).where(child.c.parent_id == archives.c.id).exists()
+    counts = select(_COUNTS[0].label("file_count"), _COUNTS[1].label("byte_count"))
+    counted = counts.where(parts.c.archive_id == archives.c.id).lateral("counted")  # once for both
     return (
-        _select_archives()
+        select(*(archives.c[name] for name in _READ), *counted.c)
         .add_columns(_OWN_ROLES.label("roles"))
         .add_columns(has_children.label("has_children"))
+        .select_from(archives.join(counted, true()))
         .where(archives.c.id == bindparam("archive"))
     )
 

@@ -1,6 +1,7 @@
 """The one database: its engine, transactions, bulk loading, migrations and the embedded server."""
 
-from perdure.db.engine import Database, Question, metadata
+from perdure.db.engine import Database, metadata
 from perdure.db.errors import DatabaseUnavailableError, TransactionAbortedError
+from perdure.db.questions import Question
 
 __all__ = ["Database", "DatabaseUnavailableError", "Question", "TransactionAbortedError", "metadata"]

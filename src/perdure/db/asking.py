@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 
 from perdure.db.errors import DatabaseUnavailableError
+from perdure.db.questions import AskingConnection, Question
 
 _PATIENCE = 30.0  # seconds
-
-AskingConnection = psycopg.Connection[Any]  # Any: rows are what the cursor makes of them
 
 
 class AskingConnections:
@@ -33,9 +32,27 @@ class AskingConnections:
         self._opened = 0
         self._age = 0
 
+    def ask(self, question: Question, parameters: Mapping[str, object]) -> Any | None:  # Any: a named tuple
+        """The first row of the answer, None without one; outside of any transaction.
+
+        A server that ended the connections which rested costs nobody an answer: a question changes nothing, and is
+        asked once more. Raises what `lend` raises, and the driver's errors.
+        """
+        lost: AskingConnection | None = None
+        try:
+            with self.lend() as connection:
+                lost = connection
+                return connection.ask(question, parameters)
+        except psycopg.Error:
+            if lost is None or not lost.is_lost:
+                raise
+        self._close_resting()
+        with self.lend() as connection:
+            return connection.ask(question, parameters)
+
     @contextmanager
     def lend(self) -> Iterator[AskingConnection]:
-        """A living connection inside the block; one whose block raises is closed.
+        """A connection inside the block, as it was when it was used last; one whose block raises is closed.
 
         Raises DatabaseUnavailableError when all were in use for half a minute, and what connecting raises.
         """
@@ -60,24 +77,24 @@ class AskingConnections:
     def dispose(self) -> None:
         """Close what is idle, and what is in use when it comes back; whoever asks next gets a new one."""
         with self._lock:
-            resting, self._idle = self._idle, []
             self._age += 1
+        self._close_resting()
+
+    def _close_resting(self) -> None:
+        with self._lock:
+            resting, self._idle = self._idle, []
         for connection in resting:
             self._close(connection)
 
     def _take(self) -> tuple[AskingConnection, int]:
-        while True:
-            with self._lock:
-                age = self._age
-                connection = self._idle.pop() if self._idle else None
-            if connection is None:
-                connection = self._connect()
-                with self._lock:
-                    self._opened += 1
-                return connection, age
-            if is_living(connection):
-                return connection, age
-            self._close(connection)
+        with self._lock:
+            if self._idle:
+                return self._idle.pop(), self._age
+            age = self._age
+        connection = self._connect()
+        with self._lock:
+            self._opened += 1
+        return connection, age
 
     def _give_back(self, connection: AskingConnection, age: int) -> None:
         with self._lock:
@@ -92,7 +109,7 @@ class AskingConnections:
         connection.close()
 
 
-def is_living(connection: AskingConnection) -> bool:
+def is_living(connection: psycopg.Connection[Any]) -> bool:  # Any: rows are what the cursor makes of them
     """Whether the server has not ended a connection that rests: a restarted server costs nobody a request.
 
     Nothing is under way on a resting connection, so whatever stands in its socket is its end, or a word before it. To

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,15 +10,15 @@ import psycopg
 import psycopg.errors
 from psycopg import sql
 from psycopg.types.json import Json, Jsonb
-from sqlalchemy import Connection, MetaData, Select, Table, create_engine, event, exc, make_url, text
+from sqlalchemy import Connection, MetaData, Table, create_engine, event, exc, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import JSON
 
-from perdure.db.asking import AskingConnection, AskingConnections, is_living
+from perdure.db.asking import AskingConnections, is_living
 from perdure.db.errors import DatabaseFullError, DatabaseUnavailableError, TransactionAbortedError
+from perdure.db.questions import AskingConnection, Question
 from perdure.db.watching import StatementWatch, watched_connection
 from perdure.kernel.errors import TryAgainError
 
@@ -36,34 +35,12 @@ metadata = MetaData(
 # https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
 _COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END = b"\xff\xff"
-_DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
 _STOOD_IN_THE_WAY = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
     psycopg.errors.LockNotAvailable,
     psycopg.errors.QueryCanceled,
 )
-
-
-class Question:
-    """A query of one row that is put into words once, for what is asked with every request.
-
-    Building and reading a statement anew, and making its result presentable, costs several times what the driver
-    needs. Parameters are named, and of the types that the driver knows; so are the columns of the answer. Lists are
-    arrays there: `in_` with values has other words for each length.
-    """
-
-    def __init__(self, statement: Select[*tuple[Any, ...]]) -> None:  # Any: whatever columns
-        compiled = statement.compile(dialect=_DIALECT)
-        self.sql = str(compiled)
-        self.constants = {name: value for name, value in compiled.params.items() if value is not None}
-        names = statement.selected_columns.keys()
-        answer = namedtuple("Answer", names, rename=True)  # type: ignore[misc]  # it wants to know the names, too
-        self._make_row: Callable[[Sequence[Any]], Any] = answer._make
-
-    def rows_of(self, cursor: object) -> Callable[[Sequence[Any]], Any]:  # Any: named tuples
-        """What makes a row of the driver's values; the driver's own way names the columns anew for each answer."""
-        return self._make_row
 
 
 class Database:
@@ -89,7 +66,7 @@ class Database:
             "connect_timeout": 10,
             "options": "-c jit=off -c timezone=UTC",
         }
-        connections: type[AskingConnection] = psycopg.Connection if watch is None else watched_connection(watch)
+        connections: type[psycopg.Connection[Any]] = psycopg.Connection if watch is None else watched_connection(watch)
         self._engine = create_engine(
             driver_url(url),
             pool_size=pool_size,
@@ -100,7 +77,9 @@ class Database:
         )
         event.listen(self._engine, "checkout", _require_living)
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._asking = AskingConnections(lambda: connections.connect(url, autocommit=True, **named), asking)
+        self._asking = AskingConnections(
+            lambda: AskingConnection(psycopg.Connection.connect(url, autocommit=True, **named), watch), asking
+        )
         self._pool_limit = pool_size + overflow + asking
         if watch is not None:
             event.listen(
@@ -132,10 +111,8 @@ class Database:
 
         Raises what `begin` raises.
         """
-        with _translated(), self._asking.lend() as connection:
-            cursor = connection.cursor(row_factory=question.rows_of)
-            cursor.execute(question.sql, {**question.constants, **parameters}, prepare=True)
-            return cursor.fetchone()
+        with _translated():
+            return self._asking.ask(question, parameters)
 
     @contextmanager
     def connect_autocommit(self) -> Iterator[Connection]:

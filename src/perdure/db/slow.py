@@ -20,6 +20,7 @@ import structlog
 from psycopg import sql
 from psycopg.abc import Params
 
+from perdure.db.questions import number_placeholders
 from perdure.kernel.tally import find_tally
 
 log = structlog.get_logger(__name__)
@@ -27,7 +28,6 @@ log = structlog.get_logger(__name__)
 _PLANNED = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|VALUES|MERGE)\b", re.IGNORECASE)
 _LITERAL = re.compile(r"'(?:[^']|'')*'", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w$.])\d+(?:\.\d+)?(?![\w.])")
-_PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|%)")
 _PLAN_AGAIN_AFTER = 600.0  # seconds between two plans of one statement
 _PLAN_EVERY = 1.0  # seconds between two plans of any
 _TOLD_A_SECOND = 10  # further slow statements of that second are only counted
@@ -161,7 +161,7 @@ def _explain_generic(connection: psycopg.Connection, statement: str) -> dict[str
     if connection.info.server_version < _GENERIC_PLANS_FROM:
         return {"no_plan": "the parameters are too large"}
     return {
-        "plan": _plan(connection.execute(f"EXPLAIN (GENERIC_PLAN) {_numbered(statement)}".encode())),
+        "plan": _plan(connection.execute(f"EXPLAIN (GENERIC_PLAN) {number_placeholders(statement)[0]}".encode())),
         "generic": True,
     }
 
@@ -174,17 +174,6 @@ def _plan(answer: psycopg.Cursor) -> list[str]:
 def blank_literals(text: str) -> str:
     """The text with every quoted literal emptied."""
     return _LITERAL.sub("'?'", text)
-
-
-def _numbered(statement: str) -> str:
-    """The driver's placeholders as PostgreSQL numbers them."""
-    numbers: dict[str, int] = {}
-
-    def number(found: re.Match[str]) -> str:
-        name = found.group(1)
-        return "%" if name is None else f"${numbers.setdefault(name, len(numbers) + 1)}"
-
-    return _PLACEHOLDER.sub(number, statement)
 
 
 def _may_be_sent_again(params: object) -> bool:
