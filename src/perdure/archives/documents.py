@@ -13,6 +13,7 @@ from perdure.kernel.clock import format_time, parse_time
 
 JsonObject = dict[str, Any]  # JSON as PostgreSQL and the head give it back; each reader below checks what it takes
 
+_PROFILE_FIELDS = frozenset(field.name for field in fields(Profile))
 TEXT_FIELDS = ("title", "description", "publisher", "licence")
 
 
@@ -23,8 +24,7 @@ def profile_document(profile: Profile) -> JsonObject:
 
 def parse_profile(document: Mapping[str, Any]) -> Profile:
     """Read a profile that was kept by value; fields that are newer than it have their defaults."""
-    known = {field.name for field in fields(Profile)}
-    values = {name: _frozen(value) for name, value in document.items() if name in known}
+    values = {name: _frozen(value) for name, value in document.items() if name in _PROFILE_FIELDS}
     values["access_default"] = Access(values.get("access_default", Access.PRIVATE))
     return Profile(**values)
 

@@ -11,6 +11,8 @@ from uuid import UUID
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 _FIELD = 0b100101  # x⁵ + x² + 1 makes a field of the 32 symbols; x is of order 31, longer than any identifier
 _CONFUSED = str.maketrans({"i": "1", "l": "1", "o": "0"})
+_UUID = re.compile(r"(urn:uuid:)?[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
+_PAIR_SHIFTS = range(120, -1, -10)  # two symbols at a time
 _lock = threading.Lock()
 _last = 0
 
@@ -35,16 +37,18 @@ def new_id() -> UUID:
 
 def short_form(identifier: UUID) -> str:
     """26 characters of base 32 and a check character, in groups of nine joined by hyphens."""
-    value = identifier.int
-    digits = [value >> shift & 31 for shift in range(125, -1, -5)]
-    whole = "".join(_ALPHABET[digit] for digit in (*digits, _check_digit(digits)))
-    return "-".join(whole[start : start + 9] for start in range(0, 27, 9))
+    value, text, check = identifier.int, "", 0
+    for shift in _PAIR_SHIFTS:
+        symbols, adds = _PAIRS[value >> shift & 1023]
+        text += symbols
+        check = _TWICE[check] ^ adds
+    return f"{text[:9]}-{text[9:18]}-{text[18:]}{_ALPHABET[check]}"
 
 
 def parse_id(text: str) -> UUID:
     """Read the short form, a UUID or `urn:uuid:…`; raises ValueError with a sentence, also for a failed check."""
     cleaned = text.strip().lower()
-    if re.fullmatch(r"(urn:uuid:)?[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", cleaned):
+    if _UUID.fullmatch(cleaned):
         return UUID(cleaned)
     symbols = cleaned.replace("-", "").translate(_CONFUSED)
     if len(symbols) != 27 or any(symbol not in _ALPHABET for symbol in symbols):
@@ -69,3 +73,8 @@ def _check_digit(digits: list[int]) -> int:
         total = (total ^ digit) << 1
         total ^= _FIELD if total & 32 else 0
     return total
+
+
+# The check of a longer text follows from that of a shorter one, for it is linear: x² times that, plus that of the pair.
+_PAIRS = [(_ALPHABET[pair >> 5] + _ALPHABET[pair & 31], _check_digit([pair >> 5, pair & 31])) for pair in range(1024)]
+_TWICE = [_check_digit([digit, 0]) for digit in range(32)]
