@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from fastapi import APIRouter, FastAPI
@@ -34,6 +35,7 @@ from perdure.doors.api import (
     working,
 )
 from perdure.doors.api.needs import NEEDS, told
+from perdure.doors.http.shortcuts import Shortcut
 
 PREFIX = "/api/v1"
 _RECORDS = (  # what is asked most stands first: an address is compared with one route after the other
@@ -65,6 +67,8 @@ _BYTES = (files.router, batches.router, uploads.router, downloads.router)
 def open_api(app: FastAPI) -> None:
     """Serve records, metadata and work."""
     _include(app, _RECORDS)
+    record = re.compile(rf"{PREFIX}/archives/([^/]+)")
+    app.state.shortcuts.append(Shortcut(archives.get_archive.__name__, record, archives.get_archive))
 
 
 def open_data(app: FastAPI) -> None:

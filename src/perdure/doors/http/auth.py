@@ -87,7 +87,7 @@ def get_caller(
     if secret is None:
         return ANONYMOUS
     try:
-        caller = services.sharing.visiting.authenticate(secret, address=client_of(request).address)
+        caller = services.sharing.visiting.authenticate(secret, address=address_of(request))
     except (BadCredentialsError, TokenExpiredError):
         if "authorization" in request.headers:
             raise
@@ -106,7 +106,7 @@ def get_data_caller(
     secret = find_secret(request, longest=LONGEST_GRID_TOKEN)
     if secret is None or not services.identity.is_grid_token(secret):
         return get_caller(request, services)
-    caller = services.identity.authenticate_grid(secret, address=client_of(request).address)
+    caller = services.identity.authenticate_grid(secret, address=address_of(request))
     services.limits.count_caller(request.scope, caller)
     return caller
 
@@ -132,8 +132,12 @@ def identity_of(caller: Actor) -> UUID:
 
 def client_of(request: Request) -> Client:
     """Where the request comes from, as the owner of a session will see it."""
-    address = request.client.host if request.client else ""
-    return Client(address=address, agent=request.headers.get("user-agent", "").replace("\0", ""))
+    return Client(address=address_of(request), agent=request.headers.get("user-agent", "").replace("\0", ""))
+
+
+def address_of(request: Request) -> str:
+    """Where the request comes from; empty where the server does not know."""
+    return request.client.host if request.client else ""
 
 
 async def _count_attempt(request: Request, services: Given) -> None:  # async: it needs no thread

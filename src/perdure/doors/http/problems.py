@@ -61,7 +61,7 @@ def _headers_of(error: PerdureError) -> dict[str, str]:
 
 def install_problems(app: FastAPI) -> None:
     """Answer every exception, of ours and of the framework, with a problem document."""
-    app.add_exception_handler(PerdureError, _on_perdure_error)  # type: ignore[arg-type]  # Starlette types any error
+    app.add_exception_handler(PerdureError, answer_error)  # type: ignore[arg-type]  # Starlette types any error
     app.add_exception_handler(HTTPException, _on_framework_error)  # type: ignore[arg-type]  # Starlette types any error
     app.add_exception_handler(RequestValidationError, _on_validation_error)  # type: ignore[arg-type]  # Starlette types any error
 
@@ -70,7 +70,8 @@ def request_id_of(request: Request) -> str:
     return str(request.scope.get("archive.request_id", ""))
 
 
-def _on_perdure_error(request: Request, error: PerdureError) -> Response:
+def answer_error(request: Request, error: PerdureError) -> Response:
+    """The answer for an error that a use case raised; what is our own fault is logged."""
     if error.status >= 500 and not isinstance(error, TryAgainError):
         _log.error("request_failed", code=error.code, request_id=request_id_of(request), exc_info=error)
     return problem_response(error, request_id_of(request))

@@ -14,6 +14,7 @@ from perdure.archives.service import Archives
 from perdure.doors.http.hops import HeaderLogin
 from perdure.doors.http.limiting import RequestLimits
 from perdure.doors.http.streams import ByteThreads
+from perdure.doors.http.threads import RequestThreads
 from perdure.identity import Identity
 from perdure.kernel.clock import Clock
 from perdure.sharing.service import Sharing
@@ -50,6 +51,7 @@ class Services:
     find_faults: Callable[[], Mapping[str, str | None]]
     header_logins: Mapping[str, HeaderLogin] = field(default_factory=dict)
     threads: ByteThreads = field(default_factory=ByteThreads)
+    request_threads: RequestThreads = field(default_factory=RequestThreads)
     limits: RequestLimits = field(default_factory=RequestLimits)
     waiting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_MOST_WAITING))
 
