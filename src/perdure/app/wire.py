@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -20,6 +20,7 @@ SLOWEST_HEAD = 30.0  # seconds
 SLOWEST_GAP = 120.0  # seconds without a byte of a body that somebody waits for
 LARGE_BODY = 256 * 1024
 TAKE_BODY = "archive.take_body"  # in the scope of a request whose body is large: see BoundedProtocol.take_body
+_LARGE_PIECE = 64 * 1024  # costs more to copy than to send by itself
 _NO_ROOM = memoryview(bytearray())
 
 
@@ -107,6 +108,38 @@ class RestOfBody(asyncio.BufferedProtocol):
             self._done.set_result(None)
 
 
+class _Together:
+    """The transport of one answer: its head goes out with the piece that follows at once, by one call of the system."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self.is_closing = transport.is_closing
+        self._transport = transport
+        self._loop = loop
+        self._is_begun = False
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            if len(data) < _LARGE_PIECE:
+                data, self._head = self._head + data, b""
+            else:
+                self._send_head()
+        elif not self._is_begun:
+            self._is_begun, self._head = True, data
+            self._loop.call_soon(self._send_head)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._send_head()
+        self._transport.close()
+
+    def _send_head(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Ends connections whose request line and headers are too long or too slow: the parser gathers them for ever.
 
@@ -182,6 +215,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._end_head()
         super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", _Together(self.transport, self.loop))
         if self._certificate is not None:
             self.scope[CLIENT_CERTIFICATE] = self._certificate  # type: ignore[literal-required]  # ours
         self._body_left = _find_length(self.headers)
