@@ -337,7 +337,7 @@ def _show(ctx: Context, archive: Archive, actions: frozenset[Action]) -> PublicP
         title=archive.description.title,
         may_read=is_shown and Action.READ in actions,
         archive=archive if is_shown and Action.SEE in actions else None,
-        tombstone=_public_tombstone(archive),
+        tombstone=None if archive.tombstone is None else _public_tombstone(archive.tombstone),
         url=landing_page(ctx.settings.public_url, archive),
     )
 
@@ -348,15 +348,15 @@ def _list_one(archive: Archive, actions: frozenset[Action]) -> ArchiveView:
 
 def _as_seen(archive: Archive, actions: frozenset[Action]) -> Archive:
     """Who approved a withdrawal, and which children keep the bytes, is told to those who may manage the archive."""
-    return archive if Action.MANAGE in actions else replace(archive, tombstone=_public_tombstone(archive))
+    if archive.tombstone is None or Action.MANAGE in actions:
+        return archive
+    return replace(archive, tombstone=_public_tombstone(archive.tombstone))
 
 
-def _public_tombstone(archive: Archive) -> Mapping[str, object] | None:
+def _public_tombstone(tombstone: Mapping[str, object]) -> Mapping[str, object]:
     """When and why, not by whom."""
-    if archive.tombstone is None:
-        return None
     public = ("title", "identifier", "closed_at", "withdrawn_at", "reasons")
-    return {name: archive.tombstone[name] for name in public if name in archive.tombstone}
+    return {name: tombstone[name] for name in public if name in tombstone}
 
 
 def _identified_by(identifier: str) -> ColumnElement[bool]:

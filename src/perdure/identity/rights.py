@@ -142,12 +142,14 @@ class Rights:
         is_limited = actor.scope.archives is not None or actor.paths is not None or actor.kind is ActorKind.LINK
 
         def find(thing: ArchiveThing) -> frozenset[Action]:
-            held = _NO_ROLES.union(*(roles.get(place, _NO_ROLES) for place in places_of(thing)))
-            alike = (held, thing.access, thing.embargo_until, thing.is_closed, thing.id if is_limited else None)
-            if alike not in known:
+            there = tuple(map(roles.get, places_of(thing)))
+            alike = (there, thing.access, thing.embargo_until, thing.is_closed, thing.id if is_limited else None)
+            found = known.get(alike)
+            if found is None:
+                held = _NO_ROLES.union(*(one for one in there if one))
                 given = {Held(cast("OnKind", on_kind), Role(role)) for on_kind, role in held}
-                known[alike] = allowed_actions(actor, thing, given, today=now.date())
-            return known[alike]
+                found = known[alike] = allowed_actions(actor, thing, given, today=now.date())
+            return found
 
         return [find(thing) for thing in things]
 
