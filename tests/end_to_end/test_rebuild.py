@@ -33,8 +33,8 @@ def server() -> Iterator[Server]:
 def test_the_archives_come_back_from_the_stores_alone(server: Server, tmp_path: Path) -> None:
     with server.client() as client:
         archives = fill(client, tmp_path)
-        before = {name: tell(client, archive) for name, archive in archives.items()}
         link = client.make_link(archives["closed"], "scans/1.dat", name="for the referees")["secret"]
+        before = {name: tell(client, archive) for name, archive in archives.items()}
     export_all(server)
     server.stop()
     shutil.rmtree(server.data / "postgres")
