@@ -83,7 +83,7 @@ def operations(running: RunningApplication) -> list[tuple[str, str, str, dict[st
     """Method, address with its plane, path template and description of each operation."""
     found = []
     for url in (running.url, running.data_url):
-        document = httpx.get(f"{url}/api/v1/openapi.json").json()
+        document = httpx.get(f"{url}/api/v1/openapi.json", timeout=60).json()
         for template, verbs in document["paths"].items():
             if template.startswith("/api"):
                 found += [(verb, url, template, told) for verb, told in verbs.items()]

@@ -323,7 +323,7 @@ def test_no_other_door_takes_such_a_token(
     with bearer(grid, issuer, "storage.modify:/ storage.read:/") as robot, Caller(grid, None) as stranger:
         assert status(robot.get_file(open_one, "out")) == 200
         for url in (grid.url, grid.data_url):
-            for template, verbs in httpx.get(f"{url}/api/v1/openapi.json").json()["paths"].items():
+            for template, verbs in httpx.get(f"{url}/api/v1/openapi.json", timeout=60).json()["paths"].items():
                 for verb, told in verbs.items():
                     if not template.startswith("/api") or told["operationId"] in data or verb == "options":
                         continue

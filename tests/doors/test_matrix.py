@@ -269,7 +269,7 @@ def scene(running: RunningApplication, root: Caller) -> Iterator[Scene]:
         "expired session": Caller(running, expired),
     }
     for url in (running.url, running.data_url):
-        for template, verbs in httpx.get(f"{url}/api/v1/openapi.json").json()["paths"].items():
+        for template, verbs in httpx.get(f"{url}/api/v1/openapi.json", timeout=60).json()["paths"].items():
             if template.startswith("/api"):
                 for verb, told in verbs.items():
                     is_for_anybody = {} in told.get("security", [])

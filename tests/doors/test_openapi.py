@@ -48,7 +48,7 @@ BYTES = {"put_batch", "continue_upload", "put_file"}
 def document(running: RunningApplication) -> dict[str, Any]:
     """The documents of both planes as one."""
     whole: dict[str, Any] = httpx.get(f"{running.url}/api/v1/openapi.json", timeout=60).json()
-    data = httpx.get(f"{running.data_url}/api/v1/openapi.json").json()
+    data = httpx.get(f"{running.data_url}/api/v1/openapi.json", timeout=60).json()
     for path, operations in data["paths"].items():
         whole["paths"].setdefault(path, {}).update(operations)
     whole["components"]["schemas"] |= data["components"]["schemas"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,7 +13,8 @@ import psycopg
 import pytest
 from argon2 import extract_parameters
 
-from perdure.db import Database
+from perdure.db import Database, Question
+from perdure.db.questions import AskingConnection
 from perdure.identity import Action, Client, InstanceThing
 from perdure.identity.errors import (
     BadCredentialsError,
@@ -101,15 +102,21 @@ def counted_statements() -> Iterator[list[str]]:
     seen: list[str] = []
     here = get_ident()
 
-    execute = psycopg.Cursor.execute
+    execute, ask = psycopg.Cursor.execute, AskingConnection.ask
 
     def note(cursor: Any, query: Any, *given: Any, **named: Any) -> Any:  # Any: as the driver takes them
         if get_ident() == here:
             seen.append(str(query))
         return execute(cursor, query, *given, **named)
 
+    def note_question(connection: AskingConnection, question: Question, parameters: Mapping[str, object]) -> Any:
+        if get_ident() == here:
+            seen.append(question.sql)
+        return ask(connection, question, parameters)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(psycopg.Cursor, "execute", note)
+        patch.setattr(AskingConnection, "ask", note_question)
         yield seen
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -39,6 +40,7 @@ from perdure.storage.crash_points import crash_point
 from perdure.storage.model import PartRef, SealedPart
 
 _QUIET = timedelta(minutes=5)
+_LOOK_EVERY = 0.2  # seconds, for parts that have become full
 
 
 class Sealing:
@@ -87,29 +89,39 @@ class Sealing:
     def _run(self, job: JobContext, payload: dict[str, Any]) -> Mapping[str, Json]:  # Any: see Handler
         """Seal what is full, also what fills up meanwhile, and place and verify the copies of one part beside the next.
 
-        It ends once the archive is closing, which waits for it: the closing has work to do beside the copies.
+        It ends once the archive is closing, which waits for it, with the part that it is sealing at that moment and the
+        copies that are made beside it: the rest is for the closing, which has work to do beside the copies.
         """
         archive_id = UUID(payload["archive"])
         stages, sealed, asked, copied = Stages(), 0, set[int](), set[UUID]()
         sealing = deque[Future[bool]]()
         with one_thread("seal") as sealer:
+
+            def look() -> tuple[Archive, list[Part]]:
+                """The archive and its parts; what has become full is sealed when its turn comes."""
+                archive, listed = self._look(archive_id)
+                full = [part.number for part in listed if part.state in (PartState.FULL, PartState.SEALING)]
+                if archive.state is ArchiveState.OPEN:
+                    sealing.extend(self.submit(sealer, archive_id, number) for number in full if number not in asked)
+                    asked.update(full)
+                return archive, listed
+
             while True:
                 job.raise_if_stopping()
-                archive, listed = self._look(archive_id)
-                if archive.state is not ArchiveState.OPEN:
+                archive, listed = look()
+                if archive.state is not ArchiveState.OPEN and not _is_any_begun(sealing):
                     break
-                full = [part.number for part in listed if part.state in (PartState.FULL, PartState.SEALING)]
-                sealing += [self.submit(sealer, archive_id, number) for number in full if number not in asked]
-                asked.update(full)
                 lacking = [part for part in listed if part.state is PartState.SEALED and part.id not in copied]
                 if lacking:
                     object_id = PartRef(archive_id, lacking[0].id).object_id
                     job.progress(message=f"copies of part {lacking[0].number}")
-                    ensure_copies(self._ctx, archive, object_id, should_stop=job.should_stop)
+                    told = _NowAndThen(look)
+                    ensure_copies(self._ctx, archive, object_id, progress=told, should_stop=job.should_stop)
                     copied.add(lacking[0].id)
                     stages.end("copies")
                 elif sealing:
-                    sealed += sealing.popleft().result()
+                    one = sealing.popleft()
+                    sealed += not one.cancelled() and one.result()
                     stages.end("seal")
                 else:
                     break
@@ -211,6 +223,26 @@ class Sealing:
         if noted:
             noted -= {path_of_line(line) for line in iter_manifest_lines(io.BytesIO(manifest))}
             tx.execute(delete(superseded).where(own, superseded.c.path.in_(noted)))
+
+
+class _NowAndThen:
+    """A meter that looks at something else beside what it measures."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+        self._last = time.monotonic()
+
+    def __call__(self, count: int, size: int) -> None:
+        if time.monotonic() - self._last > _LOOK_EVERY:
+            self._act()
+            self._last = time.monotonic()
+
+
+def _is_any_begun(sealing: Iterable[Future[bool]]) -> bool:
+    """Whether something is being sealed at this moment; what waits for its turn is cancelled."""
+    for one in sealing:
+        one.cancel()
+    return not all(one.done() for one in sealing)
 
 
 @contextmanager

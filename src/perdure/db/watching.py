@@ -1,7 +1,7 @@
 """Every statement is watched on its way to the database: how long it took, and on whose behalf.
 
-The driver's cursor is the one place that all statements pass. Rows that are fetched later, COPY and what a named cursor
-fetches are not counted; the seconds are those until the database has answered.
+All statements pass the driver's cursor, but for questions, which tell of themselves. Rows that are fetched later, COPY
+and what a named cursor fetches are not counted; the seconds are those until the database has answered.
 """
 
 from __future__ import annotations

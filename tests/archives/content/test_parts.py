@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from perdure.archives import model
+from perdure.archives import model, sealing
 from perdure.archives.closing import Closing
+from perdure.archives.copying import ensure_copies
 from perdure.archives.errors import ArchiveClosingError, CopiesMissingError, NotReopenableError, UploadsUnfinishedError
 from perdure.archives.model import ArchiveState, PartState
 from perdure.archives.placing import list_parts
+from perdure.archives.records import Context
 from perdure.archives.sealing import Sealing
 from perdure.archives.tables import account_usage, superseded, uploads
 from perdure.formats.merkle import merkle_root
 from perdure.jobs import run_pending
 from perdure.storage.errors import StoreUnavailableError
-from perdure.storage.model import CopyState
+from perdure.storage.model import Copy, CopyState
 
 from .workshop import Workshop, require_success
 
@@ -81,6 +84,34 @@ def test_a_full_part_is_copied_while_something_comes_in(shop: Workshop) -> None:
     closed = shop.close(archive)
     states = {copy.state for copy in shop.reading.copies(shop.ada, closed.id)}
     assert states == {CopyState.VERIFIED}
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_what_becomes_full_while_copies_are_made_is_sealed_beside_them(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = shop.open()
+    for number in range(4):
+        shop.put(archive, b"%d" % number, b"x")
+    beside: list[PartState] = []
+
+    def ensure(ctx: Context, on: model.Archive, object_id: str, **told: Any) -> list[Copy]:
+        if not beside:
+            for number in range(4, 7):
+                shop.put(archive, b"%d" % number, b"x")
+            told["progress"](1, 1)
+            deadline = time.monotonic() + 20
+            while (state := parts_of(shop, archive)[1].state) is not PartState.SEALED and time.monotonic() < deadline:
+                time.sleep(0.01)
+            beside.append(state)
+        return ensure_copies(ctx, on, object_id, **told)
+
+    monkeypatch.setattr(sealing, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(sealing, "ensure_copies", ensure)
+    shop.run()
+    assert beside == [PartState.SEALED]
+    assert [part.state for part in parts_of(shop, archive)] == [PartState.SEALED] * 2 + [PartState.FILLING]
+    assert shop.contents(shop.close(archive)) == {b"%d" % number: b"x" for number in range(7)}
 
 
 @pytest.mark.usefixtures("small_parts")

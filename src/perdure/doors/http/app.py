@@ -50,7 +50,7 @@ def create_web(services: Services, doors: Iterable[Door], *, watch: RequestWatch
         summary="Archives that close, prove themselves and come back",
         docs_url=None,  # its page would load scripts from another host
         redoc_url=None,
-        openapi_url="/api/v1/openapi.json",
+        openapi_url=None,  # served by a route of ours
         redirect_slashes=False,
         lifespan=_lifespan(services),
     )
@@ -60,7 +60,7 @@ def create_web(services: Services, doors: Iterable[Door], *, watch: RequestWatch
     for open_door in doors:
         open_door(app)
     install_problems(app)
-    install_openapi(app)
+    install_openapi(app, "/api/v1/openapi.json")
     app.add_middleware(ShortWay, shortcuts=app.state.shortcuts, services=services)
     app.add_middleware(BodyLimit)
     if services.limits.address is not None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from threading import Lock
 from typing import Any, Final
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
 
 from perdure.doors.http.problems import PROBLEM_TYPE
 
@@ -69,8 +73,12 @@ def _phrase(status: int) -> str:
     return "Checksum Mismatch" if status == 460 else HTTPStatus(status).phrase
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Let the application build its document once, with the schema of problems and what each operation asks for."""
+def install_openapi(app: FastAPI, address: str) -> None:
+    """Serve the document at the address, with the schema of problems and what each operation asks for.
+
+    It is built when it is first asked for: that takes a second, in which others are answered.
+    """
+    turn = Lock()
 
     def build() -> dict[str, Any]:  # Any: as above
         if app.openapi_schema is None:
@@ -89,7 +97,13 @@ def install_openapi(app: FastAPI) -> None:
             )
         return app.openapi_schema
 
+    def serve(_: Request) -> Response:  # not async: in a thread
+        with turn:
+            document = app.openapi()
+        return Response(orjson.dumps(document), media_type="application/json")
+
     app.openapi = build  # type: ignore[method-assign]  # the way that FastAPI documents for extending its document
+    app.add_route(address, serve, include_in_schema=False)
 
 
 def _complete(document: dict[str, Any], needs: Mapping[str, str]) -> dict[str, Any]:  # Any: as above
