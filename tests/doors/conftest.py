@@ -13,6 +13,7 @@ import pytest
 from perdure.testing.app import RunningApplication, start_application
 
 from .callers import Caller, Problem
+from .letter_box import LetterBox, open_box
 
 _numbers = count()
 
@@ -27,6 +28,29 @@ def running(
         yield started
     for name in ("first", "second"):
         require_valid(folder / "stores" / name / "root")
+    postgres.drop(url)
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[LetterBox]:
+    """A mail server of this module."""
+    with open_box() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def mailing(postgres: Any, tmp_path_factory: pytest.TempPathFactory, box: LetterBox) -> Iterator[RunningApplication]:
+    """An application that sends mail."""
+    url = postgres.make_ready()
+    with start_application(
+        tmp_path_factory.mktemp("mailing"),
+        database_url=url,
+        smtp_host="127.0.0.1",
+        smtp_port=box.port,
+        smtp_security="plain",
+        mail_from="Data archive <archive@example.org>",
+    ) as app:
+        yield app
     postgres.drop(url)
 
 

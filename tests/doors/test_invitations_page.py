@@ -4,40 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from perdure.testing.app import RunningApplication, start_application
+from perdure.testing.app import RunningApplication
 
 from .browsing import Browser, browsing, find_hidden, find_links, read_text
 from .callers import CITABLE
-from .letter_box import LetterBox, open_box
 
 OWN = {"sec-fetch-site": "same-origin"}
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[LetterBox]:
-    with open_box() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def mailing(postgres: Any, tmp_path_factory: pytest.TempPathFactory, box: LetterBox) -> Iterator[RunningApplication]:
-    url = postgres.make_ready()
-    with start_application(
-        tmp_path_factory.mktemp("inviting"),
-        database_url=url,
-        smtp_host="127.0.0.1",
-        smtp_port=box.port,
-        smtp_security="plain",
-        mail_from="Data archive <archive@example.org>",
-    ) as app:
-        yield app
-    postgres.drop(url)
 
 
 @pytest.fixture(scope="module")

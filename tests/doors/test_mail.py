@@ -24,37 +24,15 @@ from sqlalchemy import text
 
 from perdure.identity import Arrival, CredentialKind
 from perdure.identity.secrets import digest_secret
-from perdure.testing.app import RunningApplication, start_application
+from perdure.testing.app import RunningApplication
 from perdure_client.cli.main import perdure
 
 from .callers import Caller, Problem
-from .letter_box import LetterBox, key_in, link_in, open_box
+from .letter_box import LetterBox, key_in, link_in
 
 OWN = {"sec-fetch-site": "same-origin"}
 GOOD = "seven quiet lanterns"
 BETTER = "eight quiet lanterns"
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[LetterBox]:
-    with open_box() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def mailing(postgres: Any, tmp_path_factory: pytest.TempPathFactory, box: LetterBox) -> Iterator[RunningApplication]:
-    """An application that sends mail."""
-    url = postgres.make_ready()
-    with start_application(
-        tmp_path_factory.mktemp("mailing"),
-        database_url=url,
-        smtp_host="127.0.0.1",
-        smtp_port=box.port,
-        smtp_security="plain",
-        mail_from="Data archive <archive@example.org>",
-    ) as app:
-        yield app
-    postgres.drop(url)
 
 
 @pytest.fixture(scope="module")

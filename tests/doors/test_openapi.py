@@ -73,12 +73,16 @@ def test_every_operation_is_named_and_says_what_can_go_wrong(document: dict[str,
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    led: set[str] = set()
+
     def walk(node: Any) -> None:
         if isinstance(node, dict):
             if "$ref" in node:
                 place: Any = document
                 for step in node["$ref"].removeprefix("#/").split("/"):
+                    assert step in place, node["$ref"]
                     place = place[step]
+                led.add(node["$ref"])
             for value in node.values():
                 walk(value)
         elif isinstance(node, list):
@@ -86,6 +90,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
                 walk(value)
 
     walk(document)
+    assert "#/components/schemas/Problem" in led
 
 
 def test_bodies_refuse_what_they_do_not_know(document: dict[str, Any]) -> None:

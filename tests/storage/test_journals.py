@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perdure.adapters.posix.logs import decode_log, encode_line, encode_lines
+from perdure.adapters.posix.logs import decode_log, encode_lines
 from perdure.adapters.posix.store import PosixStore
 from perdure.kernel.ids import new_id
 from perdure.storage.errors import JournalDamagedError
@@ -54,13 +54,13 @@ def test_lines_are_in_every_store(lab: Lab, archive: UUID) -> None:
 def test_a_torn_end_is_told_and_set_aside(lab: Lab, archive: UUID) -> None:
     lab.storage.append_journal(archive, [b"1"])
     whole = journal(lab, archive).read_bytes()
-    journal(lab, archive).write_bytes(whole + encode_line(b"2")[:-3])
+    journal(lab, archive).write_bytes(whole + encode_lines([b"2"])[:-3])
     found = lab.storage.read_journal(archive)
-    assert (found.lines, found.torn) == ([b"1"], encode_line(b"2")[:-3])
+    assert (found.lines, found.torn) == ([b"1"], encode_lines([b"2"])[:-3])
     lab.open().append_journal(archive, [b"3"])
     assert lab.storage.read_journal(archive).lines == [b"1", b"3"]
     aside = [path.read_bytes() for path in (lab.folder / "first" / "quarantine").iterdir()]
-    assert aside == [encode_line(b"2")[:-3]]
+    assert aside == [encode_lines([b"2"])[:-3]]
 
 
 def test_damage_before_the_end_is_not_skipped(lab: Lab, archive: UUID) -> None:
@@ -77,7 +77,7 @@ def test_damage_before_the_end_is_not_skipped(lab: Lab, archive: UUID) -> None:
 def test_a_journal_that_is_behind_does_not_stand_in_for_a_damaged_one(lab: Lab, archive: UUID, whole: int) -> None:
     lab.storage.append_journal(archive, [b"one", b"two", b"three", b"four"])
     journal(lab, archive).write_bytes(journal(lab, archive).read_bytes().replace(b"three", b"three!"))
-    journal(lab, archive, "second").write_bytes(encode_line(b"one") * whole)
+    journal(lab, archive, "second").write_bytes(encode_lines([b"one"]) * whole)
     with pytest.raises(JournalDamagedError):
         lab.storage.read_journal(archive)
 
@@ -145,8 +145,8 @@ def test_many_writers_and_a_reset_lose_no_line(lab: Lab, archive: UUID) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line), max_size=6), st.data())
 def test_any_cut_gives_a_prefix_and_the_rest(lines: list[bytes], data: st.DataObject) -> None:
-    whole = b"".join(map(encode_line, lines))
+    whole = encode_lines(lines)
     cut = data.draw(st.integers(0, len(whole)))
     found = decode_log(whole[:cut], "log")
     assert found.lines == lines[: len(found.lines)]
-    assert b"".join(map(encode_line, found.lines)) + found.torn == whole[:cut]
+    assert encode_lines(found.lines) + found.torn == whole[:cut]

@@ -18,11 +18,6 @@ from perdure.storage.model import JournalRead
 _CHECK = 9  # eight digits and a space
 
 
-def encode_line(line: bytes) -> bytes:
-    """The stored form of a line; raises ValueError if it has a newline."""
-    return encode_lines([line])
-
-
 def encode_lines(lines: Iterable[bytes]) -> bytes:
     """The stored form of lines; raises ValueError if one has a newline."""
     stored = [b"%08x %s\n" % (crc32(line), line) for line in lines]
