@@ -2,6 +2,6 @@
 
 from perdure.db.engine import Database, metadata
 from perdure.db.errors import DatabaseUnavailableError, TransactionAbortedError
-from perdure.db.questions import Question
+from perdure.db.questions import Question, put_in_words
 
-__all__ = ["Database", "DatabaseUnavailableError", "Question", "TransactionAbortedError", "metadata"]
+__all__ = ["Database", "DatabaseUnavailableError", "Question", "TransactionAbortedError", "metadata", "put_in_words"]

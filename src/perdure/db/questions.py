@@ -23,7 +23,7 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGresult
 from psycopg.types.json import set_json_loads
-from sqlalchemy import Select
+from sqlalchemy import Compiled, Select, SelectBase
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
 from perdure.db.watching import StatementWatch, tell
@@ -31,6 +31,11 @@ from perdure.db.watching import StatementWatch, tell
 _DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
 _PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|%)")
 _SPECIAL = re.compile(r'(["\\])')
+
+
+def put_in_words(statement: SelectBase) -> Compiled:
+    """The query as the driver takes it, and its constants as `params`, for one that is asked often in transactions."""
+    return statement.compile(dialect=_DIALECT)
 
 
 class Question:
@@ -41,7 +46,7 @@ class Question:
     """
 
     def __init__(self, statement: Select[*tuple[Any, ...]]) -> None:  # Any: whatever columns
-        compiled = statement.compile(dialect=_DIALECT)
+        compiled = put_in_words(statement)
         constants = {name: value for name, value in compiled.params.items() if value is not None}
         self.sql = _put_in(str(compiled), constants)
         numbered, self.names = number_placeholders(self.sql)

@@ -29,9 +29,9 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
-from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.types import Text, UserDefinedType, Uuid
 
+from perdure.db import put_in_words
 from perdure.identity.errors import IdentityEndedError, NotLoggedInError, TokenTooNarrowError
 from perdure.identity.memberships import is_member_at
 from perdure.identity.model import (
@@ -140,7 +140,7 @@ class Rights:
         now = self._clock.now()
         if actor.identity_id is None:
             return Survey(actor, now, {})
-        # as text, put together once: to work out whether the statement is a known one takes as long as the question
+        # to work out whether the statement is a known one takes as long as the question
         found = tx.exec_driver_sql(_ALL_ROLES.string, {**_ALL_ROLES.params, **role_parameters(actor, now)}).all()
         return Survey(actor, now, _by_thing(found) if len(found) <= _FEW_GRANTS else None)
 
@@ -415,5 +415,4 @@ def _words(action: Action) -> str:
 
 
 _ROLE_ON = (grants.c.on_id, grants.c.on_kind, grants.c.role)
-_DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
-_ALL_ROLES = _of_parameters(select(*_ROLE_ON)).limit(_FEW_GRANTS + 1).compile(dialect=_DIALECT)
+_ALL_ROLES = put_in_words(_of_parameters(select(*_ROLE_ON)).limit(_FEW_GRANTS + 1))
